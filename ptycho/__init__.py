@@ -1,0 +1,37 @@
+"""Ptychography by physics-informed neural networks: thousands of diffraction patterns in, one sharp image out.
+
+Importing the package loads no framework; each name below is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Scan": "ptycho.data.scan",
+    "read_scan": "ptycho.data.formats",
+    "write_scan": "ptycho.data.formats",
+    "ModelConfig": "ptycho.config",
+    "TrainingConfig": "ptycho.config",
+    "SimulationConfig": "ptycho.config",
+    "build_model": "ptycho.network.build",
+    "train": "ptycho.training",
+    "reconstruct": "ptycho.reconstruction",
+    "simulate": "ptycho.simulation.simulate",
+    "compare_objects": "ptycho.evaluation",
+    "save_model": "ptycho.checkpoint",
+    "load_model": "ptycho.checkpoint",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'ptycho' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

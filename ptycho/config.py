@@ -1,0 +1,187 @@
+"""Settings as values: frozen dataclasses, one per stage, validated when made, JSON in and out.
+
+There is no global configuration. A function takes the piece it needs; a change makes a new value
+(`dataclasses.replace`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """What all the settings share: to and from plain dictionaries, strictly."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`; a key that does not exist is an error, not ignored."""
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(
+                f"{cls.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+            )
+        return cls(**values)
+
+    def _require(self, condition: bool, name: str, expected: str) -> None:
+        if not condition:
+            raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; expected {expected}")
+
+
+Architecture = Literal["consensus", "cnn"]
+Precision = Literal["float32", "mixed_bfloat16"]
+AmplitudeActivation = Literal["sigmoid", "softplus", "exp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Config):
+    """What a network is: fixed when it is built, saved with it."""
+
+    N: int
+    """Side of the detector frames in pixels, even or odd, 16 to 512."""
+    gridsize: int = 4
+    """Frames are trained on in groups of gridsize x gridsize neighbours; 1 takes each frame on its own."""
+    architecture: Architecture = "consensus"
+    """``consensus``: physics lift, then stages that correct the merged object. ``cnn``: one encoder-decoder from
+    amplitudes to a patch, as in the first physics-informed networks."""
+    stages: int = 4
+    """Number of stages of the consensus network; 1 takes each frame on its own."""
+    width: int = 8
+    """Channels of the first level of each stage; deeper levels have two and four times as many."""
+    probe_modes: int = 1
+    """Incoherent probe modes M."""
+    probe_trainable: bool = False
+    """Learn the probe along with the network."""
+    scale_trainable: bool = False
+    """Learn one factor between the photons of the probe and the counts."""
+    amplitude_activation: AmplitudeActivation = "exp"
+    """How a network output becomes an amplitude; ``sigmoid`` cannot exceed 1."""
+    precision: Precision = "float32"
+    """``mixed_bfloat16`` computes the convolutions in bfloat16; the physics stays in float32."""
+    seed: int = 0
+    """Seed of the initial weights."""
+
+    def __post_init__(self) -> None:
+        self._require(16 <= self.N <= 512, "N", "16 to 512 pixels")
+        self._require(1 <= self.gridsize <= 8, "gridsize", "1 to 8")
+        self._require(self.architecture in get_args(Architecture), "architecture", f"{get_args(Architecture)}")
+        self._require(1 <= self.stages <= 32, "stages", "1 to 32")
+        self._require(self.architecture != "cnn" or self.stages == 1, "stages", "1 with architecture='cnn'")
+        self._require(1 <= self.width <= 512, "width", "1 to 512")
+        self._require(1 <= self.probe_modes <= 64, "probe_modes", "1 to 64")
+        self._require(
+            self.amplitude_activation in get_args(AmplitudeActivation),
+            "amplitude_activation",
+            f"{get_args(AmplitudeActivation)}",
+        )
+        self._require(self.precision in get_args(Precision), "precision", f"{get_args(Precision)}")
+
+    @property
+    def channels(self) -> int:
+        """Frames in a group, C = gridsize**2."""
+        return self.gridsize**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(_Config):
+    """How a network is trained."""
+
+    epochs: int | None = None
+    """Passes over the data at most. None: as many as show the network about ``total_frames`` frames."""
+    total_frames: int = 20_000
+    """Frames to show in all when ``epochs`` is None."""
+    batch_groups: int | None = None
+    """Groups per step. None: as many as make about 16 frames."""
+    learning_rate: float = 1e-3
+    """First step size of Adam; falls to zero along half a cosine, and by half wherever validation stalls."""
+    probe_learning_rate: float = 0.01
+    """Step size for a trainable probe, relative to its largest amplitude."""
+    nll_weight: float = 1.0
+    """Weight of the Poisson negative log-likelihood of the counts, over their mean."""
+    mae_weight: float = 0.0
+    """Weight of the mean absolute error of the amplitudes, over their mean."""
+    tv_weight: float = 0.0
+    """Weight of the total variation of the merged object."""
+    realspace_weight: float = 0.0
+    """Weight of the mean absolute error against the true object; needs a scan that carries one."""
+    validation_fraction: float = 0.05
+    """Part of the frames withheld in whole groups to judge the training by; 0 for none."""
+    patience: int = 5
+    """Epochs without a better validation loss after which the step size is halved; training stops after twice as many."""
+    seed: int = 0
+    """Seed of the grouping and the order of the groups."""
+    jit_compile: bool = False
+    """Compile the training step with XLA (TensorFlow; JAX always does)."""
+
+    def __post_init__(self) -> None:
+        self._require(self.epochs is None or self.epochs >= 0, "epochs", "0 or more, or None")
+        self._require(self.total_frames > 0, "total_frames", "more than 0")
+        self._require(self.batch_groups is None or self.batch_groups >= 1, "batch_groups", "1 or more, or None")
+        self._require(0 <= self.validation_fraction < 1, "validation_fraction", "0 to 1")
+        self._require(self.patience >= 1, "patience", "1 or more")
+        for name in ("learning_rate", "probe_learning_rate"):
+            self._require(getattr(self, name) > 0, name, "more than 0")
+        weights = ("nll_weight", "mae_weight", "tv_weight", "realspace_weight")
+        for name in weights:
+            self._require(getattr(self, name) >= 0, name, "0 or more")
+        self._require(any(getattr(self, n) > 0 for n in weights), "nll_weight", "one loss weight above 0 at least")
+
+
+ObjectKind = Literal["cells", "siemens", "lines", "gold_balls"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationConfig(_Config):
+    """A simulated scan with known truth."""
+
+    N: int = 64
+    """Side of the detector frames in pixels."""
+    positions: int = 529
+    """Number of scan positions asked for; a raster takes the nearest full grid."""
+    step_px: float = 8.0
+    """Distance of neighbouring positions in object pixels."""
+    jitter_px: float = 2.0
+    """Random displacement of each position, uniform in +-jitter_px, against the raster artefact."""
+    integer_positions: bool = False
+    """Round positions to whole object pixels."""
+    trajectory: Literal["raster", "spiral"] = "raster"
+    object_kind: ObjectKind = "cells"
+    photons: float = 1e5
+    """Photons in the probe per frame; an absorbing object lets fewer through to the detector."""
+    probe_diameter: float = 0.5
+    """Diameter of the probe at half its peak intensity, as a part of N."""
+    defocus: float = 1.0
+    """Curvature of the probe's phase in units of one wave at the probe's half-maximum radius; 0 is a flat phase."""
+    probe_modes: int = 1
+    """Incoherent probe modes; mode m carries half the photons of mode m - 1."""
+    noise: bool = True
+    """Draw Poisson counts; False keeps the expected ones (float32)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._require(16 <= self.N <= 512, "N", "16 to 512 pixels")
+        self._require(self.positions >= 2, "positions", "2 or more")
+        self._require(self.step_px > 0, "step_px", "more than 0 pixels")
+        self._require(self.jitter_px >= 0, "jitter_px", "0 or more pixels")
+        self._require(self.object_kind in get_args(ObjectKind), "object_kind", f"{get_args(ObjectKind)}")
+        self._require(self.trajectory in ("raster", "spiral"), "trajectory", "'raster' or 'spiral'")
+        self._require(self.photons > 0, "photons", "more than 0 photons a frame")
+        self._require(0 < self.probe_diameter <= 1, "probe_diameter", "0 to 1")
+        self._require(self.probe_modes >= 1, "probe_modes", "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(_Config):
+    """Everything that a command needs: the whole of a run folder's ``config.json``."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    """Settings of `ModelConfig`; N and the probe modes follow from the scan."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Settings of `TrainingConfig`."""
+    simulation: dict[str, Any] = field(default_factory=dict)
+    """Settings of `SimulationConfig`."""

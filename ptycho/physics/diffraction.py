@@ -1,0 +1,71 @@
+"""The forward model: what the detector is expected to count. Simulation, training and refinement all call this."""
+
+from keras import ops  # noqa: TID253
+
+from ptycho.arrays import Array, Complex, Float
+from ptycho.physics.fourier import far_field, intensity, inverse_far_field, times_real
+
+
+def exit_waves(
+    patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*#batch M n n"]
+) -> Complex[Array, "*batch M n n"]:
+    """Probe times object patch, for each mode (thin sample)."""
+    return ops.convert_to_tensor(probe) * ops.expand_dims(patches, -3)
+
+
+def mode_intensities_sum(waves: Complex[Array, "*batch M n n"]) -> Float[Array, "*batch n n"]:
+    """Incoherent sum over probe modes (Thibault & Menzel, Nature 494, 68 (2013))."""
+    return ops.sum(intensity(waves), axis=-3)
+
+
+def expected_counts(
+    patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*#batch M n n"]
+) -> Float[Array, "*batch n n"]:
+    """``sum_m |F(P_m O)|^2``: expected photons in each detector pixel, zero frequency at ``n // 2``."""
+    return mode_intensities_sum(far_field(exit_waves(patches, probe)))
+
+
+def illumination(probe: Complex[Array, "*batch M n n"]) -> Float[Array, "*batch n n"]:
+    """``sum_m |P_m|^2``: photons that fall on each object pixel."""
+    return mode_intensities_sum(probe)
+
+
+def regularised_division(probe: Complex[Array, "*batch M n n"], epsilon: float) -> Complex[Array, "*batch M n n"]:
+    """``conj(P_m) / (sum |P|^2 + epsilon max sum |P|^2)``: takes exit waves to the object where there is light."""
+    light = illumination(probe)
+    floor = epsilon * ops.max(light, axis=(-2, -1), keepdims=True)
+    return times_real(ops.conj(probe), (1.0 / (light + floor))[..., None, :, :])
+
+
+def lift(
+    counts: Float[Array, "*batch n n"], probe: Complex[Array, "*#batch M n n"], epsilon: float = 0.02
+) -> Complex[Array, "*batch n n"]:
+    """Object patch that a pattern suggests when each mode has the far-field phase of an empty sample.
+
+    ``o = sum_m conj(P_m) F^-1[sqrt(I) F P_m / sqrt(sum |F P|^2)] / (sum |P|^2 + epsilon max)``. An empty sample
+    gives 1 wherever the probe is bright.
+    """
+    counts = ops.convert_to_tensor(counts)
+    empty = far_field(probe)
+    tiny = 1e-6 * ops.max(mode_intensities_sum(empty), axis=(-2, -1), keepdims=True) + 1e-30
+    scale = ops.sqrt(counts / (mode_intensities_sum(empty) + tiny))
+    back = inverse_far_field(times_real(empty, scale[..., None, :, :]))
+    return ops.sum(regularised_division(probe, epsilon) * back, axis=-3)
+
+
+def data_residual(
+    patches: Complex[Array, "*batch n n"],
+    counts: Float[Array, "*batch n n"],
+    probe: Complex[Array, "*#batch M n n"],
+    epsilon: float = 0.02,
+) -> Complex[Array, "*batch n n"]:
+    """Change of the patch that would bring its far-field amplitude to the measured one (to first order).
+
+    ``sum_m conj(P_m) F^-1[(sqrt(I / expected) - 1) F(P_m O)] / (sum |P|^2 + epsilon max)``: the step of rPIE
+    (Maiden, Johnson, Li, Optica 4, 736 (2017)), without moving the patch.
+    """
+    counts = ops.convert_to_tensor(counts)
+    waves = far_field(exit_waves(patches, probe))
+    excess = ops.sqrt(counts / (mode_intensities_sum(waves) + 1e-3)) - 1.0
+    back = inverse_far_field(times_real(waves, excess[..., None, :, :]))
+    return ops.sum(regularised_division(probe, epsilon) * back, axis=-3)

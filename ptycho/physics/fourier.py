@@ -1,0 +1,65 @@
+"""The centred unitary DFT, and complex arithmetic that keeps gradients real.
+
+`keras.ops.fft2` takes and gives a (real, imaginary) pair; it is wrapped here and nowhere else. Products of a real
+and a complex array are taken part by part: multiplying after a cast to complex gives the same numbers, but a
+gradient that has to be cast back (TensorFlow warns of that at every step).
+"""
+
+from keras import ops  # noqa: TID253
+
+from ptycho.arrays import Array, Complex, Float, Num
+
+CENTRE_AXES = (-2, -1)
+
+
+def make_complex(real: Float[Array, "..."], imag: Float[Array, "..."]) -> Complex[Array, "..."]:
+    """``real + i imag``."""
+    return ops.view_as_complex(ops.stack([real, imag], axis=-1))
+
+
+def polar(log_amplitude: Float[Array, "..."], phase: Float[Array, "..."]) -> Complex[Array, "..."]:
+    """``exp(log_amplitude + i phase)``; the phase in radians."""
+    amplitude = ops.exp(log_amplitude)
+    return make_complex(amplitude * ops.cos(phase), amplitude * ops.sin(phase))
+
+
+def intensity(wave: Complex[Array, "..."]) -> Float[Array, "..."]:
+    """``|wave|^2`` without a square root, so that its gradient is finite at zero too."""
+    real, imag = ops.real(wave), ops.imag(wave)
+    return real * real + imag * imag
+
+
+def times_real(wave: Complex[Array, "..."], factor: Num[Array, "..."]) -> Complex[Array, "..."]:
+    """A complex array times a real one (shapes broadcast)."""
+    return make_complex(ops.real(wave) * factor, ops.imag(wave) * factor)
+
+
+def fftshift(image: Num[Array, "*batch n m"]) -> Num[Array, "*batch n m"]:
+    """Move the pixel ``[0, 0]`` to the centre ``[n // 2, m // 2]``."""
+    return ops.roll(image, (image.shape[-2] // 2, image.shape[-1] // 2), CENTRE_AXES)
+
+
+def ifftshift(image: Num[Array, "*batch n m"]) -> Num[Array, "*batch n m"]:
+    """Move the centre ``[n // 2, m // 2]`` to pixel ``[0, 0]``: inverse of `fftshift`, also for odd sizes."""
+    return ops.roll(image, (-(image.shape[-2] // 2), -(image.shape[-1] // 2)), CENTRE_AXES)
+
+
+def far_field(exit_wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
+    """Fraunhofer propagation: the centred, unitary 2-D DFT, so that total intensity is conserved.
+
+    Goodman, Introduction to Fourier Optics, 4th ed., section 4.3.
+    """
+    norm = (exit_wave.shape[-2] * exit_wave.shape[-1]) ** -0.5
+    real, imag = ops.fft2((ifftshift(ops.real(exit_wave)), ifftshift(ops.imag(exit_wave))))
+    return make_complex(fftshift(real) * norm, fftshift(imag) * norm)
+
+
+def inverse_far_field(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
+    """Back-propagation: inverse and adjoint of `far_field` (it is unitary).
+
+    Written as the conjugate of a forward transform, which every backend has: ``F^-1 z = conj(F conj(z))`` up to
+    the centring, which `ifftshift` and `fftshift` treat alike here.
+    """
+    norm = (wave.shape[-2] * wave.shape[-1]) ** -0.5
+    real, imag = ops.fft2((ifftshift(ops.real(wave)), -ifftshift(ops.imag(wave))))
+    return make_complex(fftshift(real) * norm, -fftshift(imag) * norm)

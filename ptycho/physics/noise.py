@@ -1,0 +1,27 @@
+"""How measured counts scatter around the expected ones: likelihoods, and the error that shot noise alone leaves."""
+
+from keras import ops  # noqa: TID253
+
+from ptycho.arrays import Array, Float
+
+
+def poisson_nll(
+    counts: Float[Array, "..."], expected: Float[Array, "..."], floor: float = 1e-2
+) -> Float[Array, "..."]:
+    """Poisson negative log-likelihood per pixel, ``expected - counts log(expected + floor)``.
+
+    The term ``log(counts!)`` does not depend on the model and is left out. ``floor`` (photons, a dark rate) keeps
+    the value and the gradient finite where a model expects nothing but a photon came.
+    """
+    return expected - counts * ops.log(expected + floor)
+
+
+def amplitude_error(
+    counts: Float[Array, "..."], expected: Float[Array, "..."], floor: float = 1e-2
+) -> Float[Array, "..."]:
+    """``|sqrt(counts + floor) - sqrt(expected + floor)|`` per pixel, in sqrt(photons).
+
+    The square root makes the noise of counts uniform (variance 1/4, Anscombe 1948); ``floor`` keeps the gradient
+    finite at zero amplitude.
+    """
+    return ops.abs(ops.sqrt(counts + floor) - ops.sqrt(expected + floor))
