@@ -10,7 +10,7 @@ def exit_waves(
     patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*#batch M n n"]
 ) -> Complex[Array, "*batch M n n"]:
     """Probe times object patch, for each mode (thin sample)."""
-    return ops.convert_to_tensor(probe) * ops.expand_dims(patches, -3)
+    return ops.multiply(probe, ops.expand_dims(patches, -3))
 
 
 def mode_intensities_sum(waves: Complex[Array, "*batch M n n"]) -> Float[Array, "*batch n n"]:

@@ -20,7 +20,7 @@ def translate_adjoint(images: Num[Array, "B H W"], shifts: Float[Array, "B 2"]) 
 
 def _source(images, shifts):
     """Where the centre pixel of each moved image comes from, as one position of one patch ``(B, 1, 2)``."""
-    centre = np.array([images.shape[-2] // 2, images.shape[-1] // 2], "float32")
+    centre = ops.convert_to_tensor([images.shape[-2] // 2, images.shape[-1] // 2], dtype="float32")
     return ops.expand_dims(centre - ops.convert_to_tensor(shifts), 1)
 
 
