@@ -10,7 +10,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function of arrays on the backend in use; the result owns its traces and frees them with itself.
 
     TensorFlow and JAX compile with XLA, once per shape and dtype of the arguments; PyTorch runs the function as it
-    is, without recording gradients. Every argument is an array: bind sizes and options with `functools.partial`.
+    is. Differentiable. Every argument is an array: bind sizes and options with `functools.partial`.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -21,6 +21,26 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         import jax
 
         return jax.jit(function)
+    return function
+
+
+def jit_compile(wanted: bool) -> bool:
+    """What to pass to Keras as ``jit_compile``: JAX is useless without, PyTorch gains nothing from it here."""
+    return {"tensorflow": wanted, "jax": True, "torch": False}[keras.backend.backend()]
+
+
+def make_complex(real: Any, imag: Any) -> Any:
+    """``real + i imag``, in one operation (`keras.ops.view_as_complex` would interleave the parts first)."""
+    backend = keras.backend.backend()
+    real, imag = keras.ops.convert_to_tensor(real), keras.ops.convert_to_tensor(imag)
+    if backend == "tensorflow":
+        import tensorflow
+
+        return tensorflow.complex(real, imag)
+    if backend == "jax":
+        import jax
+
+        return jax.lax.complex(real, imag)
     import torch
 
-    return torch.no_grad()(function)
+    return torch.complex(real, imag)

@@ -99,8 +99,6 @@ class TrainingConfig(_Config):
     """Groups per step. None: as many as make about 16 frames."""
     learning_rate: float = 1e-3
     """First step size of Adam; falls to zero along half a cosine, and by half wherever validation stalls."""
-    probe_learning_rate: float = 0.01
-    """Step size for a trainable probe, relative to its largest amplitude."""
     nll_weight: float = 1.0
     """Weight of the Poisson negative log-likelihood of the counts, over their mean."""
     mae_weight: float = 0.0
@@ -124,8 +122,7 @@ class TrainingConfig(_Config):
         self._require(self.batch_groups is None or self.batch_groups >= 1, "batch_groups", "1 or more, or None")
         self._require(0 <= self.validation_fraction < 1, "validation_fraction", "0 to 1")
         self._require(self.patience >= 1, "patience", "1 or more")
-        for name in ("learning_rate", "probe_learning_rate"):
-            self._require(getattr(self, name) > 0, name, "more than 0")
+        self._require(self.learning_rate > 0, "learning_rate", "more than 0")
         weights = ("nll_weight", "mae_weight", "tv_weight", "realspace_weight")
         for name in weights:
             self._require(getattr(self, name) >= 0, name, "0 or more")
@@ -150,18 +147,22 @@ class SimulationConfig(_Config):
     integer_positions: bool = False
     """Round positions to whole object pixels."""
     trajectory: Literal["raster", "spiral"] = "raster"
+    """``raster``: a jittered grid in row order. ``spiral``: a Fermat spiral of the same density."""
     object_kind: ObjectKind = "cells"
+    """What the sample looks like (`ptycho.simulation.objects.make_object`)."""
     photons: float = 1e5
     """Photons in the probe per frame; an absorbing object lets fewer through to the detector."""
-    probe_diameter: float = 0.5
-    """Diameter of the probe at half its peak intensity, as a part of N."""
-    defocus: float = 1.0
-    """Curvature of the probe's phase in units of one wave at the probe's half-maximum radius; 0 is a flat phase."""
+    probe_diameter: float = 0.55
+    """Second-moment (D4-sigma) diameter as a part of N; that of a uniform disc is its diameter."""
+    defocus: float | None = None
+    """Phase of the probe in waves from its centre to its edge; the larger, the wider the far field. None: as
+    much as spreads the far field over a third of the detector."""
     probe_modes: int = 1
     """Incoherent probe modes; mode m carries half the photons of mode m - 1."""
     noise: bool = True
     """Draw Poisson counts; False keeps the expected ones (float32)."""
     seed: int = 0
+    """Seed of the object, of the positions and of the noise, which draw independently of each other."""
 
     def __post_init__(self) -> None:
         self._require(16 <= self.N <= 512, "N", "16 to 512 pixels")
@@ -172,7 +173,8 @@ class SimulationConfig(_Config):
         self._require(self.trajectory in ("raster", "spiral"), "trajectory", "'raster' or 'spiral'")
         self._require(self.photons > 0, "photons", "more than 0 photons a frame")
         self._require(0 < self.probe_diameter <= 1, "probe_diameter", "0 to 1")
-        self._require(self.probe_modes >= 1, "probe_modes", "1 or more")
+        self._require(1 <= self.probe_modes <= 64, "probe_modes", "1 to 64")
+        self._require(self.seed >= 0, "seed", "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,22 +34,27 @@ def regularised_division(probe: Complex[Array, "*batch M n n"], epsilon: float) 
     """``conj(P_m) / (sum |P|^2 + epsilon max sum |P|^2)``: takes exit waves to the object where there is light."""
     light = illumination(probe)
     floor = epsilon * ops.max(light, axis=(-2, -1), keepdims=True)
-    return times_real(ops.conj(probe), (1.0 / (light + floor))[..., None, :, :])
+    return times_real(ops.conj(probe), ops.expand_dims(1.0 / (light + floor), -3))
 
 
 def lift(
-    counts: Float[Array, "*batch n n"], probe: Complex[Array, "*#batch M n n"], epsilon: float = 0.02
+    counts: Float[Array, "*batch n n"],
+    probe: Complex[Array, "*#batch M n n"],
+    mask: Float[Array, "*#batch n n"] | None = None,
+    epsilon: float = 0.02,
 ) -> Complex[Array, "*batch n n"]:
     """Object patch that a pattern suggests when each mode has the far-field phase of an empty sample.
 
     ``o = sum_m conj(P_m) F^-1[sqrt(I) F P_m / sqrt(sum |F P|^2)] / (sum |P|^2 + epsilon max)``. An empty sample
-    gives 1 wherever the probe is bright.
+    gives 1 wherever the probe is bright. Pixels where ``mask`` is 0 are taken as those of an empty sample.
     """
-    counts = ops.convert_to_tensor(counts)
     empty = far_field(probe)
-    tiny = 1e-6 * ops.max(mode_intensities_sum(empty), axis=(-2, -1), keepdims=True) + 1e-30
-    scale = ops.sqrt(counts / (mode_intensities_sum(empty) + tiny))
-    back = inverse_far_field(times_real(empty, scale[..., None, :, :]))
+    level = mode_intensities_sum(empty)
+    tiny = 1e-6 * ops.max(level, axis=(-2, -1), keepdims=True) + 1e-30
+    scale = ops.sqrt(counts) / ops.sqrt(level + tiny)
+    if mask is not None:
+        scale = ops.add(ops.multiply(scale, mask), 1.0 - mask)
+    back = inverse_far_field(times_real(empty, ops.expand_dims(scale, -3)))
     return ops.sum(regularised_division(probe, epsilon) * back, axis=-3)
 
 
@@ -57,15 +62,18 @@ def data_residual(
     patches: Complex[Array, "*batch n n"],
     counts: Float[Array, "*batch n n"],
     probe: Complex[Array, "*#batch M n n"],
+    mask: Float[Array, "*#batch n n"] | None = None,
     epsilon: float = 0.02,
 ) -> Complex[Array, "*batch n n"]:
     """Change of the patch that would bring its far-field amplitude to the measured one (to first order).
 
     ``sum_m conj(P_m) F^-1[(sqrt(I / expected) - 1) F(P_m O)] / (sum |P|^2 + epsilon max)``: the step of rPIE
-    (Maiden, Johnson, Li, Optica 4, 736 (2017)), without moving the patch.
+    (Maiden, Johnson, Li, Optica 4, 736 (2017)), without moving the patch. Pixels where ``mask`` is 0 ask for no
+    change. At 1e-3 photons a pixel is dark and asks for little.
     """
-    counts = ops.convert_to_tensor(counts)
     waves = far_field(exit_waves(patches, probe))
-    excess = ops.sqrt(counts / (mode_intensities_sum(waves) + 1e-3)) - 1.0
-    back = inverse_far_field(times_real(waves, excess[..., None, :, :]))
+    excess = ops.sqrt(counts) / ops.sqrt(mode_intensities_sum(waves) + 1e-3) - 1.0
+    if mask is not None:
+        excess = ops.multiply(excess, mask)
+    back = inverse_far_field(times_real(waves, ops.expand_dims(excess, -3)))
     return ops.sum(regularised_division(probe, epsilon) * back, axis=-3)

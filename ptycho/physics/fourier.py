@@ -7,6 +7,7 @@ gradient that has to be cast back (TensorFlow warns of that at every step).
 
 from keras import ops  # noqa: TID253
 
+from ptycho import backend
 from ptycho.arrays import Array, Complex, Float, Num
 
 CENTRE_AXES = (-2, -1)
@@ -14,7 +15,7 @@ CENTRE_AXES = (-2, -1)
 
 def make_complex(real: Float[Array, "..."], imag: Float[Array, "..."]) -> Complex[Array, "..."]:
     """``real + i imag``."""
-    return ops.view_as_complex(ops.stack([real, imag], axis=-1))
+    return backend.make_complex(real, imag)
 
 
 def polar(log_amplitude: Float[Array, "..."], phase: Float[Array, "..."]) -> Complex[Array, "..."]:
@@ -31,7 +32,7 @@ def intensity(wave: Complex[Array, "..."]) -> Float[Array, "..."]:
 
 def times_real(wave: Complex[Array, "..."], factor: Num[Array, "..."]) -> Complex[Array, "..."]:
     """A complex array times a real one (shapes broadcast)."""
-    return make_complex(ops.real(wave) * factor, ops.imag(wave) * factor)
+    return make_complex(ops.multiply(ops.real(wave), factor), ops.multiply(ops.imag(wave), factor))
 
 
 def fftshift(image: Num[Array, "*batch n m"]) -> Num[Array, "*batch n m"]:
@@ -50,8 +51,9 @@ def far_field(exit_wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch
     Goodman, Introduction to Fourier Optics, 4th ed., section 4.3.
     """
     norm = (exit_wave.shape[-2] * exit_wave.shape[-1]) ** -0.5
-    real, imag = ops.fft2((ifftshift(ops.real(exit_wave)), ifftshift(ops.imag(exit_wave))))
-    return make_complex(fftshift(real) * norm, fftshift(imag) * norm)
+    centred = ifftshift(exit_wave)
+    real, imag = ops.fft2((ops.real(centred), ops.imag(centred)))
+    return fftshift(make_complex(real * norm, imag * norm))
 
 
 def inverse_far_field(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
@@ -61,5 +63,6 @@ def inverse_far_field(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*ba
     the centring, which `ifftshift` and `fftshift` treat alike here.
     """
     norm = (wave.shape[-2] * wave.shape[-1]) ** -0.5
-    real, imag = ops.fft2((ifftshift(ops.real(wave)), -ifftshift(ops.imag(wave))))
-    return make_complex(fftshift(real) * norm, -fftshift(imag) * norm)
+    centred = ifftshift(wave)
+    real, imag = ops.fft2((ops.real(centred), -ops.imag(centred)))
+    return fftshift(make_complex(real * norm, imag * -norm))

@@ -13,7 +13,7 @@ def poisson_nll(
     The term ``log(counts!)`` does not depend on the model and is left out. ``floor`` (photons, a dark rate) keeps
     the value and the gradient finite where a model expects nothing but a photon came.
     """
-    return expected - counts * ops.log(expected + floor)
+    return ops.subtract(expected, ops.multiply(counts, ops.log(expected + floor)))
 
 
 def amplitude_error(

@@ -3,10 +3,20 @@
 Both treat what lies outside the canvas as zero. Integer positions copy pixels; real ones interpolate bilinearly.
 """
 
+import numpy as np
 from keras import ops  # noqa: TID253
 
 from ptycho.arrays import Array, Num
 from ptycho.physics.fourier import make_complex
+
+
+def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole and sub-pixel part of positions ``(..., 2)`` in pixels: int32, and float32 in [-1/2, 1/2).
+
+    Patches stay on the pixel grid of the object, at the whole part; the probe moves by the rest.
+    """
+    whole = np.floor(np.asarray(positions, float) + 0.5)
+    return whole.astype("int32"), (positions - whole).astype("float32")
 
 
 def extract(canvas: Num[Array, "B H W"], positions: Num[Array, "B P 2"], size: tuple[int, int]) -> Num[Array, "B P n m"]:

@@ -10,31 +10,34 @@ from ptycho.physics.patches import accumulate, extract
 
 def translate(images: Num[Array, "B H W"], shifts: Float[Array, "B 2"]) -> Num[Array, "B H W"]:
     """Move each image by ``(dy, dx)`` pixels: ``out[y, x] = in[y - dy, x - dx]``, bilinear, zero outside."""
-    return extract(images, _source(images, shifts), images.shape[-2:])[:, 0]
+    return extract(images, _source(images, shifts), tuple(images.shape[-2:]))[:, 0]
 
 
 def translate_adjoint(images: Num[Array, "B H W"], shifts: Float[Array, "B 2"]) -> Num[Array, "B H W"]:
     """Adjoint of `translate` with the same shifts."""
-    return accumulate(ops.expand_dims(images, 1), _source(images, shifts), images.shape[-2:])
+    return accumulate(ops.expand_dims(images, 1), _source(images, shifts), tuple(images.shape[-2:]))
 
 
 def _source(images, shifts):
     """Where the centre pixel of each moved image comes from, as one position of one patch ``(B, 1, 2)``."""
     centre = ops.convert_to_tensor([images.shape[-2] // 2, images.shape[-1] // 2], dtype="float32")
-    return ops.expand_dims(centre - ops.convert_to_tensor(shifts), 1)
+    return ops.expand_dims(ops.subtract(centre, shifts), 1)
 
 
-def fourier_shift(waves: Complex[Array, "*batch n m"], shifts: Float[Array, "*s 2"]) -> Complex[Array, "*batch n m"]:
+def fourier_shift(
+    waves: Complex[Array, "*#batch n m"], shifts: Float[Array, "*#batch 2"]
+) -> Complex[Array, "*batch n m"]:
     """Move waves by ``(dy, dx)`` pixels with the Fourier shift theorem: periodic and unitary.
 
     The leading axes of ``shifts`` broadcast against those of ``waves``. At an even size the Nyquist frequency is
     shifted like ``exp(-i pi d)``, so the shift by ``-d`` is the inverse and the adjoint.
     """
-    waves, shifts = ops.convert_to_tensor(waves), ops.convert_to_tensor(shifts)
+    waves, shifts = ops.convert_to_tensor(waves), ops.cast(ops.convert_to_tensor(shifts), "float32")
     height, width = waves.shape[-2:]
     frequency_y = np.fft.fftshift(np.fft.fftfreq(height)).astype("float32")
     frequency_x = np.fft.fftshift(np.fft.fftfreq(width)).astype("float32")
-    angle = -2 * np.pi * (
-        shifts[..., 0, None, None] * frequency_y[:, None] + shifts[..., 1, None, None] * frequency_x
+    angle = (-2 * np.pi) * ops.add(
+        ops.multiply(shifts[..., 0, None, None], frequency_y[:, None]),
+        ops.multiply(shifts[..., 1, None, None], frequency_x),
     )
     return inverse_far_field(far_field(waves) * make_complex(ops.cos(angle), ops.sin(angle)))

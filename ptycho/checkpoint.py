@@ -1,0 +1,34 @@
+"""Models on disk: one Keras archive (JSON and HDF5, no pickle), loaded strictly."""
+
+import os
+from pathlib import Path
+
+import keras  # noqa: TID253
+
+from ptycho.network.build import PtychoNetwork
+
+
+def save_model(model: PtychoNetwork, path: str | os.PathLike) -> Path:
+    """Write a network with its settings, weights, probe and scale to ``path`` (``*.keras``), at once."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".new-{path.name}")
+    model.save(temporary)
+    temporary.replace(path)
+    return path
+
+
+def load_model(path: str | os.PathLike) -> PtychoNetwork:
+    """Read a network that `save_model` wrote, bit for bit.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else, or weights that do not fit its settings.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no model at {path}; `ptycho train SCAN -o RUN` leaves one in RUN/model.keras")
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    if not isinstance(model, PtychoNetwork):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a network of ptycho")
+    return model

@@ -1,0 +1,350 @@
+"""A ptychography scan as one immutable value, checked when it is made.
+
+Light: numpy, and scipy where it is needed. The counts keep the dtype they were recorded in; what is measured
+on them is measured chunk by chunk, so a scan never costs a second copy of its stack.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+CHUNK_PIXELS = 2**18
+"""Pixels looked at in one go: 2 MB as float64."""
+
+SMALLEST_SPREAD_PX = 1e-3
+"""Positions closer together than this are one position, or are metres given as pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Scan:
+    """Diffraction patterns, where each was taken, and the probe they were taken with.
+
+    Arrays are kept as read-only views; the arrays passed in are neither copied (where their dtype fits) nor
+    made read-only themselves. A bad value raises ValueError that names the field, the value and the remedy.
+    """
+
+    counts: Array
+    """(P, N, N) photon counts (intensity), any real numeric dtype, zero frequency at pixel ``N // 2``."""
+    positions: Array
+    """(P, 2) float64 (y, x): the object pixel, fractions allowed, under probe pixel ``(N // 2, N // 2)``."""
+    probe: Array
+    """(M, N, N) complex64 in sqrt(photons); an (N, N) probe is taken as one mode."""
+    mask: Any = None
+    """(N, N) bool, True where a detector pixel is used; None uses all of them. Always an array afterwards."""
+    object: Array | None = None
+    """(H, W) complex64 true transmission, in whose pixels the positions are, or None."""
+    pixel_size_m: float | None = None
+    """Side of an object pixel in metres, for scale bars; no computation uses it."""
+    probe_known: bool = True
+    """False: the probe is a guess in arbitrary units, to be rescaled to the counts and learned along."""
+    source: str = ""
+    """Where the scan came from, for people."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the data that a user should be told: what a reader assumed, found or left out."""
+
+    def __post_init__(self) -> None:
+        counts = _checked_counts(self.counts)
+        frames, N = counts.shape[:2]
+        self._set("counts", counts)
+        self._set("positions", _checked_positions(self.positions, frames))
+        self._set("probe", _checked_probe(self.probe, N))
+        self._set("mask", _checked_mask(self.mask, N))
+        self._set("object", _checked_object(self.object, self.positions))
+        self._set("pixel_size_m", _checked_pixel_size(self.pixel_size_m))
+        self._set("notes", _checked_notes(self.notes))
+        if not self.frame_counts.any():
+            raise ValueError(
+                f"Scan.counts is 0 in every used pixel of all {frames} frames; check that the right data set "
+                "was read and that the mask is True where a pixel is used (invert it if not)"
+            )
+
+    def _set(self, name: str, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            value = value.view()
+            value.flags.writeable = False
+        object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __repr__(self) -> str:
+        kind = "known" if self.probe_known else "guessed"
+        return (
+            f"Scan({len(self)} frames of {self.N} x {self.N} {self.counts.dtype}, "
+            f"{self.mean_counts:.3g} counts a frame, {kind} probe of {self.modes} mode(s), "
+            f"source={self.source!r})"
+        )
+
+    @property
+    def N(self) -> int:
+        """Side of the frames in pixels."""
+        return self.counts.shape[-1]
+
+    @property
+    def modes(self) -> int:
+        """Incoherent probe modes M."""
+        return len(self.probe)
+
+    @cached_property
+    def frame_counts(self) -> Array:
+        """(P,) float64: total counts of each frame over the used pixels."""
+        used = self.mask.ravel().astype(np.float64)
+        totals = [chunk.reshape(len(chunk), -1).astype(np.float64) @ used for chunk in chunks(self.counts)]
+        return np.concatenate(totals)
+
+    @property
+    def mean_counts(self) -> float:
+        """Measured dose: mean total counts of a frame over the used pixels."""
+        return float(self.frame_counts.mean())
+
+    @property
+    def photons(self) -> float:
+        """``sum |probe|^2``: photons that fall on the sample per frame, if the probe is known."""
+        return float(illumination(self.probe).sum())
+
+    @cached_property
+    def step_px(self) -> float:
+        """Median distance in object pixels to the nearest other position; repeats count once; NaN for one."""
+        from scipy.spatial import cKDTree
+
+        places = np.unique(self.positions, axis=0)
+        if len(places) == 1:
+            return float("nan")
+        distances, _ = cKDTree(places).query(places, k=2)
+        return float(np.median(distances[:, 1]))
+
+    @property
+    def probe_diameter_px(self) -> float:
+        """Diameter in object pixels of the disc of the probe's effective area ``(sum I)^2 / sum I^2``.
+
+        I is the intensity summed over modes. It is the diameter itself for an evenly lit disc, and four
+        standard deviations (the D4-sigma width of ISO 11146) for a Gaussian. No threshold, and faint wings
+        count little.
+        """
+        light = illumination(self.probe)
+        return float(2 * np.sqrt(light.sum() ** 2 / (light**2).sum() / np.pi))
+
+    @property
+    def overlap(self) -> float:
+        """Linear overlap of neighbouring probe positions, ``1 - step / diameter``; below 0 there are gaps."""
+        return 1 - self.step_px / self.probe_diameter_px
+
+    def subset(self, index: Any) -> "Scan":
+        """The frames that a slice, a list of indices or a (P,) bool mask picks, in that order.
+
+        A slice shares memory with this scan, anything else copies the frames. Raises ValueError for none.
+        """
+        if not isinstance(index, slice):
+            index = np.atleast_1d(np.asarray(index))
+            index = index if index.size else slice(0)
+        return replace(self, counts=self.counts[index], positions=self.positions[index])
+
+    def withheld_mask(self, every: int, offset: int = 0) -> Array:
+        """(P,) bool: True for frames ``offset``, ``offset + every``, ``offset + 2 every``, ..."""
+        if not (every >= 2 and 0 <= offset < every):
+            raise ValueError(
+                f"every is {every} and offset {offset}; expected every >= 2 and 0 <= offset < every"
+            )
+        return np.arange(len(self)) % every == offset
+
+    def split(self, every: int, offset: int = 0) -> tuple["Scan", "Scan"]:
+        """``(rest, withheld)``: each ``every``-th frame from ``offset`` on is withheld, to judge by."""
+        withheld = self.withheld_mask(every, offset)
+        return self.subset(~withheld), self.subset(withheld)
+
+    def with_probe(self, probe: Array, known: bool = True) -> "Scan":
+        """The same scan with another probe, (M, N, N) or (N, N), in sqrt(photons) if it is known."""
+        return replace(self, probe=probe, probe_known=known)
+
+    def check_dose(self) -> str | None:
+        """A sentence if a known probe and the counts cannot both be right, else None.
+
+        No transmission is above 1, so a frame holds at most ``sum |probe|^2`` counts; a detector gain or a
+        probe in other units breaks that. Far fewer counts than the empty sample would send to the used pixels
+        are as suspicious.
+        """
+        if not self.probe_known:
+            return None
+        counts, photons, empty = (
+            self.mean_counts,
+            self.photons,
+            float(empty_pattern(self.probe)[self.mask].sum()),
+        )
+        remedy = (
+            "check the units of both, or mark the probe as a guess (probe_known=False) to have it rescaled"
+        )
+        if counts > 1.05 * photons:
+            return (
+                f"The frames hold {counts:.4g} counts on average, {counts / photons:.3g} times the "
+                f"{photons:.4g} photons of the probe, and no sample amplifies; {remedy}."
+            )
+        if counts < 0.05 * empty:
+            return (
+                f"The frames hold {counts:.4g} counts on average, only {100 * counts / empty:.2g} % of the "
+                f"{empty:.4g} photons that the probe sends to the used pixels through an empty sample; "
+                f"{remedy}."
+            )
+        return None
+
+
+def chunks(counts: Array) -> Iterator[Array]:
+    """Views of consecutive frames of (P, N, N), at most `CHUNK_PIXELS` pixels each (one frame at least)."""
+    size = max(1, CHUNK_PIXELS // max(1, counts[0].size))
+    return (counts[i : i + size] for i in range(0, len(counts), size))
+
+
+def illumination(probe: Array) -> Array:
+    """(N, N) float64: ``sum_m |P_m|^2`` of a probe (M, N, N), photons on each object pixel."""
+    wide = probe.astype(np.complex128)
+    return (wide.real**2 + wide.imag**2).sum(axis=0)
+
+
+def empty_pattern(probe: Array) -> Array:
+    """(N, N) float64: counts expected with no sample, ``sum_m |F P_m|^2``, zero frequency at ``N // 2``."""
+    waves = np.fft.fft2(probe.astype(np.complex128), norm="ortho")  # where the probe sits is phase only
+    return illumination(np.fft.fftshift(waves, axes=(-2, -1)))
+
+
+def _checked_counts(counts: Any) -> Array:
+    counts = np.asarray(counts)
+    if counts.ndim != 3 or counts.shape[1] != counts.shape[2]:
+        raise ValueError(
+            f"Scan.counts has shape {counts.shape}; expected (frames, N, N): crop or pad frames to a square, "
+            "and give one scan at a time"
+        )
+    if counts.size == 0:
+        raise ValueError(
+            f"Scan.counts has shape {counts.shape}, which holds no frames; give one frame at least"
+        )
+    if counts.dtype.kind not in "uif":
+        raise ValueError(
+            f"Scan.counts has dtype {counts.dtype}; expected real numbers: photon counts, not complex waves"
+        )
+    counts = counts.astype(counts.dtype.newbyteorder("="), copy=False)
+    if counts.dtype.kind != "u":
+        first = 0
+        for chunk in chunks(counts):
+            _require_valid_counts(chunk, first)
+            first += len(chunk)
+    return counts
+
+
+def _require_valid_counts(chunk: Array, first: int) -> None:
+    """The extremes decide (a NaN is both of them); the place is looked for only when one is bad."""
+    if chunk.min() >= 0 and chunk.max() < np.inf:
+        return
+    frame, y, x = np.argwhere(~((chunk >= 0) & (chunk < np.inf)))[0]
+    raise ValueError(
+        f"Scan.counts is {chunk[frame, y, x]} in frame {first + frame} at pixel ({y}, {x}); expected counts "
+        "of 0 or more: set such pixels to 0 and make the mask False there (`counts[:, ~mask] = 0`), or "
+        "subtract no more background than there is"
+    )
+
+
+def _checked_positions(positions: Any, frames: int) -> Array:
+    positions = np.asarray(positions)
+    if positions.size == 0:
+        raise ValueError("Scan.positions is empty; every frame needs its (y, x) in object pixels")
+    if positions.shape != (frames, 2):
+        raise ValueError(
+            f"Scan.positions has shape {positions.shape}; expected ({frames}, 2), one (y, x) for each of the "
+            f"{frames} frames" + ("; transpose it" if positions.shape == (2, frames) else "")
+        )
+    if positions.dtype.kind not in "uif":
+        raise ValueError(f"Scan.positions has dtype {positions.dtype}; expected real numbers, object pixels")
+    positions = positions.astype(np.float64)
+    if not np.isfinite(positions).all():
+        bad = int(np.argmin(np.isfinite(positions).all(axis=1)))
+        raise ValueError(
+            f"Scan.positions is {positions[bad].tolist()} for frame {bad}; leave out frames without a "
+            "position (`scan.subset`, or index counts and positions alike)"
+        )
+    spread = np.ptp(positions, axis=0).max()
+    if frames > 1 and spread < SMALLEST_SPREAD_PX:
+        raise ValueError(
+            f"Scan.positions are all the same: {positions[0].tolist()} within {spread:.3g} pixels; expected "
+            "object pixels: divide positions in metres by the pixel size"
+        )
+    return positions
+
+
+def _checked_probe(probe: Any, N: int) -> Array:
+    probe = np.asarray(probe)
+    if probe.ndim == 2:
+        probe = probe[None]
+    if probe.ndim != 3 or probe.shape[1:] != (N, N) or len(probe) == 0:
+        raise ValueError(
+            f"Scan.probe has shape {probe.shape}; expected (modes, {N}, {N}) like the frames: crop or pad "
+            "the probe or the frames"
+        )
+    if probe.dtype.kind not in "uifc":
+        raise ValueError(f"Scan.probe has dtype {probe.dtype}; expected complex numbers in sqrt(photons)")
+    with np.errstate(over="ignore", invalid="ignore"):
+        probe = probe.astype(np.complex64, copy=False)
+    if not np.isfinite(probe).all():
+        mode, y, x = np.argwhere(~np.isfinite(probe))[0]
+        raise ValueError(
+            f"Scan.probe is {probe[mode, y, x]} in mode {mode} at pixel ({y}, {x}); expected finite values: "
+            "set bad pixels of the probe to 0"
+        )
+    if not probe.any():
+        raise ValueError("Scan.probe is 0 everywhere; give a probe, or a guess of it with probe_known=False")
+    return probe
+
+
+def _checked_mask(mask: Any, N: int) -> Array:
+    if mask is None:
+        return np.ones((N, N), bool)
+    mask = np.asarray(mask)
+    if mask.shape != (N, N):
+        raise ValueError(f"Scan.mask has shape {mask.shape}; expected ({N}, {N}), one mask for all frames")
+    if mask.dtype != bool:
+        raise ValueError(
+            f"Scan.mask has dtype {mask.dtype}; expected bool, True where a pixel is used: `bad == 0` if bad "
+            "pixels are not 0, `good != 0` if good ones are not"
+        )
+    if not mask.any():
+        raise ValueError("Scan.mask is False everywhere; it is True where a pixel is used: invert it")
+    return mask
+
+
+def _checked_object(truth: Any, positions: Array) -> Array | None:
+    if truth is None:
+        return None
+    truth = np.asarray(truth)
+    if truth.ndim != 2 or truth.dtype.kind not in "uifc":
+        raise ValueError(
+            f"Scan.object is {truth.dtype} of shape {truth.shape}; expected a complex (H, W) array"
+        )
+    truth = truth.astype(np.complex64, copy=False)
+    if not np.isfinite(truth).all():
+        y, x = np.argwhere(~np.isfinite(truth))[0]
+        raise ValueError(f"Scan.object is {truth[y, x]} at pixel ({y}, {x}); expected a finite transmission")
+    outside = ((positions < -0.5) | (positions > np.array(truth.shape) - 0.5)).any(axis=1)
+    if outside.any():
+        bad = int(np.argmax(outside))
+        raise ValueError(
+            f"Scan.positions is {positions[bad].tolist()} for frame {bad}, outside Scan.object of shape "
+            f"{truth.shape}; positions are (y, x) in pixels of that object: swap or shift them, or give no "
+            "object"
+        )
+    return truth
+
+
+def _checked_pixel_size(size: Any) -> float | None:
+    if size is None:
+        return None
+    if not (np.ndim(size) == 0 and np.isfinite(size) and size > 0):
+        raise ValueError(f"Scan.pixel_size_m is {size}; expected one number of metres above 0, or None")
+    return float(size)
+
+
+def _checked_notes(notes: Any) -> tuple[str, ...]:
+    if isinstance(notes, str):
+        raise ValueError(f"Scan.notes is the string {notes!r}; expected a tuple of sentences: `({notes!r},)`")
+    return tuple(str(note) for note in notes)

@@ -1,0 +1,104 @@
+"""Fourier ring correlation: down to which detail two images agree.
+
+References: van Heel & Schatz, J. Struct. Biol. 151, 250 (2005), the half-bit criterion; Rosenthal &
+Henderson, J. Mol. Biol. 333, 721 (2003), the threshold 1/7 for two half data sets.
+"""
+
+import numpy as np
+from scipy import fft
+
+from ptycho.arrays import Array, Complex, Float, Inexact, Int
+
+
+def fourier_ring_correlation(
+    a: Inexact[Array, "H W"], b: Inexact[Array, "H W"]
+) -> tuple[Float[Array, " rings"], Float[Array, " rings"]]:
+    """Correlation of the spectra of two images, ring by ring -> (frequency / Nyquist, correlation).
+
+    Both images must be in one gauge (`register` them first): a phase between them lowers the real part that
+    is taken. Of images that are not square the central square is used. The mean is taken off and a Hann
+    window put on, or the opposite borders would correlate. A ring without power in one of the images
+    correlates by 0.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or a.ndim != 2 or min(a.shape) < 8:
+        raise ValueError(
+            f"two images of one shape, 8 pixels or more, are needed; got {a.shape} and {b.shape}"
+        )
+    side = min(a.shape)
+    rings = ring_index(side)
+    (spectrum_a, power_a), (spectrum_b, power_b) = (
+        _ring_power(central_square(z, side), rings) for z in (a, b)
+    )
+    cross = _ring_sum((spectrum_a * spectrum_b.conj()).real, rings)
+    power = np.sqrt(power_a) * np.sqrt(power_b)
+    return ring_frequency(side), np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
+
+
+def frc_resolution(
+    frequency: Float[Array, " rings"],
+    correlation: Float[Array, " rings"],
+    threshold: float | Float[Array, " rings"],
+) -> float:
+    """The first frequency (over Nyquist) with a correlation below the threshold; 1 if there is none."""
+    below = np.flatnonzero(np.asarray(correlation) < threshold)
+    return float(frequency[below[0]]) if below.size else 1.0
+
+
+def resolutions(a: Inexact[Array, "H W"], b: Inexact[Array, "H W"]) -> dict[str, float]:
+    """`frc_resolution` (frequency over Nyquist) at 0.5, at 1/7 and at the half-bit curve."""
+    frequency, correlation = fourier_ring_correlation(a, b)
+    thresholds = {"half": 0.5, "one_seventh": 1 / 7, "half_bit": half_bit_threshold(min(np.shape(a)))}
+    return {name: frc_resolution(frequency, correlation, t) for name, t in thresholds.items()}
+
+
+def half_bit_threshold(side: int) -> Float[Array, " rings"]:
+    """The correlation of two halves at which their sum carries half a bit per Fourier pixel, for each ring.
+
+    That is a signal-to-noise ratio of 0.4142 in the sum and 0.2071 in each half (van Heel & Schatz 2005),
+    with the number of *independent* pixels in the rings of a square of ``side`` pixels. The Hann window
+    ties neighbouring pixels; a ring is one pixel wide, so the ties along it count, and those across it fall
+    outside.
+    """
+    independent = _ring_sum(np.ones((side, side)), ring_index(side)) * _independent_fraction(side)
+    snr = (np.sqrt(2) - 1) / 2
+    chance = (2 * np.sqrt(snr) + 1) / np.sqrt(independent)
+    return (snr + chance) / (1 + snr + chance - 1 / np.sqrt(independent))
+
+
+def central_square(image: Inexact[Array, "H W"], side: int) -> Inexact[Array, "n n"]:
+    """The ``side`` x ``side`` pixels in the middle."""
+    y, x = ((n - side) // 2 for n in image.shape)
+    return image[y : y + side, x : x + side]
+
+
+def ring_index(side: int) -> Int[Array, "n n"]:
+    """Distance of every Fourier pixel from zero frequency (which is at [0, 0]), rounded."""
+    k = fft.fftfreq(side) * side
+    return np.rint(np.hypot(k[:, None], k)).astype(int)
+
+
+def ring_frequency(side: int) -> Float[Array, " rings"]:
+    """Frequency over Nyquist of the rings used: those complete and not at zero."""
+    return np.arange(1, side // 2) / (side / 2)
+
+
+def _ring_sum(values: Float[Array, "n n"], rings: Int[Array, "n n"]) -> Float[Array, " rings"]:
+    return np.bincount(rings.ravel(), values.ravel())[1 : len(values) // 2]
+
+
+def _ring_power(
+    image: Inexact[Array, "n n"], rings: Int[Array, "n n"]
+) -> tuple[Complex[Array, "n n"], Float[Array, " rings"]]:
+    """Spectrum of the windowed image, and its power in each ring; what rounding can make counts as none."""
+    window = np.hanning(len(image))
+    spectrum = fft.fft2((image - image.mean()) * np.outer(window, window))
+    power = _ring_sum(np.abs(spectrum) ** 2, rings)
+    rounding = (16 * np.finfo(float).eps * np.sum(np.abs(image))) ** 2  # the mean itself is rounded
+    return spectrum, np.where(power > rounding * _ring_sum(np.ones(image.shape), rings), power, 0.0)
+
+
+def _independent_fraction(side: int) -> float:
+    """``(sum w^2)^2 / (n sum w^4)``, the share of Fourier pixels along one axis left free by the window."""
+    power = np.hanning(side) ** 2
+    return float(power.sum() ** 2 / (side * (power**2).sum()))

@@ -1,0 +1,177 @@
+"""Keras layers: a small U-Net that works at any image size, and the probe as a weight."""
+
+import math
+
+import keras  # noqa: TID253
+import numpy as np
+from keras import ops  # noqa: TID253
+
+from ptycho.physics.fourier import make_complex
+from ptycho.physics.translation import fourier_shift
+
+POOLINGS = 2
+
+
+def space_to_depth(images, block: int):
+    """``(B, H, W, c)`` to ``(B, H / block, W / block, block^2 c)``; H and W are multiples of ``block``."""
+    _, height, width, channels = images.shape
+    tiles = ops.reshape(images, (-1, height // block, block, width // block, block, channels))
+    return ops.reshape(
+        ops.transpose(tiles, (0, 1, 3, 2, 4, 5)), (-1, height // block, width // block, block * block * channels)
+    )
+
+
+def depth_to_space(blocks, block: int):
+    """Inverse of `space_to_depth`."""
+    _, height, width, channels = blocks.shape
+    tiles = ops.reshape(blocks, (-1, height, width, block, block, channels // block**2))
+    return ops.reshape(
+        ops.transpose(tiles, (0, 1, 3, 2, 4, 5)), (-1, height * block, width * block, channels // block**2)
+    )
+
+
+@keras.saving.register_keras_serializable("ptycho")
+class UNet(keras.layers.Layer):
+    """Two-level U-Net on space-to-depth blocks (Ronneberger et al., MICCAI 2015); images in, images out.
+
+    Input ``(B, n, n, c)`` of any side n: it is padded with zeros to whole blocks and cropped again. Output
+    ``(B, n, n, outputs)`` in float32, near zero before training, so that a network starts from doing nothing.
+
+    Args:
+        widths: channels of the three levels.
+        block: side of the space-to-depth blocks.
+        outputs: channels of the result.
+        skips: join each level of the way down to the same level of the way up.
+        precision: dtype policy of the inner convolutions.
+        seed: of the initial weights.
+    """
+
+    def __init__(
+        self, widths, block=2, outputs=2, skips=True, precision="float32", seed=0, name=None, dtype="float32"
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.widths, self.block, self.outputs = tuple(widths), block, outputs
+        self.skips, self.precision, self.seed = skips, precision, seed
+        first, middle, deep = self.widths
+        count = iter(range(9))
+
+        def conv(width):
+            k = next(count)
+            return keras.layers.Conv2D(
+                width,
+                3,
+                padding="same",
+                activation="relu",
+                kernel_initializer=keras.initializers.GlorotUniform(seed=1000 * seed + k),
+                dtype=precision,
+                name=f"conv_{k}",
+            )
+
+        self.down = [[conv(first), conv(first)], [conv(middle), conv(middle)]]
+        self.bottom = [conv(deep), conv(deep)]
+        self.up = [[conv(middle)], [conv(first), conv(first)]]
+        self.head = keras.layers.Conv2D(
+            outputs * block**2,
+            1,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=1e-3, seed=1000 * seed + 9),
+            dtype="float32",
+            name="head",
+        )
+        self.pool = keras.layers.AveragePooling2D(2, dtype=precision)
+        self.grow = keras.layers.UpSampling2D(2, interpolation="bilinear", dtype=precision)
+
+    def build(self, input_shape):
+        first, middle, deep = self.widths
+        skip = int(self.skips)
+        image = lambda channels: (None, None, None, channels)  # noqa: E731
+        inputs = [
+            (self.down[0], input_shape[-1] * self.block**2, first),
+            (self.down[1], first, middle),
+            (self.bottom, middle, deep),
+            (self.up[0], deep + skip * middle, middle),
+            (self.up[1], middle + skip * first, first),
+        ]
+        for convolutions, channels, width in inputs:
+            for convolution in convolutions:
+                convolution.build(image(channels))
+                channels = width
+        self.head.build(image(first))
+        self.built = True
+
+    def call(self, images):
+        side = images.shape[1]
+        tile = self.block * 2**POOLINGS
+        pad = math.ceil(side / tile) * tile - side
+        h = ops.pad(images, ((0, 0), (0, pad), (0, pad), (0, 0)))
+        h = space_to_depth(h, self.block)
+        levels = []
+        for convolutions in self.down:
+            for convolution in convolutions:
+                h = convolution(h)
+            levels.append(h)
+            h = self.pool(h)
+        for convolution in self.bottom:
+            h = convolution(h)
+        for convolutions in self.up:
+            h = self.grow(h)
+            level = levels.pop()
+            if self.skips:
+                h = ops.concatenate([h, level], axis=-1)
+            for convolution in convolutions:
+                h = convolution(h)
+        return depth_to_space(self.head(h), self.block)[:, :side, :side]
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.outputs)
+
+    def get_config(self):
+        names = ("widths", "block", "outputs", "skips", "precision", "seed")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("ptycho")
+class Probe(keras.layers.Layer):
+    """The probe ``(M, n, n)`` in sqrt(photons), and one factor between its photons and the counts, as weights.
+
+    Stored as a real and an imaginary variable in a unit of about ten times the probe's largest amplitude, so that
+    Adam at its usual 1e-3 moves it by about one per cent of its maximum a step. The unit is a power of two: a probe
+    that is not trained comes back bit for bit.
+    """
+
+    def __init__(self, modes, side, trainable_probe=False, trainable_scale=False, name=None, dtype="float32"):
+        super().__init__(name=name, dtype=dtype)
+        self.modes, self.side = modes, side
+        self.trainable_probe, self.trainable_scale = trainable_probe, trainable_scale
+        self.shift = fourier_shift
+
+    def build(self, input_shape=None):
+        shape = (self.modes, self.side, self.side)
+        add = lambda name, shape, on: self.add_weight(  # noqa: E731
+            name=name, shape=shape, initializer="zeros", trainable=on, dtype="float32"
+        )
+        self.unit = add("unit", (), False)
+        self.real = add("real", shape, self.trainable_probe)
+        self.imag = add("imag", shape, self.trainable_probe)
+        self.log_scale = add("log_scale", (), self.trainable_scale)
+        self.built = True
+
+    def assign(self, probe: np.ndarray) -> None:
+        """Set the probe ``(M, n, n)`` in sqrt(photons), and the scale to one."""
+        unit = np.float32(2.0 ** np.ceil(np.log2(10 * np.abs(probe).max())))
+        self.unit.assign(unit)
+        self.real.assign(probe.real / unit)
+        self.imag.assign(probe.imag / unit)
+        self.log_scale.assign(0.0)
+
+    def call(self, fractions):
+        """The probe moved by sub-pixel ``fractions (..., 2)``: ``(..., M, n, n)``, the scale applied."""
+        return self.shift(self.value(), ops.expand_dims(fractions, -2))
+
+    def value(self):
+        """The probe ``(M, n, n)``, the scale applied."""
+        factor = self.unit * ops.exp(0.5 * self.log_scale)
+        return make_complex(self.real * factor, self.imag * factor)
+
+    def get_config(self):
+        names = ("modes", "side", "trainable_probe", "trainable_scale")
+        return super().get_config() | {name: getattr(self, name) for name in names}
