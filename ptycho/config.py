@@ -4,8 +4,10 @@ There is no global configuration. A function takes the piece it needs; a change 
 (`dataclasses.replace`).
 """
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from os import PathLike
 from typing import Any, Literal, Self, get_args
 
 
@@ -177,9 +179,12 @@ class SimulationConfig(_Config):
         self._require(self.seed >= 0, "seed", "0 or more")
 
 
+Section = Literal["model", "training", "simulation"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(_Config):
-    """Everything that a command needs: the whole of a run folder's ``config.json``."""
+    """Settings that differ from the defaults, by section: what ``run.toml`` holds and the options change."""
 
     model: dict[str, Any] = field(default_factory=dict)
     """Settings of `ModelConfig`; N and the probe modes follow from the scan."""
@@ -187,3 +192,14 @@ class RunConfig(_Config):
     """Settings of `TrainingConfig`."""
     simulation: dict[str, Any] = field(default_factory=dict)
     """Settings of `SimulationConfig`."""
+
+    @classmethod
+    def from_toml(cls, path: str | PathLike) -> Self:
+        """Read a file with the sections ``[model]``, ``[training]``, ``[simulation]``."""
+        with open(path, "rb") as file:
+            return cls.from_dict(tomllib.load(file))
+
+    def updated(self, section: Section, values: Mapping[str, Any]) -> Self:
+        """These settings with some of a section's replaced; a value None says nothing."""
+        said = {key: value for key, value in values.items() if value is not None}
+        return replace(self, **{section: getattr(self, section) | said})

@@ -232,7 +232,7 @@ def _settings(overrides: dict[str, Any]) -> dict[str, Any]:
 
 def _model_config(gridsize: int, N: int, modes: int, settings: dict[str, Any]) -> ModelConfig:
     cnn = settings.get("architecture") == "cnn"
-    defaults = dict(
+    defaults: dict[str, Any] = dict(
         stages=1 if cnn else 3,
         width=(16 if cnn else 4) * int(settings["n_filters_scale"]),
         amplitude_activation=settings["amp_activation"] if cnn else "exp",

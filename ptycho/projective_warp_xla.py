@@ -11,8 +11,9 @@ from typing import Any
 
 from keras import ops  # noqa: TID253
 
+from ptycho.backend import compiled
 from ptycho.physics.fourier import times_real
-from ptycho.tf_helper import is_complex, with_xla
+from ptycho.tf_helper import is_complex
 
 INTERPOLATIONS = ("nearest", "bilinear")
 FILL_MODES = ("edge", "zeros")
@@ -75,7 +76,7 @@ def translate_xla(
 @functools.cache
 def _compiled_warp(interpolation: str, fill_mode: str) -> Callable[..., Any]:
     """Four at most, shared by all callers: traces of a pure function, one for each shape and dtype."""
-    return with_xla(functools.partial(_warp, interpolation=interpolation, fill_mode=fill_mode))
+    return compiled(functools.partial(_warp, interpolation=interpolation, fill_mode=fill_mode))
 
 
 def _check_options(interpolation: str, fill_mode: str) -> None:

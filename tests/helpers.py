@@ -1,4 +1,4 @@
-"""What the tests share: generic data, norms in units of rounding errors, adjoints and gradients on any backend."""
+"""What the tests share: generic data, comparison in rounding errors, adjoints, gradients on any backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ def to_numpy(tensor: Any) -> np.ndarray:
 
 
 def assert_near(actual: Any, expected: Any, roundings: float) -> None:
-    """``|actual - expected|`` is at most ``roundings`` float32 rounding errors of ``|expected|`` (2-norms)."""
+    """``|actual - expected|`` is at most ``roundings`` float32 rounding errors of ``|expected|`` (2-norm)."""
     actual, expected = to_numpy(actual), np.asarray(expected)
     assert actual.shape == expected.shape
     error, scale = np.linalg.norm(actual - expected), np.linalg.norm(expected)
@@ -40,7 +40,7 @@ def assert_adjoint(
     y: np.ndarray,
     roundings: float = 32.0,
 ) -> None:
-    """``<y, A x> = <A_H y, x>``, to rounding errors in A x and A_H y; x and y should be generic (and complex)."""
+    """``<y, A x> = <A_H y, x>``, to rounding errors in A x and A_H y; x and y should be generic."""
     image, back = to_numpy(forward(x)), to_numpy(adjoint(y))
     assert image.shape == y.shape
     assert back.shape == x.shape
@@ -107,7 +107,7 @@ def translated(image: np.ndarray, dy: float, dx: float) -> np.ndarray:
 
 
 def dft_reference(wave: np.ndarray) -> np.ndarray:
-    """Reference: the centred unitary DFT of the last two axes, as the sum that defines it, in double precision."""
+    """Reference: the centred unitary DFT of the last two axes, as the sum that defines it, in float64."""
 
     def matrix(n: int) -> np.ndarray:
         i = np.arange(n) - n // 2

@@ -64,7 +64,7 @@ def shot_noise_error(expected: Num[Array, "..."]) -> float:
 
     ``expected`` are the expected counts ``l``, in any shape: those of a truth or of a good reconstruction
     (see `expected_counts`), and of the pixels used only. Measured counts are no substitute in sparse
-    frames: where many pixels are empty they make the limit too low, by a third at half a photon per pixel.
+    frames: where many pixels are empty they make the limit too low, by half at half a photon per pixel.
     """
     expected = np.asarray(expected, dtype=float)
     if expected.size == 0 or not np.all(expected >= 0) or not expected.sum() > 0:

@@ -24,4 +24,6 @@ def amplitude_error(
     The square root makes the noise of counts uniform (variance 1/4, Anscombe 1948); ``floor`` keeps the gradient
     finite at zero amplitude.
     """
-    return ops.abs(ops.sqrt(counts + floor) - ops.sqrt(expected + floor))
+    difference = ops.sqrt(counts + floor) - ops.sqrt(expected + floor)
+    # |difference|, with the gradient 0 for perfect data: backends disagree on that of `abs` at zero.
+    return difference * ops.stop_gradient(ops.sign(difference))

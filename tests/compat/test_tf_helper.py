@@ -200,7 +200,7 @@ def test_a_model_with_unknown_batch_trains_through_the_layer(use_xla):
 
 @both_paths
 def test_batches_that_differ_do_not_pass_in_a_graph_either(use_xla):
-    """Where sizes are unknown until a graph runs (TensorFlow) the error is the backend's, but there is one."""
+    """Where sizes are unknown until a graph runs (TensorFlow) the error is the backend's; but it is one."""
     model = regression_model(use_xla)
     images, translations = np.ones((4, 6, 7, 2), "float32"), np.zeros((1, 2), "float32")
     with pytest.raises(Exception, match=r"translations|reshape|Reshape|shape"):

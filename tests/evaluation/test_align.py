@@ -119,8 +119,8 @@ def test_found_in_noise_as_strong_as_the_object(make_object):
     recon = np.roll(truth + 0.15 * noise / np.sqrt(2), (5, -9), axis=(0, 1))
     fit = register(recon, truth)
     assert fit.gauge.registered
-    # one standard deviation is noise / (|gradient| sqrt(pixels)) = 0.15 / (0.03 sqrt(14000)) = 0.04 px
-    np.testing.assert_allclose(fit.gauge.shift_px, (-5, 9), atol=0.2)
+    # one standard deviation is noise / (|gradient| sqrt(2 pixels)) = 0.15 / (0.044 sqrt(2 * 14700)) = 0.02 px
+    np.testing.assert_allclose(fit.gauge.shift_px, (-5, 9), atol=5 * 0.02)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -120,8 +120,8 @@ def test_regularised_division_undoes_the_probe_where_there_is_light():
 def test_lift_of_an_empty_sample_is_one_where_the_probe_is_bright(n, modes):
     """It is |P|^2 / (|P|^2 + epsilon max), but for dark pixels.
 
-    A pixel of level L with the guard t = 1e-6 max L loses the amplitude sqrt(L) - L / sqrt(L + t); the 2-norm of
-    that loss, over |P|, bounds the change of the lift.
+    A pixel of level L with the guard t = 1e-6 max L loses the amplitude sqrt(L) - L / sqrt(L + t); the 2-norm
+    of that loss, over |P|, bounds the change of the lift.
     """
     probe = smooth_probe(n, 1e4, modes)
     empty = np.ones((n, n), "complex64")
@@ -174,7 +174,7 @@ def test_no_count_in_an_unmasked_pixel_is_not_a_masked_pixel():
 
 @pytest.mark.parametrize("n", N_SIZES)
 def test_perfect_data_ask_for_no_change(n):
-    """But for the guard d: sqrt(e) - e / sqrt(e + d) <= 0.31 sqrt(d) a pixel, times conj(P) / (|P|^2 + ...)."""
+    """But for the guard d: sqrt(e) - e / sqrt(e + d) <= 0.31 sqrt(d) a pixel, over the probe."""
     rng = np.random.default_rng(9)
     patches, probe = complex_normal(rng, 3, n, n), complex_normal(rng, 2, n, n) * np.float32(1e3)
     residual = to_numpy(data_residual(patches, to_numpy(expected_counts(patches, probe)), probe))
@@ -246,7 +246,7 @@ def test_gradient_of_the_likelihood_matches_finite_differences(of):
 
 @pytest.mark.parametrize("loss", [poisson_nll, amplitude_error])
 def test_gradients_are_finite_for_an_opaque_object(loss):
-    """At zero amplitude everywhere: the expected counts are zero, and quadratic around it, so the slope is 0."""
+    """At zero amplitude everywhere: the expected counts are zero, and quadratic around it: the slope is 0."""
     probe = complex_normal(np.random.default_rng(13), 2, 8, 8)
     counts, zero = np.full((8, 8), 7, "float32"), np.zeros((8, 8), "float32")
     grads = gradient(

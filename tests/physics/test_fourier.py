@@ -25,7 +25,7 @@ from tests.helpers import (
 )
 
 SHAPES = [(8, 8), (7, 7), (5, 8), (12, 9), (1, 6), (3, 2, 16, 17)]
-# A fast Fourier transform of n pixels rounds about log2(n) times; 8 a stage is generous, a wrong formula is 1e6.
+# A fast Fourier transform of n pixels rounds about log2(n) times, n <= 4096; a wrong formula is off by 1e6.
 ROUNDINGS = 64
 
 
@@ -72,10 +72,10 @@ def test_far_field_of_a_gaussian_is_a_gaussian(n):
 
 
 def test_far_field_of_a_disc_is_an_airy_pattern():
-    """Amplitude 2 J1(z) / z with z = 2 pi a f (Goodman, section 4.4), times the sinc of a pixel's area average.
+    """Amplitude 2 J1(z) / z, z = 2 pi a f (Goodman, section 4.4), times the sinc of a pixel's area average.
 
-    What aliases into |f| < 0.08 from |f| > 0.9 is below 4 * sqrt(8 / pi) / (2 pi a 0.9)^1.5 * 0.1 = 3e-4 of the
-    peak, and the 16-fold sampled edge of 200 pixels adds 1e-4.
+    What aliases into |f| < 0.08 from |f| > 0.9 is below 4 sqrt(8 / pi) / (2 pi a 0.9)^1.5 * 0.1 = 3e-4 of
+    the peak, and the 16-fold sampled edge of 200 pixels adds 1e-4.
     """
     n, radius, fine = 256, 32.0, 16
     axis = (np.arange(n * fine) + 0.5) / fine - 0.5 - n // 2

@@ -1,0 +1,292 @@
+"""The command line: parse, make a config, call one function of the library, print what it found."""
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer(
+    help="Ptychography by physics-informed neural networks: a scan in, a sharp complex image out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Existing = typer.Argument(exists=True, dir_okay=False, show_default=False)
+ScanFile = Annotated[Path, Existing]
+Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", exists=True, dir_okay=False, help="TOML file: [model] [training] [simulation]."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting, as section.name=value, e.g. --set model.stages=6."),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data; by default as many as it takes.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the weights and of the order of the data.")]
+ProbeUse = Annotated[
+    Literal["auto", "fixed", "learn"] | None,
+    typer.Option("--probe", help="auto: a guessed probe is learned along, a known one is not."),
+]
+Precision = Annotated[
+    Literal["float32", "mixed_bfloat16"] | None, typer.Option(help="Arithmetic of the convolutions.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
+
+
+@app.command(name="simulate")
+def simulate_command(
+    output: Annotated[Path, typer.Argument(help="Scan file to write: .h5 or .npz.", show_default=False)],
+    config: ConfigFile = None,
+    settings: Settings = None,
+    N: Annotated[int | None, typer.Option("--N", help="Side of the frames, pixels.")] = None,
+    positions: Annotated[int | None, typer.Option(help="Number of scan positions.")] = None,
+    photons: Annotated[float | None, typer.Option(help="Photons in the probe per frame.")] = None,
+    object_kind: Annotated[str | None, typer.Option("--object", help="cells, siemens, lines, gold_balls.")] = None,
+    seed: Seed = None,
+) -> None:
+    """Simulate a scan with known truth."""
+    options = dict(N=N, positions=positions, photons=photons, object_kind=object_kind, seed=seed)
+    run = _settings(config, settings).updated("simulation", options)
+    with _framework():
+        from ptycho.config import SimulationConfig
+        from ptycho.data.formats import write_scan
+        from ptycho.simulation.simulate import simulate
+
+    scan = simulate(SimulationConfig.from_dict(run.simulation))
+    write_scan(scan, output)
+    _say(f"{output}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
+
+
+@app.command(name="train")
+def train_command(
+    scan: ScanFile,
+    output: Folder,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    probe: ProbeUse = None,
+    precision: Precision = None,
+    resume: Resume = False,
+) -> None:
+    """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
+    run = _training_settings(config, settings, epochs, seed, probe, precision)
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.runs import open_scan, train_run
+
+    data = open_scan(scan, _say)
+    with progress_bar() as report:
+        _, history = train_run(data, output, run, resume=resume, report=report)
+    _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
+
+
+@app.command(name="reconstruct")
+def reconstruct_command(
+    scan: ScanFile,
+    output: Folder,
+    model: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Run folder of a trained network; else one is trained here."),
+    ] = None,
+    withhold_every: Annotated[
+        int | None, typer.Option(min=2, help="Keep frames 0, k, 2k, ... from every fit and judge by them.")
+    ] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    probe: ProbeUse = None,
+    precision: Precision = None,
+    resume: Resume = False,
+) -> None:
+    """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png."""
+    run = _training_settings(config, settings, epochs, seed, probe, precision)
+    if model is not None and (run.model or run.training or resume):
+        raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.runs import open_scan, reconstruct_run
+
+    data = open_scan(scan, _say)
+    with progress_bar() as report:
+        outcome = reconstruct_run(
+            data,
+            output,
+            run,
+            model_folder=model,
+            withhold_every=withhold_every,
+            resume=resume,
+            report=report,
+        )
+    _tell(outcome, output)
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    reconstruction: Annotated[Path, Existing],
+    against: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The scan, or a file with the truth.")],
+    margin: Annotated[float, typer.Option(help="Part of the true object left out on every side.")] = 0.16,
+    every: Annotated[int | None, typer.Option(help="Judge by frames 0, k, 2k, ... of the scan.")] = None,
+) -> None:
+    """Score a reconstruction against the true object of a scan, or by frames withheld from it."""
+    with _framework():
+        from ptycho.data.formats import read_scan
+        from ptycho.evaluation import compare_objects
+        from ptycho.reconstruction import Reconstruction
+        from ptycho.runs import judge
+
+    result, data = Reconstruction.load(reconstruction), read_scan(against)
+    every = every or int(result.provenance.get("withhold_every", 0)) or None
+    if data.object is None and every is None:
+        raise ValueError(f"{against} has no true object, and no frames were withheld: use --every to name some")
+    if data.object is not None:
+        _score_table(compare_objects(result.object, data.object, margin))
+    if every is not None:
+        frames = data.withheld_mask(every)
+        found = judge(result, _without_truth(data), frames)
+        _frame_error(found, every)
+
+
+@app.command(name="info")
+def info_command(scan: ScanFile) -> None:
+    """Say what is in a scan file, and what looks wrong with it."""
+    from ptycho.data.doctor import describe
+    from ptycho.data.formats import read_scan
+
+    data = read_scan(scan)
+    _table(["", str(scan)], describe(data))
+    for note in data.notes:
+        _say(f"note: {note}")
+
+
+@app.command(name="demo")
+def demo_command(
+    output: Folder = Path("demo"),
+    config: ConfigFile = None,
+    settings: Settings = None,
+    seed: Seed = None,
+) -> None:
+    """Simulate a scan, train on it, reconstruct and score it: about a minute and a half on two cores."""
+    run = _settings(config, settings).updated("simulation", dict(seed=seed))
+    run = run.updated("training", dict(total_frames=6000) | run.training)
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.runs import demo_run
+
+    with progress_bar() as report:
+        outcome = demo_run(output, run, report=report, say=_say)
+    _tell(outcome, output)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line on standard error and exit code 1."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, tomllib.TOMLDecodeError) as error:
+        if os.environ.get("PTYCHO_TRACEBACK"):
+            raise
+        sys.exit(f"ptycho: {error}")
+
+
+def _settings(config: Path | None, settings: list[str] | None):
+    """The settings of a run: the file, then what ``--set`` says."""
+    from ptycho.config import RunConfig
+
+    run = RunConfig.from_toml(config) if config else RunConfig()
+    for setting in settings or ():
+        section, _, rest = setting.partition(".")
+        name, equals, text = rest.partition("=")
+        if section not in ("model", "training", "simulation") or not equals:
+            raise ValueError(f"--set {setting}: write section.name=value, section one of model, training, simulation")
+        run = run.updated(section, {name.strip(): _value(text)})
+    return run
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it; what is no TOML is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _training_settings(config, settings, epochs, seed, probe, precision):
+    run = _settings(config, settings).updated("training", dict(epochs=epochs, seed=seed))
+    learn = None if probe in (None, "auto") else probe == "learn"
+    return run.updated("model", dict(seed=seed, probe_trainable=learn, precision=precision))
+
+
+@contextmanager
+def _framework() -> Iterator[None]:
+    """Import the framework without the messages its C++ libraries print; show them if the import fails."""
+    import tempfile
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            hidden.seek(0)
+            os.write(kept, hidden.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console().print(text, markup=False, highlight=False)
+
+
+def _table(titles: list[str], rows: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*(value if isinstance(value, str) else f"{value:.3f}" for value in row))
+    Console().print(table)
+
+
+def _score_table(scores: Any) -> None:
+    _table(["score", "reconstruction", "flat object"], scores.rows())
+    if not scores.gauge.registered:
+        _say("warning: the reconstruction could not be registered with the truth; the centres were aligned")
+
+
+def _frame_error(outcome: Any, every: int) -> None:
+    _say(
+        f"error on frames 0, {every}, {2 * every}, ...: {outcome.withheld_error:.4f} "
+        f"(about {outcome.shot_noise:.4f} from shot noise alone)"
+    )
+
+
+def _tell(outcome: Any, output: Path) -> None:
+    if outcome.scores is not None:
+        _score_table(outcome.scores)
+    if outcome.withheld_error is not None:
+        _frame_error(outcome, outcome.result.provenance["withhold_every"])
+    _say(f"{outcome.result.used} frames used, {outcome.result.dropped} dropped; results in {output}")
+
+
+def _without_truth(scan: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(scan, object=None)
+
+
+if __name__ == "__main__":
+    main()
