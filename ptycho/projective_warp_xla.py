@@ -13,7 +13,7 @@ from keras import ops  # noqa: TID253
 
 from ptycho.backend import compiled
 from ptycho.physics.fourier import times_real
-from ptycho.tf_helper import is_complex
+from ptycho.tf_helper import is_complex, one_for_each
 
 INTERPOLATIONS = ("nearest", "bilinear")
 FILL_MODES = ("edge", "zeros")
@@ -102,8 +102,7 @@ def _checked(images: Any, transforms: Any) -> tuple[Any, Any]:
     if len(transforms.shape) == 2:
         transforms = ops.concatenate([transforms, ops.ones_like(transforms[:, :1])], axis=-1)
     images = ops.cast(images, "complex64" if is_complex(images) else "float32")
-    # Where batch sizes are known only when the graph runs, this is what fails if they differ.
-    return images, ops.reshape(transforms, (ops.shape(images)[0], 9))
+    return images, one_for_each(images, ops.reshape(transforms, (-1, 9)))
 
 
 def _warp(images: Any, transforms: Any, *, interpolation: str, fill_mode: str) -> Any:

@@ -50,7 +50,7 @@ class Translation(keras.layers.Layer):
     Raises:
         ValueError: shapes other than these, or batches of images and translations that differ. Batch sizes
             that are unknown when a graph is traced cannot be compared then: such a call fails when the graph
-            runs, with the backend's own error for a reshape that does not fit.
+            runs, with the backend's own error for sizes that differ.
     """
 
     def __init__(
@@ -117,8 +117,16 @@ def _checked(images: Any, translations: Any) -> tuple[Any, Any]:
     images, translations = ops.convert_to_tensor(images), ops.convert_to_tensor(translations)
     _check_shapes(tuple(images.shape), tuple(translations.shape))
     images = ops.cast(images, "complex64" if is_complex(images) else "float32")
-    # Where batch sizes are known only when the graph runs, this is what fails if they differ.
-    return images, ops.reshape(ops.cast(translations, "float32"), (ops.shape(images)[0], 2))
+    return images, one_for_each(images, ops.cast(translations, "float32"))
+
+
+def one_for_each(images: Any, rows: Any) -> Any:
+    """The float32 ``rows`` (B, k), from a graph that fails when it runs if there is not one for each image.
+
+    They are joined to a column of the images and cut off again: sizes that differ do not join. (A reshape to
+    the number of images would not do: TensorFlow removes it as redundant before it runs.)
+    """
+    return ops.concatenate([ops.real(images[:, 0, 0, :1]), rows], axis=1)[:, 1:]
 
 
 def is_complex(array: Any) -> bool:

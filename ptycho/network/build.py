@@ -74,7 +74,7 @@ class PtychoNetwork(keras.Model):
 
     def call(self, inputs):
         counts, positions = inputs["counts"], inputs["positions"]
-        shape = inputs["canvas"].shape[1:]
+        shape = tuple(inputs["canvas"].shape[1:])
         group, side = counts.shape[1], counts.shape[-1]
         flat = lambda z: ops.reshape(z, (-1, *z.shape[2:]))  # noqa: E731
         grouped = lambda z: ops.reshape(z, (-1, group, side, side))  # noqa: E731

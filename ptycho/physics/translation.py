@@ -25,8 +25,8 @@ def _source(images, shifts):
 
 
 def fourier_shift(
-    waves: Complex[Array, "*#batch n m"], shifts: Float[Array, "*#batch 2"]
-) -> Complex[Array, "*batch n m"]:
+    waves: Complex[Array, "*waves n m"], shifts: Float[Array, "*shifts 2"]
+) -> Complex[Array, "*moved n m"]:
     """Move waves by ``(dy, dx)`` pixels with the Fourier shift theorem: periodic and unitary.
 
     The leading axes of ``shifts`` broadcast against those of ``waves``. At an even size the Nyquist frequency is

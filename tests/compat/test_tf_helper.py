@@ -199,12 +199,18 @@ def test_a_model_with_unknown_batch_trains_through_the_layer(use_xla):
 
 
 @both_paths
-def test_batches_that_differ_do_not_pass_in_a_graph_either(use_xla):
+@pytest.mark.parametrize("misfit", [(4, 1), (4, 3), (4, 8)])
+def test_batches_that_differ_do_not_pass_in_a_graph_either(use_xla, misfit):
     """Where sizes are unknown until a graph runs (TensorFlow) the error is the backend's; but it is one."""
     model = regression_model(use_xla)
-    images, translations = np.ones((4, 6, 7, 2), "float32"), np.zeros((1, 2), "float32")
-    with pytest.raises(Exception, match=r"translations|reshape|Reshape|shape"):
-        model.predict_on_batch([images, translations])
+
+    def batches():
+        """Of different sizes, so that the graph leaves them open; the third does not fit together."""
+        for images, translations in ((4, 4), (3, 3), misfit):
+            yield ((np.ones((images, 6, 7, 2), "float32"), np.zeros((translations, 2), "float32")),)
+
+    with pytest.raises(Exception, match=r"4 images, but \d translations|ConcatOp : Dimension|[Cc]oncat"):
+        model.predict(batches(), steps=3, verbose=0)
 
 
 @both_paths
