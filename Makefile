@@ -4,17 +4,18 @@ BIN := .venv/bin
 # The CPU build is enough for the tests; name another torch to test on a GPU.
 TORCH ?= torch==2.13.0
 
-.PHONY: venv demo test test-backends check lint clean
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch check lint clean
 
 venv: .venv/installed
 demo: .venv/installed
 	$(BIN)/ptycho demo -o demo
 test: .venv/installed-test
 	$(BIN)/python -m pytest
-test-backends: .venv/installed-backends
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -m "not one_backend"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not one_backend"
-	KERAS_BACKEND=torch $(BIN)/python -m pytest -m "not one_backend"
+# The tests of physics, layers, losses and training, which must agree on every backend.
+NUMERICAL := tests/physics tests/network tests/compat tests/test_training.py tests/test_backends.py
+test-backends: test-tensorflow test-jax test-torch
+test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
+	KERAS_BACKEND=$* $(BIN)/python -m pytest $(NUMERICAL)
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -30,6 +31,7 @@ check: lint test
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ .venv/installed
+# PyTorch first: the CPU build then satisfies whatever asks for torch.
 .venv/installed-backends: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,jax,torch]'

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras  # noqa: TID253
+import keras
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

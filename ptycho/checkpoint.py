@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import keras  # noqa: TID253
+import keras
 
 from ptycho.network.build import PtychoNetwork
 

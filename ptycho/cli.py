@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -34,9 +34,7 @@ ProbeUse = Annotated[
     Literal["auto", "fixed", "learn"] | None,
     typer.Option("--probe", help="auto: a guessed probe is learned along, a known one is not."),
 ]
-Precision = Annotated[
-    Literal["float32", "mixed_bfloat16"] | None, typer.Option(help="Arithmetic of the convolutions.")
-]
+Precision = Annotated[Literal["float32", "mixed_bfloat16"] | None, typer.Option(help="Arithmetic of the convolutions.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
 
 
@@ -198,7 +196,7 @@ def main() -> None:
 
 def _settings(config: Path | None, settings: list[str] | None):
     """The settings of a run: the file, then what ``--set`` says."""
-    from ptycho.config import RunConfig
+    from ptycho.config import RunConfig, Section
 
     run = RunConfig.from_toml(config) if config else RunConfig()
     for setting in settings or ():
@@ -206,7 +204,7 @@ def _settings(config: Path | None, settings: list[str] | None):
         name, equals, text = rest.partition("=")
         if section not in ("model", "training", "simulation") or not equals:
             raise ValueError(f"--set {setting}: write section.name=value, section one of model, training, simulation")
-        run = run.updated(section, {name.strip(): _value(text)})
+        run = run.updated(cast(Section, section), {name.strip(): _value(text)})
     return run
 
 

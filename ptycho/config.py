@@ -81,6 +81,11 @@ class ModelConfig(_Config):
             "amplitude_activation",
             f"{get_args(AmplitudeActivation)}",
         )
+        self._require(
+            self.architecture == "cnn" or self.amplitude_activation == "exp",
+            "amplitude_activation",
+            "'exp', without bounds, unless architecture='cnn'",
+        )
         self._require(self.precision in get_args(Precision), "precision", f"{get_args(Precision)}")
 
     @property
@@ -95,8 +100,9 @@ class TrainingConfig(_Config):
 
     epochs: int | None = None
     """Passes over the data at most. None: as many as show the network about ``total_frames`` frames."""
-    total_frames: int = 20_000
-    """Frames to show in all when ``epochs`` is None."""
+    total_frames: int | None = None
+    """Frames to show in all when ``epochs`` is None. None: 20 000, or fewer where N is above 64 (1 280 000 / N): a
+    few minutes on two cores."""
     batch_groups: int | None = None
     """Groups per step. None: as many as make about 16 frames."""
     learning_rate: float = 1e-3
@@ -112,7 +118,8 @@ class TrainingConfig(_Config):
     validation_fraction: float = 0.05
     """Part of the frames withheld in whole groups to judge the training by; 0 for none."""
     patience: int = 5
-    """Epochs without a better validation loss after which the step size is halved; training stops after twice as many."""
+    """Epochs without a better validation loss after which the step size is halved; after twice as many, training
+    stops."""
     seed: int = 0
     """Seed of the grouping and the order of the groups."""
     jit_compile: bool = False
@@ -120,7 +127,7 @@ class TrainingConfig(_Config):
 
     def __post_init__(self) -> None:
         self._require(self.epochs is None or self.epochs >= 0, "epochs", "0 or more, or None")
-        self._require(self.total_frames > 0, "total_frames", "more than 0")
+        self._require(self.total_frames is None or self.total_frames > 0, "total_frames", "more than 0, or None")
         self._require(self.batch_groups is None or self.batch_groups >= 1, "batch_groups", "1 or more, or None")
         self._require(0 <= self.validation_fraction < 1, "validation_fraction", "0 to 1")
         self._require(self.patience >= 1, "patience", "1 or more")

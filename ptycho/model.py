@@ -8,11 +8,11 @@ import threading
 import warnings
 from typing import Any
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
-from keras import ops  # noqa: TID253
+from keras import ops
 
-from ptycho import params  # noqa: TID251
+from ptycho import params
 from ptycho.backend import compiled, jit_compile
 from ptycho.config import ModelConfig
 from ptycho.network.build import build_model

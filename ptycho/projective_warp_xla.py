@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.backend import compiled
 from ptycho.physics.fourier import times_real
@@ -21,9 +21,7 @@ FAR_PX = 1e9
 """Coordinate given to a point at infinity: outside of any image."""
 
 
-def projective_warp_xla(
-    images: Any, transforms: Any, interpolation: str = "bilinear", fill_mode: str = "edge"
-) -> Any:
+def projective_warp_xla(images: Any, transforms: Any, interpolation: str = "bilinear", fill_mode: str = "edge") -> Any:
     """Warp each image by its transform: ``out[y, x] = image[source of (x, y)]``.
 
     Args:
@@ -51,9 +49,7 @@ def projective_warp_xla_jit(
     return _compiled_warp(interpolation, fill_mode)(*_checked(images, transforms))
 
 
-def translate_xla(
-    images: Any, translations: Any, interpolation: str = "bilinear", use_jit: bool = True
-) -> Any:
+def translate_xla(images: Any, translations: Any, interpolation: str = "bilinear", use_jit: bool = True) -> Any:
     """Move images ``(B, H, W, C)`` by translations ``(B, 2)`` = ``(dx, dy)`` pixels; zero outside.
 
     A positive translation moves content towards larger indices, as in `ptycho.tf_helper.Translation`.
@@ -63,9 +59,7 @@ def translate_xla(
     """
     translations = ops.cast(ops.convert_to_tensor(translations), "float32")
     if len(translations.shape) != 2 or translations.shape[1] != 2:
-        raise ValueError(
-            f"translations have shape {tuple(translations.shape)}; expected (B, 2), a (dx, dy) each"
-        )
+        raise ValueError(f"translations have shape {tuple(translations.shape)}; expected (B, 2), a (dx, dy) each")
     dx, dy = translations[:, 0], translations[:, 1]
     one, zero = ops.ones_like(dx), ops.zeros_like(dx)
     transforms = ops.stack([one, zero, -dx, zero, one, -dy, zero, zero], axis=-1)
@@ -91,9 +85,7 @@ def _checked(images: Any, transforms: Any) -> tuple[Any, Any]:
     images = ops.convert_to_tensor(images)
     transforms = ops.cast(ops.convert_to_tensor(transforms), "float32")
     if len(images.shape) != 4 or None in tuple(images.shape)[1:]:
-        raise ValueError(
-            f"images have shape {tuple(images.shape)}; expected (B, H, W, C) with H, W and C known"
-        )
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected (B, H, W, C) with H, W and C known")
     if tuple(transforms.shape)[1:] not in ((3, 3), (8,)):
         raise ValueError(f"transforms have shape {tuple(transforms.shape)}; expected (B, 3, 3) or (B, 8)")
     batches = (images.shape[0], transforms.shape[0])
@@ -134,15 +126,13 @@ def _source(transforms: Any, height: int, width: int) -> tuple[Any, Any]:
     source_x, source_y, scale = (element[i] * x + element[i + 1] * y + element[i + 2] for i in (0, 3, 6))
     infinite = scale == 0
     scale = ops.where(infinite, 1.0, scale)  # before the division, or its gradient is NaN there
-    return tuple(
-        ops.where(infinite, ops.where(s < 0, -FAR_PX, FAR_PX), s / scale) for s in (source_x, source_y)
-    )
+    return tuple(ops.where(infinite, ops.where(s < 0, -FAR_PX, FAR_PX), s / scale) for s in (source_x, source_y))
 
 
 def _nearest(x: Any, y: Any) -> list[tuple[Any, Any, Any]]:
     """The pixel nearest to each source, with weight 1."""
     (x0, fx), (y0, fy) = _split(x), _split(y)
-    up = lambda fraction: ops.cast(fraction >= 0.5, "int32")  # noqa: E731
+    up = lambda fraction: ops.cast(fraction >= 0.5, "int32")
     return [(x0 + up(fx), y0 + up(fy), ops.ones_like(x))]
 
 

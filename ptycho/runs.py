@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
 
 import ptycho
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 
 def open_scan(path: str | os.PathLike, say: Say) -> Scan:
     """Read a scan, say what the reader found, and bring a guessed probe to the scale of the counts."""
-    scan = read_scan(path)
+    scan = read_scan(Path(path))
     say(f"{path}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
     for note in scan.notes:
         say(note)
@@ -61,7 +61,12 @@ def model_config(run: RunConfig, scan: Scan) -> ModelConfig:
 
 
 def train_run(
-    scan: Scan, folder: str | os.PathLike, run: RunConfig, *, resume: bool = False, report: Report | None = None
+    scan: Scan,
+    folder: str | os.PathLike,
+    run: RunConfig,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
 ) -> tuple[PtychoNetwork, History]:
     """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``."""
     folder = Path(folder)

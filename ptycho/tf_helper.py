@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import keras  # noqa: TID253
-from keras import ops  # noqa: TID253
+import keras
+from keras import ops
 
 from ptycho.backend import compiled
-from ptycho.params import cfg  # noqa: TID251
+from ptycho.params import cfg
 from ptycho.physics import translation
 
 _SWITCH = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
@@ -138,13 +138,9 @@ def _check_shapes(images: tuple[int | None, ...], translations: tuple[int | None
     if len(images) != 4 or None in images[1:]:
         raise ValueError(f"images have shape {images}; expected (B, H, W, C) with H, W and C known")
     if len(translations) != 2 or translations[1] != 2:
-        raise ValueError(
-            f"translations have shape {translations}; expected (B, 2), a (dx, dy) for each image"
-        )
+        raise ValueError(f"translations have shape {translations}; expected (B, 2), a (dx, dy) for each image")
     if None not in (images[0], translations[0]) and images[0] != translations[0]:
-        raise ValueError(
-            f"{images[0]} images, but {translations[0]} translations; expected one for each image"
-        )
+        raise ValueError(f"{images[0]} images, but {translations[0]} translations; expected one for each image")
 
 
 def _translate(images: Any, translations: Any) -> Any:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.backend import jit_compile
 from ptycho.config import TrainingConfig
@@ -62,7 +62,7 @@ def train(
     checkpoint = Checkpoint(folder, config) if folder is not None else None
     history = checkpoint.restore(trainer) if checkpoint and resume else []
     best = min(range(len(history)), key=lambda k: judged(history[k])) if history else None
-    epochs = planned_epochs(config, batches.training_frames)
+    epochs = planned_epochs(config, batches.training_frames, scan.N)
     for epoch in range(len(history), epochs):
         if should_stop(history, config.patience):
             break
@@ -143,7 +143,7 @@ class PhysicsTraining(keras.Model):
 def total_variation(image):
     """Mean absolute difference of neighbouring pixels of a complex image ``(B, H, W)``, both directions."""
     tiny = 1e-12
-    size = lambda z: ops.mean(ops.sqrt(ops.real(z) ** 2 + ops.imag(z) ** 2 + tiny))  # noqa: E731
+    size = lambda z: ops.mean(ops.sqrt(ops.real(z) ** 2 + ops.imag(z) ** 2 + tiny))
     return size(image[:, 1:] - image[:, :-1]) + size(image[:, :, 1:] - image[:, :, :-1])
 
 
@@ -151,7 +151,7 @@ class Batches:
     """The batches of a scan: groups of neighbours, drawn anew for each epoch from (seed, epoch) alone."""
 
     def __init__(self, scan: Scan, channels: int, side: int, config: TrainingConfig):
-        if scan.N != side:
+        if side != scan.N:
             raise ValueError(f"the scan's frames have N {scan.N}, the model N {side}; build a model for the scan")
         if config.realspace_weight and scan.object is None:
             raise ValueError("realspace_weight needs a scan with its true object; this scan has none")
@@ -175,9 +175,7 @@ class Batches:
         """About one pass over the training frames, in whole batches."""
         rng = np.random.default_rng([self.config.seed, 1, epoch])
         steps = math.ceil(self.training_frames / (self.group * self.batch))
-        groups = neighbour_groups(
-            self.scan.positions[self.training_index], self.group, rng, groups=steps * self.batch
-        )
+        groups = neighbour_groups(self.scan.positions[self.training_index], self.group, rng, groups=steps * self.batch)
         return _Sequence(self, self.training_index[groups])
 
     def validation(self) -> "_Sequence":
@@ -205,10 +203,10 @@ class Batches:
     def truth(self, origins: np.ndarray, canvas: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The true object on each group's canvas, and where it is known."""
         centre = (origins + canvas[1] // 2)[:, None].astype("int32")
-        cut = lambda image: np.array(  # noqa: E731
-            ops.convert_to_numpy(
-                extract(np.broadcast_to(image, (len(origins), *image.shape)), centre, canvas[1:])
-            )[:, 0]
+        cut = lambda image: np.array(
+            ops.convert_to_numpy(extract(np.broadcast_to(image, (len(origins), *image.shape)), centre, canvas[1:]))[
+                :, 0
+            ]
         )
         assert self.scan.object is not None
         return cut(self.scan.object), cut(np.ones(self.scan.object.shape, "float32"))
@@ -239,9 +237,10 @@ def judged(entry: dict[str, Any]) -> float:
     return entry["loss"] if entry["validation_loss"] is None else entry["validation_loss"]
 
 
-def planned_epochs(config: TrainingConfig, frames: int) -> int:
+def planned_epochs(config: TrainingConfig, frames: int, N: int) -> int:
     """Epochs to run at most: as set, or as many as show ``total_frames`` frames."""
-    return config.epochs if config.epochs is not None else max(3, round(config.total_frames / frames))
+    total = config.total_frames or min(20_000, 1_280_000 // N)
+    return config.epochs if config.epochs is not None else max(3, round(total / frames))
 
 
 def stalled_for(history: History) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
 
 EPS = float(np.finfo("float32").eps)
@@ -28,9 +28,7 @@ def assert_near(actual: Any, expected: Any, roundings: float) -> None:
     actual, expected = to_numpy(actual), np.asarray(expected)
     assert actual.shape == expected.shape
     error, scale = np.linalg.norm(actual - expected), np.linalg.norm(expected)
-    assert error <= roundings * EPS * scale, (
-        f"{error / (EPS * scale + 1e-300):.1f} roundings, {roundings} allowed"
-    )
+    assert error <= roundings * EPS * scale, f"{error / (EPS * scale + 1e-300):.1f} roundings, {roundings} allowed"
 
 
 def assert_adjoint(
@@ -65,10 +63,7 @@ def gradient(function: Callable[..., Any], *arrays: np.ndarray) -> list[np.ndarr
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             value = function(*tensors)
-        return [
-            np.zeros_like(a) if g is None else to_numpy(g)
-            for a, g in zip(arrays, tape.gradient(value, tensors))
-        ]
+        return [np.zeros_like(a) if g is None else to_numpy(g) for a, g in zip(arrays, tape.gradient(value, tensors))]
     if backend == "jax":
         import jax
 
@@ -80,9 +75,7 @@ def gradient(function: Callable[..., Any], *arrays: np.ndarray) -> list[np.ndarr
     return [np.zeros_like(a) if t.grad is None else t.grad.numpy() for a, t in zip(arrays, tensors)]
 
 
-def slope(
-    function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.ndarray, step: float = 1e-4
-) -> float:
+def slope(function: Callable[[np.ndarray], float], x: np.ndarray, direction: np.ndarray, step: float = 1e-4) -> float:
     """Directional derivative of a float64 numpy function, by central differences: error of order step**2."""
     x, direction = x.astype("float64"), direction.astype("float64")
     return (function(x + step * direction) - function(x - step * direction)) / (2 * step)

@@ -1,6 +1,6 @@
 import zipfile
 
-import keras  # noqa: TID253
+import keras
 import pytest
 
 from ptycho.checkpoint import load_model, save_model
@@ -41,5 +41,5 @@ def test_weights_that_do_not_fit_are_an_error(tmp_path):
     with zipfile.ZipFile(small) as a, zipfile.ZipFile(large) as b, zipfile.ZipFile(mixed, "w") as out:
         for name in a.namelist():
             out.writestr(name, (b if name.endswith(".h5") else a).read(name))
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="could not be loaded"):
         load_model(mixed)

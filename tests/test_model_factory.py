@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
 import psutil
 import pytest
 
-from ptycho import params  # noqa: TID251
+from ptycho import params
 from ptycho.model import create_compiled_model, create_model_with_gridsize
 from tests.helpers import to_numpy
 

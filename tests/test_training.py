@@ -38,7 +38,7 @@ def test_same_seeds_same_losses(small_scan):
     first = train(model_for(small_scan), small_scan, config)
     second = train(model_for(small_scan), small_scan, config)
     other = train(model_for(small_scan, seed=1), small_scan, config)
-    losses = lambda history: [(e["loss"], e["validation_loss"]) for e in history]  # noqa: E731
+    losses = lambda history: [(e["loss"], e["validation_loss"]) for e in history]
     # Sums over threads may come in another order: float32 rounding, grown over two epochs of Adam.
     np.testing.assert_allclose(losses(first), losses(second), rtol=1e-5)
     assert losses(first) != pytest.approx(losses(other), rel=1e-5)
@@ -98,14 +98,18 @@ def test_a_fixed_probe_is_untouched_by_training(small_scan):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", [dict(nll_weight=0.0, mae_weight=1.0), dict(tv_weight=0.1), dict(realspace_weight=1.0)])
+@pytest.mark.parametrize(
+    "weights", [dict(nll_weight=0.0, mae_weight=1.0), dict(tv_weight=0.1), dict(realspace_weight=1.0)]
+)
 def test_each_loss_falls(small_scan, weights):
     history = train(model_for(small_scan), small_scan, TrainingConfig(epochs=3, **weights))
     assert history[-1]["loss"] < history[0]["loss"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [dict(gridsize=1, stages=1), dict(gridsize=3), dict(architecture="cnn", stages=1, width=8)])
+@pytest.mark.parametrize(
+    "settings", [dict(gridsize=1, stages=1), dict(gridsize=3), dict(architecture="cnn", stages=1, width=8)]
+)
 def test_every_kind_of_network_trains(small_scan, settings):
     history = train(model_for(small_scan, **settings), small_scan, TrainingConfig(epochs=2))
     assert history[-1]["loss"] < history[0]["loss"]

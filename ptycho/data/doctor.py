@@ -23,9 +23,7 @@ def sampled(counts: Array, sample: int = SAMPLE) -> Array:
     return counts[picked]
 
 
-def zero_frequency(
-    counts: Array, mask: Array | None = None, sample: int = SAMPLE
-) -> Literal["centre", "corner"]:
+def zero_frequency(counts: Array, mask: Array | None = None, sample: int = SAMPLE) -> Literal["centre", "corner"]:
     """Where the zero frequency of frames (P, N, N) is: at pixel ``N // 2`` or at pixel 0.
 
     Far-field patterns fall off from the zero frequency on. Compares the mean distance ``|y| + |x|`` of the
@@ -101,9 +99,7 @@ def looks_like_counts(counts: Array, sample: int = SAMPLE) -> CountStatistics:
             sentence = f"These may be photon counts, or rounded amplitudes (counts vary more): {facts}."
     elif square_whole > 0.99:
         verdict = "amplitude"
-        sentence = (
-            f"These are amplitudes, square roots of photon counts: the squares are whole numbers; {facts}."
-        )
+        sentence = f"These are amplitudes, square roots of photon counts: the squares are whole numbers; {facts}."
     else:
         sentence = f"These are neither whole numbers nor square roots of whole numbers: {facts}."
     return CountStatistics(
@@ -187,9 +183,7 @@ def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
     neighbours = ndimage.convolve(total, cross.astype(float), mode="constant")
     expected = neighbours / np.maximum(ndimage.convolve(scan.mask.astype(float), cross, mode="constant"), 1)
-    brightest = ndimage.maximum_filter(
-        total, footprint=~np.eye(9, dtype=bool)[4].reshape(3, 3), mode="constant"
-    )
+    brightest = ndimage.maximum_filter(total, footprint=~np.eye(9, dtype=bool)[4].reshape(3, 3), mode="constant")
     dead = scan.mask & (total == 0) & (expected >= 20)
     hot = (total >= 100) & (total > 10 * brightest)
     hot[scan.N // 2, scan.N // 2] = False
@@ -217,9 +211,7 @@ def _about_frames(scan: Scan) -> list[tuple[str, str]]:
 def _about_detector(scan: Scan) -> list[tuple[str, str]]:
     dead, hot = bad_pixels(scan)
     place = zero_frequency(scan.counts, scan.mask)
-    where = (
-        f"pixel {scan.N // 2}, the centre" if place == "centre" else "the corner by the look of it: shift it"
-    )
+    where = f"pixel {scan.N // 2}, the centre" if place == "centre" else "the corner by the look of it: shift it"
     return [
         ("zero frequency", where),
         ("masked pixels", f"{100 * (1 - scan.mask.mean()):.1f} %"),

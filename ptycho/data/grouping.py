@@ -76,15 +76,11 @@ def _check_sizes(frames: int, size: int, count: int, pool: int) -> None:
     if size < 1:
         raise ValueError(f"group size is {size}: a group has one frame at least")
     if frames < size:
-        raise ValueError(
-            f"{frames} frames cannot fill a group of {size}: use a smaller gridsize or a larger scan"
-        )
+        raise ValueError(f"{frames} frames cannot fill a group of {size}: use a smaller gridsize or a larger scan")
     if count < 1:
         raise ValueError(f"groups is {count}: ask for one at least")
     if pool < size:
-        raise ValueError(
-            f"neighbours is {pool}, less than the {size} frames of a group: raise it to {size} or more"
-        )
+        raise ValueError(f"neighbours is {pool}, less than the {size} frames of a group: raise it to {size} or more")
     if pool > frames:
         raise ValueError(f"neighbours is {pool}, but there are {frames} frames: lower it to {frames} or less")
 
@@ -92,9 +88,7 @@ def _check_sizes(frames: int, size: int, count: int, pool: int) -> None:
 def _nearest(points: np.ndarray, seeds: np.ndarray, pool: int) -> np.ndarray:
     """Frames nearest to each seed ``(G, pool)`` by distance, the seed first also where positions coincide."""
     distance, index = cKDTree(points).query(points[seeds], k=[*range(1, pool + 1)])
-    missing = ~(index == seeds[:, None]).any(
-        axis=1
-    )  # the seed itself, among more than `pool` equal positions
+    missing = ~(index == seeds[:, None]).any(axis=1)  # the seed itself, among more than `pool` equal positions
     index[missing, -1] = seeds[missing]
     distance[index == seeds[:, None]] = -1
     return np.take_along_axis(index, np.argsort(distance, axis=1, kind="stable"), axis=1).astype(np.int64)

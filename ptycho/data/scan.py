@@ -147,9 +147,7 @@ class Scan:
     def withheld_mask(self, every: int, offset: int = 0) -> Array:
         """(P,) bool: True for frames ``offset``, ``offset + every``, ``offset + 2 every``, ..."""
         if not (every >= 2 and 0 <= offset < every):
-            raise ValueError(
-                f"every is {every} and offset {offset}; expected every >= 2 and 0 <= offset < every"
-            )
+            raise ValueError(f"every is {every} and offset {offset}; expected every >= 2 and 0 <= offset < every")
         return np.arange(len(self)) % every == offset
 
     def split(self, every: int, offset: int = 0) -> tuple["Scan", "Scan"]:
@@ -175,9 +173,7 @@ class Scan:
             self.photons,
             float(empty_pattern(self.probe)[self.mask].sum()),
         )
-        remedy = (
-            "check the units of both, or mark the probe as a guess (probe_known=False) to have it rescaled"
-        )
+        remedy = "check the units of both, or mark the probe as a guess (probe_known=False) to have it rescaled"
         if counts > 1.05 * photons:
             return (
                 f"The frames hold {counts:.4g} counts on average, {counts / photons:.3g} times the "
@@ -218,9 +214,7 @@ def _checked_counts(counts: Any) -> Array:
             "and give one scan at a time"
         )
     if counts.size == 0:
-        raise ValueError(
-            f"Scan.counts has shape {counts.shape}, which holds no frames; give one frame at least"
-        )
+        raise ValueError(f"Scan.counts has shape {counts.shape}, which holds no frames; give one frame at least")
     if counts.dtype.kind not in "uif":
         raise ValueError(
             f"Scan.counts has dtype {counts.dtype}; expected real numbers: photon counts, not complex waves"
@@ -318,9 +312,7 @@ def _checked_object(truth: Any, positions: Array) -> Array | None:
         return None
     truth = np.asarray(truth)
     if truth.ndim != 2 or truth.dtype.kind not in "uifc":
-        raise ValueError(
-            f"Scan.object is {truth.dtype} of shape {truth.shape}; expected a complex (H, W) array"
-        )
+        raise ValueError(f"Scan.object is {truth.dtype} of shape {truth.shape}; expected a complex (H, W) array")
     truth = truth.astype(np.complex64, copy=False)
     if not np.isfinite(truth).all():
         y, x = np.argwhere(~np.isfinite(truth))[0]

@@ -85,9 +85,7 @@ class _Fit:
     columns: Any = field(default=None, repr=False)
 
 
-def register(
-    recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], margin: float = 0.16
-) -> Registration:
+def register(recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], margin: float = 0.16) -> Registration:
     """Move, scale and ramp ``recon`` onto the central region of ``truth``.
 
     ``margin`` is the fraction of the truth's height and width left out on every side. The two may differ in
@@ -101,9 +99,7 @@ def register(
     region = central_region(truth.shape, margin)
     target = truth[region]
     if any(r < t for r, t in zip(recon.shape, target.shape)):
-        raise ValueError(
-            f"recon has shape {recon.shape}, smaller than the compared region {target.shape} of the truth"
-        )
+        raise ValueError(f"recon has shape {recon.shape}, smaller than the compared region {target.shape} of the truth")
     corners = _matching_corners(recon, truth, region)
     registered = bool(corners)
     if not registered:
@@ -145,9 +141,7 @@ def complex_image(image: Inexact[Array, "H W"], name: str) -> Complex[Array, "H 
 # --- whole pixels: local structure that neither scale nor ramp can touch --------------------------
 
 
-def _matching_corners(
-    recon: Complex[Array, "h w"], truth: Complex[Array, "H W"], region: Slices
-) -> list[Lag]:
+def _matching_corners(recon: Complex[Array, "h w"], truth: Complex[Array, "H W"], region: Slices) -> list[Lag]:
     """Corners (y, x) in ``recon`` at which the region's structure is found; none where nothing stands out.
 
     Every corner keeps the whole region inside ``recon``, so a cyclic correlation is free of wrap-around
@@ -262,9 +256,7 @@ def _evaluated(fit: _Fit, moved: Movable, target: Complex[Array, "h w"]) -> _Fit
     power = np.vdot(image, image).real
     scale = complex(np.vdot(image, target) / power) if power > 0 else 0j
     model = scale * image
-    columns = np.stack(
-        [model, 1j * model, 1j * y * model, 1j * x * model, -scale * along_y, -scale * along_x]
-    )
+    columns = np.stack([model, 1j * model, 1j * y * model, 1j * x * model, -scale * along_y, -scale * along_x])
     error = float(np.sum(np.abs(target - model) ** 2))
     return replace(fit, scale=scale, error=error, model=model, columns=columns.reshape(6, -1))
 

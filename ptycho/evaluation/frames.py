@@ -109,9 +109,7 @@ def _frame_intensity(
     return np.sum(np.abs(far) ** 2, axis=0)
 
 
-def _patch(
-    object: Complex[Array, "H W"], position_px: Float[Array, " 2"], side: int
-) -> Complex[Array, "n n"]:
+def _patch(object: Complex[Array, "H W"], position_px: Float[Array, " 2"], side: int) -> Complex[Array, "n n"]:
     """The object under the probe: whole pixels by indexing (border values go on), then a Fourier shift."""
     corner = np.asarray(position_px, dtype=float) - side // 2
     whole = np.floor(corner).astype(int)
@@ -130,9 +128,7 @@ def _checked(
     """Both as complex128, the probe with its mode axis; ValueError where shape or values will not do."""
     object, probe = np.asarray(object), np.asarray(probe)
     if object.ndim != 2 or probe.ndim not in (2, 3) or probe.shape[-2:] != (side, side):
-        raise ValueError(
-            f"object {object.shape} and probe {probe.shape} do not fit frames of {side} x {side}"
-        )
+        raise ValueError(f"object {object.shape} and probe {probe.shape} do not fit frames of {side} x {side}")
     for name, array in (("object", object), ("probe", probe)):
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are NaN or infinite")

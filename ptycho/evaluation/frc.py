@@ -22,14 +22,10 @@ def fourier_ring_correlation(
     """
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.ndim != 2 or min(a.shape) < 8:
-        raise ValueError(
-            f"two images of one shape, 8 pixels or more, are needed; got {a.shape} and {b.shape}"
-        )
+        raise ValueError(f"two images of one shape, 8 pixels or more, are needed; got {a.shape} and {b.shape}")
     side = min(a.shape)
     rings = ring_index(side)
-    (spectrum_a, power_a), (spectrum_b, power_b) = (
-        _ring_power(central_square(z, side), rings) for z in (a, b)
-    )
+    (spectrum_a, power_a), (spectrum_b, power_b) = (_ring_power(central_square(z, side), rings) for z in (a, b))
     cross = _ring_sum((spectrum_a * spectrum_b.conj()).real, rings)
     power = np.sqrt(power_a) * np.sqrt(power_b)
     return ring_frequency(side), np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)

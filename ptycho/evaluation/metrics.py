@@ -59,9 +59,7 @@ class Scores:
         return [(label, getattr(self, name), getattr(self.flat, name)) for name, label in ROW_NAMES.items()]
 
 
-def compare_objects(
-    recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], margin: float = 0.16
-) -> Scores:
+def compare_objects(recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], margin: float = 0.16) -> Scores:
     """Scores of ``recon`` inside the central region of ``truth``, once shift, scale and ramp are removed.
 
     Both are complex transmissions; their shapes may differ. ``margin`` is the fraction of the truth left
@@ -70,9 +68,7 @@ def compare_objects(
     """
     fit = register(recon, truth, margin)
     if np.ptp(np.abs(fit.truth)) == 0 or np.ptp(np.angle(fit.truth)) == 0:
-        raise ValueError(
-            "truth has one amplitude or one phase throughout the region: SSIM has no scale there"
-        )
+        raise ValueError("truth has one amplitude or one phase throughout the region: SSIM has no scale there")
     flat = np.full_like(fit.truth, fit.truth.mean())
     scores = measure(fit.aligned, fit.truth)
     return Scores(**asdict(scores), flat=measure(flat, fit.truth), gauge=fit.gauge)

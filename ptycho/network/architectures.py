@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.arrays import Array
 from ptycho.physics.diffraction import data_residual, illumination, lift

@@ -1,8 +1,8 @@
 """Building a network from a frozen config: any number of them, of any sizes, live side by side."""
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.config import ModelConfig
 from ptycho.network.architectures import (
@@ -43,7 +43,6 @@ class PtychoNetwork(keras.Model):
                 block=stage_block(s),
                 skips=s.architecture == "consensus",
                 precision=s.precision,
-                seed=100 * s.seed + k,
                 name=f"stage_{k}",
             )
             for k in range(s.stages)
@@ -76,8 +75,8 @@ class PtychoNetwork(keras.Model):
         counts, positions = inputs["counts"], inputs["positions"]
         shape = tuple(inputs["canvas"].shape[1:])
         group, side = counts.shape[1], counts.shape[-1]
-        flat = lambda z: ops.reshape(z, (-1, *z.shape[2:]))  # noqa: E731
-        grouped = lambda z: ops.reshape(z, (-1, group, side, side))  # noqa: E731
+        flat = lambda z: ops.reshape(z, (-1, *z.shape[2:]))
+        grouped = lambda z: ops.reshape(z, (-1, group, side, side))
         masks = ops.repeat(inputs["mask"], group, axis=0)
         frames = self.frames(flat(counts), masks, flat(inputs["fractions"]))
         weight = grouped(self.weight(frames))
@@ -137,4 +136,6 @@ def build_model(config: ModelConfig, probe: np.ndarray) -> PtychoNetwork:
     network = PtychoNetwork(config)
     network.build()
     network.probe.assign(probe)
+    for net, seed in zip(network.nets, np.random.SeedSequence(config.seed).spawn(config.stages), strict=True):
+        net.initialise(np.random.default_rng(seed))
     return network

@@ -2,9 +2,9 @@
 
 import math
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.physics.fourier import make_complex
 from ptycho.physics.translation import fourier_shift
@@ -17,7 +17,8 @@ def space_to_depth(images, block: int):
     _, height, width, channels = images.shape
     tiles = ops.reshape(images, (-1, height // block, block, width // block, block, channels))
     return ops.reshape(
-        ops.transpose(tiles, (0, 1, 3, 2, 4, 5)), (-1, height // block, width // block, block * block * channels)
+        ops.transpose(tiles, (0, 1, 3, 2, 4, 5)),
+        (-1, height // block, width // block, block * block * channels),
     )
 
 
@@ -35,7 +36,7 @@ class UNet(keras.layers.Layer):
     """Two-level U-Net on space-to-depth blocks (Ronneberger et al., MICCAI 2015); images in, images out.
 
     Input ``(B, n, n, c)`` of any side n: it is padded with zeros to whole blocks and cropped again. Output
-    ``(B, n, n, outputs)`` in float32, near zero before training, so that a network starts from doing nothing.
+    ``(B, n, n, outputs)`` in float32.
 
     Args:
         widths: channels of the three levels.
@@ -43,15 +44,12 @@ class UNet(keras.layers.Layer):
         outputs: channels of the result.
         skips: join each level of the way down to the same level of the way up.
         precision: dtype policy of the inner convolutions.
-        seed: of the initial weights.
     """
 
-    def __init__(
-        self, widths, block=2, outputs=2, skips=True, precision="float32", seed=0, name=None, dtype="float32"
-    ):
+    def __init__(self, widths, block=2, outputs=2, skips=True, precision="float32", name=None, dtype="float32"):
         super().__init__(name=name, dtype=dtype)
         self.widths, self.block, self.outputs = tuple(widths), block, outputs
-        self.skips, self.precision, self.seed = skips, precision, seed
+        self.skips, self.precision = skips, precision
         first, middle, deep = self.widths
         count = iter(range(9))
 
@@ -62,7 +60,6 @@ class UNet(keras.layers.Layer):
                 3,
                 padding="same",
                 activation="relu",
-                kernel_initializer=keras.initializers.GlorotUniform(seed=1000 * seed + k),
                 dtype=precision,
                 name=f"conv_{k}",
             )
@@ -73,7 +70,6 @@ class UNet(keras.layers.Layer):
         self.head = keras.layers.Conv2D(
             outputs * block**2,
             1,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=1e-3, seed=1000 * seed + 9),
             dtype="float32",
             name="head",
         )
@@ -83,7 +79,7 @@ class UNet(keras.layers.Layer):
     def build(self, input_shape):
         first, middle, deep = self.widths
         skip = int(self.skips)
-        image = lambda channels: (None, None, None, channels)  # noqa: E731
+        image = lambda channels: (None, None, None, channels)
         inputs = [
             (self.down[0], input_shape[-1] * self.block**2, first),
             (self.down[1], first, middle),
@@ -97,6 +93,16 @@ class UNet(keras.layers.Layer):
                 channels = width
         self.head.build(image(first))
         self.built = True
+
+    def initialise(self, rng: np.random.Generator) -> None:
+        """Draw the initial weights, the same on every backend: Glorot (AISTATS 2010) inside, and an output near
+        zero, so that a network starts from doing nothing."""
+        inner = [c for level in (*self.down, self.bottom, *self.up) for c in level]
+        for convolution in inner:
+            *window, fan_in, fan_out = convolution.kernel.shape
+            limit = np.sqrt(6 / (np.prod(window) * (fan_in + fan_out)))
+            convolution.kernel.assign(rng.uniform(-limit, limit, convolution.kernel.shape).astype("float32"))
+        self.head.kernel.assign(1e-3 * rng.standard_normal(self.head.kernel.shape, "float32"))
 
     def call(self, images):
         side = images.shape[1]
@@ -125,7 +131,7 @@ class UNet(keras.layers.Layer):
         return (*input_shape[:-1], self.outputs)
 
     def get_config(self):
-        names = ("widths", "block", "outputs", "skips", "precision", "seed")
+        names = ("widths", "block", "outputs", "skips", "precision")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
@@ -146,7 +152,7 @@ class Probe(keras.layers.Layer):
 
     def build(self, input_shape=None):
         shape = (self.modes, self.side, self.side)
-        add = lambda name, shape, on: self.add_weight(  # noqa: E731
+        add = lambda name, shape, on: self.add_weight(
             name=name, shape=shape, initializer="zeros", trainable=on, dtype="float32"
         )
         self.unit = add("unit", (), False)

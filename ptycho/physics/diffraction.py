@@ -1,13 +1,13 @@
 """The forward model: what the detector is expected to count. Simulation, training and refinement all call this."""
 
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.arrays import Array, Complex, Float
 from ptycho.physics.fourier import far_field, intensity, inverse_far_field, times_real
 
 
 def exit_waves(
-    patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*#batch M n n"]
+    patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*lead M n n"]
 ) -> Complex[Array, "*batch M n n"]:
     """Probe times object patch, for each mode (thin sample)."""
     return ops.multiply(probe, ops.expand_dims(patches, -3))
@@ -19,7 +19,7 @@ def mode_intensities_sum(waves: Complex[Array, "*batch M n n"]) -> Float[Array, 
 
 
 def expected_counts(
-    patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*#batch M n n"]
+    patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*lead M n n"]
 ) -> Float[Array, "*batch n n"]:
     """``sum_m |F(P_m O)|^2``: expected photons in each detector pixel, zero frequency at ``n // 2``."""
     return mode_intensities_sum(far_field(exit_waves(patches, probe)))
@@ -39,8 +39,8 @@ def regularised_division(probe: Complex[Array, "*batch M n n"], epsilon: float) 
 
 def lift(
     counts: Float[Array, "*batch n n"],
-    probe: Complex[Array, "*#batch M n n"],
-    mask: Float[Array, "*#batch n n"] | None = None,
+    probe: Complex[Array, "*lead M n n"],
+    mask: Float[Array, "*seen n n"] | None = None,
     epsilon: float = 0.02,
 ) -> Complex[Array, "*batch n n"]:
     """Object patch that a pattern suggests when each mode has the far-field phase of an empty sample.
@@ -61,8 +61,8 @@ def lift(
 def data_residual(
     patches: Complex[Array, "*batch n n"],
     counts: Float[Array, "*batch n n"],
-    probe: Complex[Array, "*#batch M n n"],
-    mask: Float[Array, "*#batch n n"] | None = None,
+    probe: Complex[Array, "*lead M n n"],
+    mask: Float[Array, "*seen n n"] | None = None,
     epsilon: float = 0.02,
 ) -> Complex[Array, "*batch n n"]:
     """Change of the patch that would bring its far-field amplitude to the measured one (to first order).

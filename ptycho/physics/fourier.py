@@ -5,7 +5,7 @@ and a complex array are taken part by part: multiplying after a cast to complex 
 gradient that has to be cast back (TensorFlow warns of that at every step).
 """
 
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho import backend
 from ptycho.arrays import Array, Complex, Float, Num

@@ -1,13 +1,11 @@
 """How measured counts scatter around the expected ones: likelihoods, and the error that shot noise alone leaves."""
 
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.arrays import Array, Float
 
 
-def poisson_nll(
-    counts: Float[Array, "..."], expected: Float[Array, "..."], floor: float = 1e-2
-) -> Float[Array, "..."]:
+def poisson_nll(counts: Float[Array, "..."], expected: Float[Array, "..."], floor: float = 1e-2) -> Float[Array, "..."]:
     """Poisson negative log-likelihood per pixel, ``expected - counts log(expected + floor)``.
 
     The term ``log(counts!)`` does not depend on the model and is left out. ``floor`` (photons, a dark rate) keeps

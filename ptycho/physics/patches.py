@@ -4,7 +4,7 @@ Both treat what lies outside the canvas as zero. Integer positions copy pixels; 
 """
 
 import numpy as np
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.arrays import Array, Num
 from ptycho.physics.fourier import make_complex
@@ -19,7 +19,9 @@ def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return whole.astype("int32"), (positions - whole).astype("float32")
 
 
-def extract(canvas: Num[Array, "B H W"], positions: Num[Array, "B P 2"], size: tuple[int, int]) -> Num[Array, "B P n m"]:
+def extract(
+    canvas: Num[Array, "B H W"], positions: Num[Array, "B P 2"], size: tuple[int, int]
+) -> Num[Array, "B P n m"]:
     """Patches of ``size`` (n, m) whose pixel ``(n // 2, m // 2)`` lies at canvas coordinate ``positions`` (y, x)."""
     canvas, positions = ops.convert_to_tensor(canvas), ops.convert_to_tensor(positions)
     flat = ops.reshape(canvas, (-1,))
@@ -54,7 +56,7 @@ def _taps(positions, size):
     fraction = positions - floor
     corner = ops.cast(floor, "int32") - centre
     wy, wx = fraction[..., 0, None, None], fraction[..., 1, None, None]
-    step = lambda dy, dx: corner + ops.convert_to_tensor([dy, dx], dtype="int32")  # noqa: E731
+    step = lambda dy, dx: corner + ops.convert_to_tensor([dy, dx], dtype="int32")
     return [
         (step(0, 0), (1 - wy) * (1 - wx)),
         (step(0, 1), (1 - wy) * wx),
@@ -87,7 +89,7 @@ def _times(values, inside, weight):
 
 def _scatter(values, index, length):
     ids = ops.reshape(index, (-1,))
-    add = lambda part: ops.segment_sum(ops.reshape(part, (-1,)), ids, num_segments=length)  # noqa: E731
+    add = lambda part: ops.segment_sum(ops.reshape(part, (-1,)), ids, num_segments=length)
     if "complex" in ops.dtype(values):
         return make_complex(add(ops.real(values)), add(ops.imag(values)))
     return add(values)

@@ -1,7 +1,7 @@
 """Sub-pixel translation: bilinear (exact adjoint at hand, zero outside) and by the Fourier shift theorem."""
 
 import numpy as np
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.arrays import Array, Complex, Float, Num
 from ptycho.physics.fourier import far_field, inverse_far_field, make_complex

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
 
 from ptycho.backend import jit_compile

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.data.scan import Scan
 from ptycho.network.build import PtychoNetwork

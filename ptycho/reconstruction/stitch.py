@@ -26,9 +26,7 @@ class Stitched(NamedTuple):
     """Patches left out because they hold values that are not numbers; used + dropped = P."""
 
 
-def stitch(
-    patches: np.ndarray, positions: np.ndarray, probe: np.ndarray, *, align: bool = True
-) -> Stitched:
+def stitch(patches: np.ndarray, positions: np.ndarray, probe: np.ndarray, *, align: bool = True) -> Stitched:
     """Average of patches, weighted with the light that fell on each of their pixels.
 
     Args:
@@ -71,9 +69,7 @@ def stitch(
     )
 
 
-def common_phases(
-    patches: np.ndarray, positions: np.ndarray, weight: np.ndarray, neighbours: int = 6
-) -> np.ndarray:
+def common_phases(patches: np.ndarray, positions: np.ndarray, weight: np.ndarray, neighbours: int = 6) -> np.ndarray:
     """Phase factor ``(P,)`` of each patch relative to its neighbours.
 
     The correlations of overlapping patches form a Hermitian matrix whose leading eigenvector holds the phases

@@ -157,7 +157,7 @@ def _marker(shape):
 
 
 def _box(y, x, low, high):
-    across = lambda t, a, b: _covered(a - t) * _covered(t - b)  # noqa: E731
+    across = lambda t, a, b: _covered(a - t) * _covered(t - b)
     return across(y, low[0], high[0]) * across(x, low[1], high[1])
 
 

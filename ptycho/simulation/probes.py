@@ -80,9 +80,7 @@ def _pupil(v, u, defocus, astigmatism, coma):
     """Soft aperture at (v, u), along (y, x) in units of its radius; aberrations in waves at its edge."""
     squared = v**2 + u**2
     amplitude = np.exp(-np.log(2) / 2 * squared ** (EDGE_ORDER / 2))
-    waves = (
-        defocus * squared + astigmatism * (u**2 - v**2) + coma * (squared - 1) * u
-    )  # -1: the probe stays centred
+    waves = defocus * squared + astigmatism * (u**2 - v**2) + coma * (squared - 1) * u  # -1: the probe stays centred
     return amplitude * np.exp(-2j * np.pi * waves)
 
 

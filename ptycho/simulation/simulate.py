@@ -148,15 +148,11 @@ def _checked_probe(probe: np.ndarray, N: int) -> np.ndarray:
     probe = np.asarray(probe, np.complex64)
     probe = probe[None] if probe.ndim == 2 else probe
     if probe.ndim != 3 or probe.shape[1:] != (N, N):
-        raise ValueError(
-            f"the probe has shape {probe.shape}; with N = {N} it is (M, {N}, {N}): set N to fit it"
-        )
+        raise ValueError(f"the probe has shape {probe.shape}; with N = {N} it is (M, {N}, {N}): set N to fit it")
     return probe
 
 
-def _made_positions(
-    config: SimulationConfig, shape: tuple[int, ...] | None, rng: np.random.Generator
-) -> np.ndarray:
+def _made_positions(config: SimulationConfig, shape: tuple[int, ...] | None, rng: np.random.Generator) -> np.ndarray:
     """The trajectory of ``config``: in the middle of an object of ``shape``, or without one from 0 on."""
     if config.trajectory == "spiral":
         points = spiral(config.positions, config.step_px)

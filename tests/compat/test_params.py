@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from ptycho import params  # noqa: TID251
+from ptycho import params
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.projective_warp_xla import projective_warp_xla, projective_warp_xla_jit, translate_xla
 from ptycho.tf_helper import translate
@@ -8,9 +8,7 @@ from tests.helpers import EPS, complex_normal, gradient, normal, slope, to_numpy
 
 KINDS = {"real": normal, "complex": complex_normal}
 IDENTITY = np.eye(3, dtype="float32")
-both_paths = pytest.mark.parametrize(
-    "warp", [projective_warp_xla, projective_warp_xla_jit], ids=["plain", "jit"]
-)
+both_paths = pytest.mark.parametrize("warp", [projective_warp_xla, projective_warp_xla_jit], ids=["plain", "jit"])
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 all_options = pytest.mark.parametrize(
     ("interpolation", "fill_mode"),
@@ -134,9 +132,7 @@ def test_gradients_flow_to_images_and_transforms(warp):
     rng = np.random.default_rng(5)
     images, weights = normal(rng, 2, 6, 7, 1), normal(rng, 2, 6, 7, 1)
     # Sources well inside, and away from whole pixels, where interpolation is not smooth.
-    transforms = np.array(
-        [[0.5, 0.03, 1.31, 0.02, 0.5, 1.17, 0, 0], [0.5, 0, 1.2, 0, 0.5, 0.9, 0, 0]], "float32"
-    )
+    transforms = np.array([[0.5, 0.03, 1.31, 0.02, 0.5, 1.17, 0, 0], [0.5, 0, 1.2, 0, 0.5, 0.9, 0, 0]], "float32")
     transforms = transforms + np.array([0.011, 0.007, 0.003, 0.005, 0.013, 0.002, 0.0003, 0.0002], "float32")
 
     def loss(i, t):
@@ -169,9 +165,7 @@ def test_translate_xla_is_translation(kind, use_jit):
     images, translations = KINDS[kind](rng, 5, 7, 6, 2), rng.uniform(-7, 7, (5, 2)).astype("float32")
     moved = to_numpy(translate_xla(images, translations, use_jit=use_jit))
     atol = 8 * 16 * EPS * np.abs(images).max()
-    np.testing.assert_allclose(
-        moved, to_numpy(translate(images, translations, use_xla=False)), rtol=0, atol=atol
-    )
+    np.testing.assert_allclose(moved, to_numpy(translate(images, translations, use_xla=False)), rtol=0, atol=atol)
     whole = np.round(translations)
     for interpolation in ("nearest", "bilinear"):
         np.testing.assert_array_equal(

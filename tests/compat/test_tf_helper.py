@@ -1,12 +1,12 @@
 import gc
 import weakref
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
 import pytest
-from keras import ops  # noqa: TID253
+from keras import ops
 
-from ptycho.params import cfg  # noqa: TID251
+from ptycho.params import cfg
 from ptycho.tf_helper import Translation, should_use_xla, translate
 from tests.helpers import EPS, assert_near, complex_normal, gradient, normal, slope, to_numpy, translated
 
@@ -162,16 +162,12 @@ def test_complex_images_have_gradients_too(use_xla):
 
     def loss(re, im):
         moved = layer([ops.view_as_complex(ops.stack([re, im], axis=-1)), translations])
-        return ops.sum(
-            ops.multiply(ops.real(moved), weights.real) + ops.multiply(ops.imag(moved), weights.imag)
-        )
+        return ops.sum(ops.multiply(ops.real(moved), weights.real) + ops.multiply(ops.imag(moved), weights.imag))
 
     real, imag = gradient(loss, images.real.copy(), images.imag.copy())
     # The operator is real: each part is moved on its own.
     for grad, part in ((real, weights.real.copy()), (imag, weights.imag.copy())):
-        (alone,) = gradient(
-            lambda i, w=part: ops.sum(ops.multiply(layer([i, translations]), w)), images.real.copy()
-        )
+        (alone,) = gradient(lambda i, w=part: ops.sum(ops.multiply(layer([i, translations]), w)), images.real.copy())
         assert_near(grad, alone, 8)
 
 

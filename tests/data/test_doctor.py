@@ -82,9 +82,7 @@ def test_centred_scan_moves_mask_and_frames_together_and_says_so() -> None:
     scan = scan_of(31)
     mask = np.ones((31, 31), bool)
     mask[3, 20] = False
-    corner = scan_of(
-        31, counts=np.fft.ifftshift(scan.counts, axes=(1, 2)), mask=np.fft.ifftshift(mask), notes=("a",)
-    )
+    corner = scan_of(31, counts=np.fft.ifftshift(scan.counts, axes=(1, 2)), mask=np.fft.ifftshift(mask), notes=("a",))
     moved = doctor.centred_scan(corner)
     np.testing.assert_array_equal(moved.counts, scan.counts)
     np.testing.assert_array_equal(moved.mask, mask)
@@ -107,11 +105,7 @@ COUNTS = scan_of(photons=5e3).counts
 def test_counts_are_counts_in_every_dtype(dtype: str) -> None:
     found = doctor.looks_like_counts(COUNTS.astype(dtype))
     assert found == doctor.looks_like_counts(COUNTS)
-    assert (
-        found.verdict == "counts"
-        and found.integer_share == 1
-        and found.maximum == doctor.sampled(COUNTS).max()
-    )
+    assert found.verdict == "counts" and found.integer_share == 1 and found.maximum == doctor.sampled(COUNTS).max()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -188,9 +182,7 @@ def test_rescaled_probe_sends_the_measured_counts_to_the_used_pixels() -> None:
     guess = scan_of(probe=scan.probe * np.float32(0.013), mask=mask, probe_known=False)
     rescaled, factor = doctor.rescale_probe(guess)
     assert not rescaled.probe_known
-    assert empty_pattern(rescaled.probe)[mask].sum() == pytest.approx(
-        guess.mean_counts, rel=1e-6
-    )  # complex64
+    assert empty_pattern(rescaled.probe)[mask].sum() == pytest.approx(guess.mean_counts, rel=1e-6)  # complex64
     np.testing.assert_allclose(rescaled.probe, guess.probe * factor, rtol=1e-6)
     assert doctor.rescale_probe(rescaled)[1] == pytest.approx(1, rel=1e-6)
 
@@ -274,9 +266,7 @@ def test_description_states_what_is_in_the_data() -> None:
     mask[0, :4] = False
     positions = np.stack([np.arange(6) * 3.0, np.arange(6) * 4.0], axis=1)
     probe = np.sqrt(np.array([3.0, 1.0]))[:, None, None] * np.ones((2, 8, 8)) / 8
-    rows = dict(
-        doctor.describe(Scan(counts=counts, positions=positions, probe=probe, mask=mask, pixel_size_m=7.5e-9))
-    )
+    rows = dict(doctor.describe(Scan(counts=counts, positions=positions, probe=probe, mask=mask, pixel_size_m=7.5e-9)))
     assert rows["frames"] == "6"
     assert rows["frame size"].startswith("8 x 8 pixels, uint16")
     assert rows["counts per frame"] == "35 (from 10 to 60)"

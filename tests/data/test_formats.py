@@ -31,9 +31,7 @@ def expected(sample: np.ndarray, positions: np.ndarray, probe: np.ndarray) -> np
     N = probe.shape[-1]
     frames = []
     for y, x in positions.astype(int) - N // 2:
-        waves = np.fft.fft2(
-            np.fft.ifftshift(sample[y : y + N, x : x + N] * probe, axes=(-2, -1)), norm="ortho"
-        )
+        waves = np.fft.fft2(np.fft.ifftshift(sample[y : y + N, x : x + N] * probe, axes=(-2, -1)), norm="ortho")
         frames.append(np.fft.fftshift((np.abs(waves) ** 2).sum(axis=0)))
     return np.array(frames)
 
@@ -164,9 +162,7 @@ def test_unknown_formats_and_suffixes(tmp_path: Path) -> None:
         read_scan(path, format="tike")
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_scan(scan_of(), tmp_path / "a.npz")
     before = path.read_bytes()
 
@@ -337,9 +333,7 @@ def test_a_stated_domain_wins_over_the_statistics(scale: float, tmp_path: Path) 
     scan = scan_of()
     frames = (scan.counts * scale).astype(np.float32)
     version = np.array("legacy_v1")
-    read = read_scan(
-        ptychopinn_file(tmp_path / "a.npz", scan, diffraction=frames, scale_contract_version=version)
-    )
+    read = read_scan(ptychopinn_file(tmp_path / "a.npz", scan, diffraction=frames, scale_contract_version=version))
     np.testing.assert_allclose(read.counts, frames**2, rtol=1e-6)
     stated = ptychopinn_file(
         tmp_path / "b.npz", scan, diffraction=frames, measurement_domain=np.array("count_intensity")
@@ -358,9 +352,7 @@ def test_a_domain_stated_in_json_metadata_is_used(tmp_path: Path) -> None:
 def test_an_unknown_domain_is_left_to_the_statistics(tmp_path: Path) -> None:
     scan = scan_of()
     domain = np.array("something_else")
-    read = read_scan(
-        ptychopinn_file(tmp_path / "a.npz", scan, diffraction=scan.counts, measurement_domain=domain)
-    )
+    read = read_scan(ptychopinn_file(tmp_path / "a.npz", scan, diffraction=scan.counts, measurement_domain=domain))
     np.testing.assert_array_equal(read.counts, scan.counts)
     assert "does not say" in said(read)
 
@@ -420,9 +412,7 @@ def test_an_ambiguous_axis_order_is_said(tmp_path: Path) -> None:
         ({"probeGuess": np.ones((12, 12))}, r"Scan\.probe has shape \(1, 12, 12\)"),
     ],
 )
-def test_ptychopinn_files_that_do_not_fit_together(
-    changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_ptychopinn_files_that_do_not_fit_together(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read_scan(ptychopinn_file(tmp_path / "a.npz", scan_of(), **changes))
 
@@ -500,9 +490,7 @@ def test_tike(name: str, N: int, tmp_path: Path) -> None:
     scan = scan_of(N, modes=2)
     path = tike_file(tmp_path / name, scan)
     read = read_scan(path)
-    assert (
-        read.counts.dtype == np.uint8 and scan.counts.max() < 256
-    )  # whole floats, in a quarter of the memory
+    assert read.counts.dtype == np.uint8 and scan.counts.max() < 256  # whole floats, in a quarter of the memory
     np.testing.assert_array_equal(read.counts, scan.counts)
     np.testing.assert_array_equal(read.positions, scan.positions)  # the smallest corner plus N // 2
     assert read.probe.shape == (2, N, N) and not read.probe_known
@@ -511,9 +499,7 @@ def test_tike(name: str, N: int, tmp_path: Path) -> None:
 
 def test_tike_at_the_centre_or_without_views(tmp_path: Path) -> None:
     scan = scan_of()
-    read = read_scan(
-        tike_file(tmp_path / "a.npz", scan, data=scan.counts * np.float32(1.5), scan=scan.positions)
-    )
+    read = read_scan(tike_file(tmp_path / "a.npz", scan, data=scan.counts * np.float32(1.5), scan=scan.positions))
     np.testing.assert_array_equal(read.counts, scan.counts * np.float32(1.5))
     assert read.counts.dtype == np.float32 and "moved" not in said(read)
 

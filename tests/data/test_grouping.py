@@ -114,9 +114,7 @@ def test_extent_is_the_largest_spread_along_an_axis() -> None:
     st.floats(0.001, 0.99),
     st.integers(0, 2**32 - 1),
 )
-def test_withheld_and_training_frames_are_a_partition(
-    size: int, frames: int, fraction: float, seed: int
-) -> None:
+def test_withheld_and_training_frames_are_a_partition(size: int, frames: int, fraction: float, seed: int) -> None:
     groups, training = withheld_groups(scattered(frames, seed), size, fraction, np.random.default_rng(seed))
     assert sorted([*groups.ravel(), *training]) == list(range(frames))  # also: no overlap among groups
     if frames < 3 * size:

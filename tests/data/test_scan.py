@@ -39,10 +39,7 @@ def fields(P: int = 12, N: int = 8, modes: int = 2, seed: int = 0, **changes: An
 
 
 def raster(rows: int, columns: int, step: float) -> np.ndarray:
-    return (
-        np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
-        * step
-    )
+    return np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2) * step
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -276,9 +273,7 @@ def test_diameter_of_a_disc_and_of_a_gaussian() -> None:
     assert scan.probe_diameter_px == pytest.approx(2 * np.sqrt(disc.sum() / np.pi), rel=1e-6)  # complex64
     sigma = 9.0
     gaussian = np.exp(-(y**2 + x**2) / (4 * sigma**2))  # |.|^2 has standard deviation sigma
-    assert scan.with_probe(gaussian).probe_diameter_px == pytest.approx(
-        4 * sigma, rel=1e-5
-    )  # cut off at 7 sigma
+    assert scan.with_probe(gaussian).probe_diameter_px == pytest.approx(4 * sigma, rel=1e-5)  # cut off at 7 sigma
 
 
 def test_overlap_of_a_raster_taken_twice() -> None:

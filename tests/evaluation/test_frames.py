@@ -32,9 +32,7 @@ def brute_force_counts(image, probe, position):
 def test_expected_counts_by_brute_force(side):
     image, probe, positions = scan(side)
     for i, counts in enumerate(expected_counts(image, probe, positions, range(12))):
-        np.testing.assert_allclose(
-            counts, brute_force_counts(image, probe, positions[i]), rtol=1e-9, atol=1e-6
-        )
+        np.testing.assert_allclose(counts, brute_force_counts(image, probe, positions[i]), rtol=1e-9, atol=1e-6)
 
 
 def test_photons_are_conserved():

@@ -39,10 +39,7 @@ def test_independent_noise_does_not_correlate():
 def test_number_of_independent_pixels_in_a_ring():
     """The scatter of the correlation of noise is what `half_bit_threshold` takes it to be."""
     side, draws = 48, 300
-    c = [
-        fourier_ring_correlation(white((side, side), 2 * i), white((side, side), 2 * i + 1))[1]
-        for i in range(draws)
-    ]
+    c = [fourier_ring_correlation(white((side, side), 2 * i), white((side, side), 2 * i + 1))[1] for i in range(draws)]
     share = 1 / (2 * np.var(c, axis=0) * ring_pixels(side))
     threshold = half_bit_threshold(side)
     # solve the formula for the number it was made with
@@ -118,9 +115,7 @@ def test_not_square_takes_the_central_square(shape):
     a, b = white(shape, 1), white(shape, 1) + white(shape, 2)
     y, x = (shape[0] - 64) // 2, (shape[1] - 64) // 2
     middle = np.s_[y : y + 64, x : x + 64]
-    np.testing.assert_array_equal(
-        fourier_ring_correlation(a, b), fourier_ring_correlation(a[middle], b[middle])
-    )
+    np.testing.assert_array_equal(fourier_ring_correlation(a, b), fourier_ring_correlation(a[middle], b[middle]))
 
 
 def test_an_image_without_structure_correlates_with_nothing():

@@ -163,9 +163,7 @@ def test_floor_is_the_mean_of_the_truth(make_object):
     assert scores.flat.snr_db == pytest.approx(10 * np.log10(signal / spread))
     assert scores.flat.phase_rms_rad == pytest.approx(np.sqrt(np.mean(np.angle(t / mean) ** 2)))
     assert scores.flat.amplitude_ssim < 0.5 and scores.flat.phase_ssim < 0.5
-    assert scores.flat.frc_half_nyquist == 1 / (
-        min(t.shape) / 2
-    )  # no ring correlates, so the first one fails
+    assert scores.flat.frc_half_nyquist == 1 / (min(t.shape) / 2)  # no ring correlates, so the first one fails
 
 
 def test_a_flat_object_scores_the_floor(make_object):
@@ -204,9 +202,7 @@ def test_dictionary_and_rows(make_object):
 
 
 def test_importing_loads_no_heavy_package():
-    code = (
-        "import sys, ptycho.evaluation; print([m for m in ('skimage', 'keras', 'h5py') if m in sys.modules])"
-    )
+    code = "import sys, ptycho.evaluation; print([m for m in ('skimage', 'keras', 'h5py') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -238,9 +234,7 @@ CASES = {
     "blurred, moved": lambda scan, shift: shift(blurred(scan["object"], 2), -2.4, 3.3)[5:-9, 20:],
     "noisy": lambda scan, shift: noisy(blurred(scan["object"], 0.7), 0.1),
     "waves of phase": lambda scan, shift: (
-        scan["object"]
-        * np.exp(0.2j * np.sin(np.arange(392) / 30))
-        * (0.97 + 0.03 * np.cos(np.arange(392) / 20))
+        scan["object"] * np.exp(0.2j * np.sin(np.arange(392) / 30)) * (0.97 + 0.03 * np.cos(np.arange(392) / 20))
     ),
     "ramp": lambda scan, shift: noisy(scan["object"], 0.05) * np.exp(0.05j * np.arange(392)[:, None]),
 }

@@ -1,6 +1,6 @@
 """Networks of any size: shapes, independence of samples, probes that come back as they were."""
 
-import keras  # noqa: TID253
+import keras
 import numpy as np
 import pytest
 
@@ -108,7 +108,7 @@ def test_two_sizes_interleaved_in_one_process():
 
 
 def test_same_seed_same_weights():
-    make = lambda seed: build_model(ModelConfig(N=16, seed=seed), probe_of(16)).get_weights()  # noqa: E731
+    make = lambda seed: build_model(ModelConfig(N=16, seed=seed), probe_of(16)).get_weights()
     for a, b in zip(make(1), make(1), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(make(1), make(2), strict=True))

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.physics.diffraction import (
     data_residual,
@@ -249,9 +249,7 @@ def test_gradients_are_finite_for_an_opaque_object(loss):
     """At zero amplitude everywhere: the expected counts are zero, and quadratic around it: the slope is 0."""
     probe = complex_normal(np.random.default_rng(13), 2, 8, 8)
     counts, zero = np.full((8, 8), 7, "float32"), np.zeros((8, 8), "float32")
-    grads = gradient(
-        lambda re, im: ops.sum(loss(counts, expected_counts(make_complex(re, im), probe))), zero, zero
-    )
+    grads = gradient(lambda re, im: ops.sum(loss(counts, expected_counts(make_complex(re, im), probe))), zero, zero)
     np.testing.assert_array_equal(grads, 0)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from keras import ops  # noqa: TID253
+from keras import ops
 from scipy.special import j1
 
 from ptycho.physics.fourier import (

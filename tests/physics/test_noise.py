@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from keras import ops  # noqa: TID253
+from keras import ops
 from scipy.stats import poisson
 
 from ptycho.physics.noise import amplitude_error, poisson_nll

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.physics.patches import accumulate, extract, split_positions
 from tests.helpers import (

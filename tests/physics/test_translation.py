@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras import ops  # noqa: TID253
+from keras import ops
 
 from ptycho.physics.translation import fourier_shift, translate, translate_adjoint
 from tests.helpers import (
@@ -81,9 +81,7 @@ def test_shifts_in_double_precision_are_taken():
     wide, narrow = np.array([[0.5, -1.25]]), np.array([[0.5, -1.25]], "float32")
     np.testing.assert_array_equal(to_numpy(translate(images, wide)), to_numpy(translate(images, narrow)))
     waves = images.astype("complex64")
-    np.testing.assert_array_equal(
-        to_numpy(fourier_shift(waves, wide)), to_numpy(fourier_shift(waves, narrow))
-    )
+    np.testing.assert_array_equal(to_numpy(fourier_shift(waves, wide)), to_numpy(fourier_shift(waves, narrow)))
 
 
 def test_gradients_of_translate():
@@ -91,18 +89,14 @@ def test_gradients_of_translate():
     rng = np.random.default_rng(6)
     images, weights = normal(rng, 2, 5, 6), normal(rng, 2, 5, 6)
     shifts = np.array([[0.3, -1.4], [2.45, 0.7]], "float32")
-    by_image, by_shift = gradient(
-        lambda i, s: ops.sum(ops.multiply(translate(i, s), weights)), images, shifts
-    )
+    by_image, by_shift = gradient(lambda i, s: ops.sum(ops.multiply(translate(i, s), weights)), images, shifts)
     assert_near(by_image, to_numpy(translate_adjoint(weights, shifts)), 8)
 
     def reference(s):
         moved = [translated(image.astype(float), *shift) for image, shift in zip(images, s)]
         return float(np.sum(np.array(moved) * weights))
 
-    expected = [
-        [slope(reference, shifts, np.eye(4)[2 * b + a].reshape(2, 2)) for a in (0, 1)] for b in (0, 1)
-    ]
+    expected = [[slope(reference, shifts, np.eye(4)[2 * b + a].reshape(2, 2)) for a in (0, 1)] for b in (0, 1)]
     # The sums run over 30 products, of weights that carry the 16 eps of a coordinate below 8.
     scale = np.linalg.norm(weights) * np.linalg.norm(images)
     np.testing.assert_allclose(by_shift, expected, rtol=0, atol=64 * EPS * scale)

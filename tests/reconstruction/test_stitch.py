@@ -44,7 +44,7 @@ def test_true_patches_give_the_true_object(scanned):
 
 def test_the_global_phase_of_each_patch_does_not_matter(scanned):
     """Random phases, +-pi included: after alignment the object is the true one up to one phase."""
-    image, patches, positions, probe = scanned
+    _, patches, positions, probe = scanned
     rng = np.random.default_rng(1)
     turned = patches * np.exp(1j * rng.uniform(-np.pi, np.pi, (len(patches), 1, 1)))
     plain = stitch(patches, positions, probe)
@@ -52,7 +52,7 @@ def test_the_global_phase_of_each_patch_does_not_matter(scanned):
     naive = stitch(turned, positions, probe, align=False)
     lit = plain.coverage > 0
     np.testing.assert_allclose(aligned.object[lit], plain.object[lit], atol=2e-3)
-    assert np.abs(naive.object[lit]).mean() < 0.6 * np.abs(plain.object[lit]).mean()
+    assert np.abs(naive.object - plain.object)[lit].mean() > 0.3
 
 
 def test_one_and_two_patches(scanned):

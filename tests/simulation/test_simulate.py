@@ -38,9 +38,7 @@ def complex_normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
-def frames_of(
-    object: np.ndarray, probe: np.ndarray, positions: np.ndarray, batch: int | None = None
-) -> np.ndarray:
+def frames_of(object: np.ndarray, probe: np.ndarray, positions: np.ndarray, batch: int | None = None) -> np.ndarray:
     return np.concatenate(list(expected_batches(object, probe, positions, batch)))
 
 
@@ -60,9 +58,7 @@ def test_frames_agree_with_brute_force(n: int, modes: int, sub_pixel: bool) -> N
     positions[:2] = [[20.5, 30.5], [21.25, 33.75]]
     positions = positions if sub_pixel else np.floor(positions)
     expected = reference(object, probe, positions)
-    np.testing.assert_allclose(
-        frames_of(object, probe, positions), expected, atol=64 * EPS * expected.max(), rtol=0
-    )
+    np.testing.assert_allclose(frames_of(object, probe, positions), expected, atol=64 * EPS * expected.max(), rtol=0)
 
 
 def test_moving_object_and_position_together_changes_nothing() -> None:
@@ -77,9 +73,7 @@ def test_moving_object_and_position_together_changes_nothing() -> None:
 
     def frame(dy: float, dx: float) -> np.ndarray:
         blob = np.exp(-((y - 27 - dy) ** 2 / 30 + (x - 37 - dx) ** 2 / 60))
-        return frames_of(
-            np.exp((0.9j - 0.4) * blob), probe, np.array([[29 + dy, 35 + dx], [25 + dy, 36 + dx]])
-        )
+        return frames_of(np.exp((0.9j - 0.4) * blob), probe, np.array([[29 + dy, 35 + dx], [25 + dy, 36 + dx]]))
 
     still = frame(0, 0)
     for dy, dx in [(0.3, -0.2), (-0.5, 0.5), (2.75, -1.4)]:
@@ -111,9 +105,7 @@ def test_a_hole_is_seen_at_its_own_y_and_x() -> None:
     object[17:20, 55:58] = 1
     u = np.arange(16) - 8.0
     probe = np.exp(-(u[:, None] ** 2 + u**2) / 8)[None]
-    positions = np.stack(
-        np.meshgrid(np.arange(8.0, 40, 3), np.arange(8.0, 72, 3), indexing="ij"), -1
-    ).reshape(-1, 2)
+    positions = np.stack(np.meshgrid(np.arange(8.0, 40, 3), np.arange(8.0, 72, 3), indexing="ij"), -1).reshape(-1, 2)
     brightest = np.argmax(frames_of(object, probe, positions).sum(axis=(1, 2)))
     assert brightest == np.argmin(np.linalg.norm(positions - (18, 56), axis=1))
 
@@ -149,9 +141,7 @@ def test_another_dose_sees_the_same_object_at_the_same_positions() -> None:
 
 
 def test_another_object_sees_the_same_positions() -> None:
-    np.testing.assert_array_equal(
-        simulate(SMALL).positions, simulate(replace(SMALL, object_kind="lines")).positions
-    )
+    np.testing.assert_array_equal(simulate(SMALL).positions, simulate(replace(SMALL, object_kind="lines")).positions)
 
 
 def test_the_seed_decides_everything() -> None:
@@ -185,9 +175,7 @@ def test_object_positions_and_noise_have_generators_of_their_own(monkeypatch: py
 def test_parts_of_a_scan_given_back_make_the_same_scan() -> None:
     """Given arrays are used as they are, and the noise does not depend on what else had to be drawn."""
     made = simulate(SMALL)
-    given = simulate(
-        replace(SMALL, photons=1.0), object=made.object, probe=made.probe, positions=made.positions
-    )
+    given = simulate(replace(SMALL, photons=1.0), object=made.object, probe=made.probe, positions=made.positions)
     np.testing.assert_array_equal(given.counts, made.counts)
     np.testing.assert_array_equal(given.probe, made.probe)
     assert "given object" in given.source

@@ -44,9 +44,7 @@ def test_jitter_is_uniform_and_independent_along_the_axes() -> None:
     variance = reach**2 / 3
     np.testing.assert_allclose(moves.mean(axis=0), 0, atol=5 * np.sqrt(variance / n))
     spread = np.sqrt((reach**4 / 5 - variance**2) / n)
-    np.testing.assert_allclose(
-        np.cov(moves.T), variance * np.eye(2), atol=5 * max(spread, variance / np.sqrt(n))
-    )
+    np.testing.assert_allclose(np.cov(moves.T), variance * np.eye(2), atol=5 * max(spread, variance / np.sqrt(n)))
 
 
 def test_no_jitter_moves_nothing() -> None:

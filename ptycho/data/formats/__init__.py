@@ -77,9 +77,7 @@ def _by_suffix(path: Path) -> Any:
         if hasattr(module, "write") and path.suffix.lower() in module.SUFFIXES:
             return module
     known = "; ".join(f"{m.NAME}: {', '.join(m.SUFFIXES)}" for m in FORMATS if hasattr(m, "write"))
-    raise ValueError(
-        f"no format is written to files named like {path.name!r}; give one of {known}, or a format"
-    )
+    raise ValueError(f"no format is written to files named like {path.name!r}; give one of {known}, or a format")
 
 
 def _unrecognised(path: Path) -> str:

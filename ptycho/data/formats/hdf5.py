@@ -34,9 +34,7 @@ def read(path: Path) -> Scan:
     with h5py.File(path, "r") as file:
         version = int(file.attrs.get("version", VERSION))
         if version > VERSION:
-            raise ValueError(
-                f"{path} has version {version}, newer than {VERSION}; read it with a newer ptycho"
-            )
+            raise ValueError(f"{path} has version {version}, newer than {VERSION}; read it with a newer ptycho")
         names = ("counts", "positions_px", "probe", "mask", "object")
         arrays = {name: file[name][...] for name in names if name in file}
         size = file.attrs.get("pixel_size_m")

@@ -88,9 +88,7 @@ def write(scan: Scan, path: Path) -> None:
         "objectGuess": truth,
         "measurement_domain": np.array(COUNTS),
         "scale_contract_version": np.array("ci_intensity_v2"),
-        "_metadata": np.array(
-            json.dumps({"measurement_domain": COUNTS, "scale_contract_version": "ci_intensity_v2"})
-        ),
+        "_metadata": np.array(json.dumps({"measurement_domain": COUNTS, "scale_contract_version": "ci_intensity_v2"})),
         "mask": scan.mask,
         "probe_known": np.array(scan.probe_known),
     }
@@ -122,9 +120,7 @@ def _frames_first(frames: Array, positions: int, name: str, path: Path) -> tuple
     first = frames.ndim == 3 and shape[0] == positions and shape[1] == shape[2]
     last = frames.ndim == 3 and shape[2] == positions and shape[0] == shape[1]
     if first and last:
-        note = (
-            f"{name!r} of shape {shape} could be (P, N, N) or the old (N, N, P); it was taken as (P, N, N)."
-        )
+        note = f"{name!r} of shape {shape} could be (P, N, N) or the old (N, N, P); it was taken as (P, N, N)."
         return frames, (note,)
     if first:
         return frames, ()
@@ -161,18 +157,14 @@ def _domain(arrays: dict[str, Array], frames: Array) -> tuple[str, Notes]:
     taken = "counts" if domain == COUNTS else "amplitudes, and squared"
     note = f"The file does not say what its frames are. {found.sentence} They were taken as {taken}."
     doubt = found.verdict == "unclear" and found.maximum >= 10
-    doubtful = (
-        "Values this large are not normalised amplitudes: if they are intensities, give them as NPZ counts.",
-    )
+    doubtful = ("Values this large are not normalised amplitudes: if they are intensities, give them as NPZ counts.",)
     exact = domain == AMPLITUDE and found.verdict == "amplitude"
     return domain, (note, *(doubtful if doubt else ()), *(() if exact else _dose(domain)))
 
 
 def _dose(domain: str) -> Notes:
     """Normalised amplitudes have lost their photons."""
-    note = (
-        "Normalised amplitudes have an arbitrary dose: noise models and photon numbers mean nothing for them."
-    )
+    note = "Normalised amplitudes have an arbitrary dose: noise models and photon numbers mean nothing for them."
     return (note,) if domain == AMPLITUDE else ()
 
 

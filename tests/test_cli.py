@@ -1,0 +1,160 @@
+"""The command line: thin, honest about its options, and the README's commands do what they say."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from ptycho import cli
+from ptycho.cli import app
+
+README = Path(__file__).parents[1] / "README.md"
+TINY = {
+    "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
+    "train": "--epochs 2 --set model.stages=2 --set model.width=4 --set model.gridsize=2",
+    "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
+    " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=2",
+}
+
+
+def run(command: str) -> str:
+    result = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_importing_the_package_loads_no_framework():
+    code = "import sys, ptycho; print([m for m in ('numpy', 'keras', 'tensorflow', 'h5py') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_help_loads_no_framework():
+    code = (
+        "import sys; sys.argv = ['ptycho', '--help']\n"
+        "import ptycho.cli\n"
+        "try: ptycho.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('numpy', 'keras', 'tensorflow', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "reconstruct" in out
+    assert out.strip().endswith("[]")
+
+
+def test_option_names_are_frozen():
+    """Scripts rely on these; a change here is a change for users."""
+    commands = get_command(app).commands
+    options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in commands.items()}
+    settings = ["--config", "--set"]
+    fit = [*settings, "--epochs", "--seed", "--probe", "--precision", "--resume", "-o", "--output"]
+    assert options == {
+        "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
+        "train": sorted(fit),
+        "reconstruct": sorted([*fit, "--model", "--withhold-every"]),
+        "evaluate": ["--every", "--margin"],
+        "info": [],
+        "demo": sorted([*settings, "--seed", "-o", "--output"]),
+    }
+
+
+def test_options_beat_the_file_beats_the_defaults(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("[training]\nepochs = 7\nseed = 5\n[model]\nwidth = 16\nprecision = 'mixed_bfloat16'\n")
+    settings = cli._training_settings(file, ["model.width=4"], 3, None, None, None)
+    assert settings.training == {"epochs": 3, "seed": 5}
+    assert settings.model == {"width": 4, "precision": "mixed_bfloat16"}
+    fixed = cli._training_settings(None, None, None, 2, "fixed", None)
+    assert fixed.model == {"seed": 2, "probe_trainable": False}
+    assert cli._training_settings(None, None, None, None, "auto", None).model == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("1e-3", 1e-3), ("false", False), ("cnn", "cnn"), ("'6'", "6"), ("[1, 2]", [1, 2])]
+)
+def test_values_are_read_as_toml(text, value):
+    assert cli._value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "{bad}", "-o", "{out}"], "no format"),
+        (["train", "{scan}", "-o", "{out}", "--set", "model.stagges=3"], "ModelConfig has no setting 'stagges'"),
+        (["train", "{scan}", "-o", "{out}", "--set", "stages=3"], "write section.name=value"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}"], "no model at"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}", "--epochs", "3"], "have no effect with --model"),
+        (["evaluate", "{scan}", "{scan}"], "not a reconstruction"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_1(arguments, said, tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.data.formats import write_scan
+
+    write_scan(small_scan, tmp_path / "scan.h5")
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    names = dict(bad=tmp_path / "bad.npz", scan=tmp_path / "scan.h5", out=tmp_path / "out", here=tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ptycho", *(a.format(**names) for a in arguments)])
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert said in str(exit.value.code)
+    assert "\n" not in str(exit.value.code).strip()
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", README.read_text(), re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line.split("#")[0].strip() for line in lines if line.startswith("ptycho ")]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
+    """In the order of the README, in one folder, on a tiny scan."""
+    monkeypatch.chdir(tmp_path)
+    commands = readme_commands()
+    assert {c.split()[1] for c in commands} >= {"simulate", "info", "train", "reconstruct", "evaluate"}
+    for command in commands:
+        name = command.split()[1]
+        trains = name == "train" or (name == "reconstruct" and "--model" not in command)
+        run(f"{command.removeprefix('ptycho ')} {TINY['train'] if trains else TINY.get(name, '')}")
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(f"simulate scan.npz {TINY['simulate']}")
+    said = run(f"reconstruct scan.npz -o run --withhold-every 10 {TINY['train']}")
+    assert "flat object" in said
+    assert "error on frames 0, 10, 20" in said
+    names = {p.name for p in Path("run").iterdir()}
+    assert names >= {"reconstruction.h5", "object.png", "figure.png", "config.json", "history.json", "model.keras"}
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["model"]["stages"] == 2
+    assert config["training"]["epochs"] == 2
+    assert config["versions"]["keras"]
+    with np.load("scan.npz") as scan, h5py.File("run/reconstruction.h5") as file:
+        assert file["positions_px"].shape == scan["positions_px"].shape
+        assert file["object"].dtype == np.complex64
+        assert file["coverage"].shape == file["object"].shape
+        assert file["probe"].shape == scan["probe"].shape
+        assert file.attrs["withhold_every"] == 10
+        # The recorded dose is measured: of the frames that were given.
+        assert file.attrs["counts_per_frame"] == pytest.approx(scan["counts"].sum((1, 2)).mean(), rel=1e-6)
+        steps = np.diff(file["positions_px"][()], axis=0) - np.diff(scan["positions_px"], axis=0)
+    assert np.abs(steps).max() < 1e-9
+
+
+@pytest.mark.slow
+def test_the_demo_writes_its_files_and_scores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run(f"demo -o demo {TINY['demo']}")
+    assert "SNR (dB)" in said
+    assert "flat object" in said
+    assert {p.name for p in Path("demo").iterdir()} >= {"reconstruction.h5", "object.png", "figure.png", "scores.json"}
