@@ -1,9 +1,13 @@
 """The one place that asks which Keras backend is in use."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import keras
+
+_traces: weakref.WeakSet = weakref.WeakSet()
+"""Graphs that have an owner: only to know them again, not to keep them."""
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +26,25 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return jax.jit(function)
     return function
+
+
+def free_trace_with(owner: Any) -> None:
+    """Called while ``owner`` is being traced: the trace is freed when its owner is.
+
+    On TensorFlow 2.21 a `tf.function` called inside another leaves its graph behind, in cycles that the garbage
+    collector cannot see; every Keras training step is such a one, and each trained and deleted model would cost
+    10 MB and more for ever.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
+    from tensorflow.python.framework import func_graph
+
+    graph = tensorflow.compat.v1.get_default_graph()
+    while isinstance(graph, func_graph.FuncGraph) and graph not in _traces:
+        _traces.add(graph)
+        weakref.finalize(owner, func_graph.dismantle_func_graph, graph).atexit = False
+        graph = graph.outer_graph
 
 
 def jit_compile(wanted: bool) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from ptycho import params
-from ptycho.backend import compiled, jit_compile
+from ptycho.backend import compiled, free_trace_with, jit_compile
 from ptycho.config import ModelConfig
 from ptycho.network.build import build_model
 from ptycho.physics.diffraction import expected_counts
@@ -87,6 +87,8 @@ def create_compiled_model(
         ],
         jit_compile=jit_compile(False),
     )
+    # Before the first trace: slots that are made inside one cost a branch each, in time and memory.
+    autoencoder.optimizer.build(autoencoder.trainable_variables)
     return autoencoder, diffraction_to_obj
 
 
@@ -116,8 +118,8 @@ class GroupReconstruction(keras.layers.Layer):
     of the network could be: it runs as fast, and takes ten times as long to compile on a CPU.)
     """
 
-    def __init__(self, network, use_xla=False, name=None, dtype="float32"):
-        super().__init__(name=name, dtype=dtype)
+    def __init__(self, network, use_xla=False, **kwargs):
+        super().__init__(**{"dtype": "float32"} | kwargs)
         self.network, self.use_xla = network, use_xla
         if use_xla:
             network.probe.shift = compiled(fourier_shift)
@@ -126,6 +128,7 @@ class GroupReconstruction(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
+        free_trace_with(self)
         amplitude, relative = inputs
         side = self.network.settings.N
         counts = ops.transpose(ops.square(ops.cast(amplitude, "float32")), (0, 3, 1, 2))

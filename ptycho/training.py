@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ptycho.backend import jit_compile
+from ptycho.backend import free_trace_with, jit_compile
 from ptycho.config import TrainingConfig
 from ptycho.data.grouping import group_extent, neighbour_groups, withheld_groups
 from ptycho.data.scan import Scan
@@ -107,6 +107,7 @@ class PhysicsTraining(keras.Model):
         self.built = True
 
     def call(self, inputs):
+        free_trace_with(self)
         return self.network(inputs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -123,7 +124,9 @@ class PhysicsTraining(keras.Model):
         mask = ops.expand_dims(x["mask"], 1)
         loss = 0.0
         if self.config.nll_weight:
-            nll = ops.mean(poisson_nll(x["counts"], expected) * mask)
+            # Less that of a perfect model, so that it says how far there is to go: shot noise alone leaves about 1/2.
+            nll = poisson_nll(x["counts"], expected) - poisson_nll(x["counts"], x["counts"])
+            nll = ops.mean(nll * mask)
             loss = loss + self.config.nll_weight * nll / self.pixel_mean
         if self.config.mae_weight:
             mae = ops.mean(amplitude_error(x["counts"], expected) * mask)

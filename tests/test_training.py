@@ -7,10 +7,11 @@ import pytest
 
 from ptycho import training
 from ptycho.checkpoint import load_model, save_model
-from ptycho.config import ModelConfig, TrainingConfig
+from ptycho.config import ModelConfig, SimulationConfig, TrainingConfig
 from ptycho.evaluation import compare_objects
 from ptycho.network.build import build_model
 from ptycho.reconstruction import reconstruct
+from ptycho.simulation.simulate import simulate
 from ptycho.training import Batches, learning_rate, should_stop, train
 from tests.helpers import to_numpy
 
@@ -22,13 +23,15 @@ def model_for(scan, **settings):
 
 
 @pytest.mark.slow
-def test_training_without_truth_beats_a_flat_object(small_scan):
-    """In object space: at least 3 dB above the flat object, and the withheld frames agree that it learned."""
-    model = model_for(small_scan)
-    history = train(model, small_scan, TrainingConfig(epochs=15, learning_rate=3e-3))
-    scores = compare_objects(reconstruct(model, small_scan).object, small_scan.object)
+def test_training_without_truth_beats_a_flat_object():
+    """In object space: 3 dB above the flat object at least, where the loss alone could fall on a flat one."""
+    sample = SimulationConfig(N=32, positions=225, step_px=4.0, jitter_px=1.0, object_kind="lines", seed=3)
+    scan = simulate(sample)
+    model = model_for(scan, gridsize=3, width=8)
+    history = train(model, scan, TrainingConfig(epochs=15, learning_rate=3e-3))
+    scores = compare_objects(reconstruct(model, scan).object, scan.object)
     assert scores.snr_db > scores.flat.snr_db + 3
-    assert scores.phase_ssim > scores.flat.phase_ssim + 0.1
+    assert scores.phase_ssim > scores.flat.phase_ssim + 0.3
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
 
 
@@ -38,7 +41,7 @@ def test_same_seeds_same_losses(small_scan):
     first = train(model_for(small_scan), small_scan, config)
     second = train(model_for(small_scan), small_scan, config)
     other = train(model_for(small_scan, seed=1), small_scan, config)
-    losses = lambda history: [(e["loss"], e["validation_loss"]) for e in history]
+    losses = lambda history: [e[kind] for e in history for kind in ("loss", "validation_loss")]
     # Sums over threads may come in another order: float32 rounding, grown over two epochs of Adam.
     np.testing.assert_allclose(losses(first), losses(second), rtol=1e-5)
     assert losses(first) != pytest.approx(losses(other), rel=1e-5)
@@ -111,8 +114,9 @@ def test_each_loss_falls(small_scan, weights):
     "settings", [dict(gridsize=1, stages=1), dict(gridsize=3), dict(architecture="cnn", stages=1, width=8)]
 )
 def test_every_kind_of_network_trains(small_scan, settings):
-    history = train(model_for(small_scan, **settings), small_scan, TrainingConfig(epochs=2))
-    assert history[-1]["loss"] < history[0]["loss"]
+    config = TrainingConfig(epochs=4, learning_rate=3e-3)
+    history = train(model_for(small_scan, **settings), small_scan, config)
+    assert history[-1]["validation_loss"] < history[0]["validation_loss"]
 
 
 @pytest.mark.slow

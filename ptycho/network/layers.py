@@ -46,8 +46,8 @@ class UNet(keras.layers.Layer):
         precision: dtype policy of the inner convolutions.
     """
 
-    def __init__(self, widths, block=2, outputs=2, skips=True, precision="float32", name=None, dtype="float32"):
-        super().__init__(name=name, dtype=dtype)
+    def __init__(self, widths, block=2, outputs=2, skips=True, precision="float32", **kwargs):
+        super().__init__(**{"dtype": "float32"} | kwargs)
         self.widths, self.block, self.outputs = tuple(widths), block, outputs
         self.skips, self.precision = skips, precision
         first, middle, deep = self.widths
@@ -144,8 +144,8 @@ class Probe(keras.layers.Layer):
     that is not trained comes back bit for bit.
     """
 
-    def __init__(self, modes, side, trainable_probe=False, trainable_scale=False, name=None, dtype="float32"):
-        super().__init__(name=name, dtype=dtype)
+    def __init__(self, modes, side, trainable_probe=False, trainable_scale=False, **kwargs):
+        super().__init__(**{"dtype": "float32"} | kwargs)
         self.modes, self.side = modes, side
         self.trainable_probe, self.trainable_scale = trainable_probe, trainable_scale
         self.shift = fourier_shift

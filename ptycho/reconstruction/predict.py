@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from ptycho.backend import jit_compile
+from ptycho.backend import free_trace_with, jit_compile
 from ptycho.data.scan import Scan
 from ptycho.network.build import PRIOR, PtychoNetwork
 from ptycho.physics.patches import split_positions
@@ -74,6 +74,7 @@ class _Stage(keras.Model):
         self.compile(jit_compile=jit_compile(False))
 
     def call(self, inputs):
+        free_trace_with(self)
         frames = self.network.frames(inputs["counts"], inputs["mask"], inputs["fractions"])
         return self.network.stage(self.k, frames, inputs.get("merged")), self.network.weight(frames)
 
