@@ -225,15 +225,21 @@ def _training_settings(config, settings, epochs, seed, probe, precision):
 @contextmanager
 def _framework() -> Iterator[None]:
     """Import the framework without the messages its C++ libraries print; show them if the import fails."""
+    import logging
     import tempfile
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Advice on retracing: each stage of a network is a trace of its own, made once.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             yield
+            import keras
+
+            keras.ops.zeros(1)  # the first operation looks for devices, and prints what it thinks of them
         except BaseException:
             hidden.seek(0)
             os.write(kept, hidden.read())

@@ -1,0 +1,38 @@
+"""Measured data, as they come: from a file with a corner-centred star and a rough probe to an image."""
+
+import numpy as np
+import pytest
+
+from ptycho.config import RunConfig
+from ptycho.data.scan import illumination
+from ptycho.runs import open_scan, reconstruct_run
+
+
+@pytest.fixture
+def star(data_folder):
+    said = []
+    scan = open_scan(data_folder / "siemens-star-small.npz.bz2", said.append)
+    return scan, said
+
+
+def test_what_was_done_to_the_file_is_said(star):
+    scan, said = star
+    assert any("zero frequency was at the corner" in line for line in said)
+    assert any("rescaled" in line and "learned along" in line for line in said)
+    # No mask: a flat object gives the photons of the probe.
+    assert illumination(scan.probe).sum() == pytest.approx(scan.mean_counts, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_few_epochs_beat_a_flat_object_on_withheld_frames(star, tmp_path):
+    """150 frames, 4 epochs, 2 stages: on withheld frames better than the flat object with the same file's probe."""
+    from ptycho.evaluation import frame_error
+
+    scan = star[0].subset(np.arange(150))
+    run = RunConfig(model=dict(stages=2), training=dict(epochs=4))
+    outcome = reconstruct_run(scan, tmp_path, run, withhold_every=10)
+    result = outcome.result
+    flat = np.ones_like(result.object)
+    floor = frame_error(flat, scan.probe, result.positions_px, scan.counts, range(0, 150, 10))
+    assert outcome.withheld_error < 0.7 * floor
+    assert outcome.shot_noise < outcome.withheld_error
