@@ -29,11 +29,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def free_trace_with(owner: Any) -> None:
-    """Called while ``owner`` is being traced: the trace is freed when its owner is.
+    """Called while ``owner`` is being traced: the trace can be freed when its owner is.
 
-    On TensorFlow 2.21 a `tf.function` called inside another leaves its graph behind, in cycles that the garbage
-    collector cannot see; every Keras training step is such a one, and each trained and deleted model would cost
-    10 MB and more for ever.
+    TensorFlow 2.21 keeps the gradient of each `tf.custom_gradient` it traces in a registry of the process, for ever,
+    and with it the graph it was traced in. Every training step has one (Keras' optimizers reduce gradients over
+    replicas by such a function), so each trained and deleted model would cost 3 to 15 MB. Taken out of the registry,
+    they are in plain cycles with their graph: that is freed once nobody can call it.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -43,8 +44,26 @@ def free_trace_with(owner: Any) -> None:
     graph = tensorflow.compat.v1.get_default_graph()
     while isinstance(graph, func_graph.FuncGraph) and graph not in _traces:
         _traces.add(graph)
-        weakref.finalize(owner, func_graph.dismantle_func_graph, graph).atexit = False
+        weakref.finalize(owner, _forget_gradients, weakref.ref(graph)).atexit = False
         graph = graph.outer_graph
+
+
+def _forget_gradients(trace: weakref.ref) -> None:
+    """Take the custom gradients that were registered in a trace out of TensorFlow's registry.
+
+    The trace can still be called; only a gradient through it that nobody has asked for yet is lost.
+    """
+    from tensorflow.python.framework import ops
+
+    graph = trace()
+    for operation in graph.get_operations() if graph is not None else ():
+        if operation.type == "IdentityN":
+            try:
+                name = operation.get_attr("_gradient_op_type").decode()
+            except ValueError:  # an ordinary one
+                continue
+            if name.startswith("CustomGradient-"):
+                ops.gradient_registry._registry.pop(name, None)  # a Registry has no way to unregister
 
 
 def jit_compile(wanted: bool) -> bool:

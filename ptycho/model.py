@@ -4,6 +4,7 @@
 positions relative to each group. Importing this module builds nothing, traces nothing and seeds nothing.
 """
 
+import functools
 import threading
 import warnings
 from typing import Any
@@ -92,6 +93,12 @@ def create_compiled_model(
     return autoencoder, diffraction_to_obj
 
 
+@functools.cache
+def _compiled_shift():
+    """One for all models: it is a function of arrays alone, and XLA never frees the code of a traced shape."""
+    return compiled(fourier_shift)
+
+
 def __getattr__(name: str) -> keras.Model:
     """``autoencoder`` and ``diffraction_to_obj``, built from ``cfg`` when first asked for."""
     if name not in ("autoencoder", "diffraction_to_obj"):
@@ -122,7 +129,7 @@ class GroupReconstruction(keras.layers.Layer):
         super().__init__(**{"dtype": "float32"} | kwargs)
         self.network, self.use_xla = network, use_xla
         if use_xla:
-            network.probe.shift = compiled(fourier_shift)
+            network.probe.shift = _compiled_shift()
 
     def build(self, input_shape=None):
         self.built = True

@@ -156,3 +156,24 @@ def test_unet_keeps_the_size_and_gives_float32(precision):
     out = net(normal(np.random.default_rng(0), 2, 19, 19, 2))
     assert out.shape == (2, 19, 19, 3)
     assert keras.backend.standardize_dtype(out.dtype) == "float32"
+
+
+def test_only_the_ratio_of_counts_to_probe_matters():
+    """Counts x k and a probe x sqrt(k) are the same experiment with longer exposure: the object is the same.
+
+    To 1e-3: `data_residual` takes 1e-3 photons as dark, and a pixel has 25 on average here.
+    """
+    from ptycho.physics.diffraction import expected_counts
+
+    rng = np.random.default_rng(4)
+    inputs = batch(rng, 1, 3, 20, 28)
+    empty = to_numpy(expected_counts(np.ones((20, 20), "complex64"), probe_of(20)))
+    inputs["counts"] = (empty * rng.uniform(0.2, 1.0, inputs["counts"].shape)).astype("float32")
+    canvases = []
+    for k in (1, 16):
+        model = build_model(ModelConfig(N=20, stages=2, width=4), probe_of(20) * np.float32(k**0.5))
+        for net in model.nets:
+            net.head.kernel.assign(2.0 * normal(np.random.default_rng(5), *net.head.kernel.shape))
+        canvases.append(to_numpy(model(inputs | {"counts": inputs["counts"] * k})["canvases"][-1]))
+    assert np.abs(canvases[0] - 1).max() > 0.1
+    assert np.abs(canvases[1] - canvases[0]).mean() < 1e-3
