@@ -80,7 +80,7 @@ def create_compiled_model(
     autoencoder, diffraction_to_obj = create_model_with_gridsize(gridsize, N, **overrides)
     realspace, tv, mae, nll = (float(settings[f"{k}_weight"]) for k in ("realspace", "tv", "mae", "nll"))
     autoencoder.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
+        optimizer=keras.optimizers.Adam(1e-3, name="adam"),
         loss=[
             ObjectLoss(realspace, tv) if realspace or tv else None,
             AmplitudeLoss(mae) if mae else None,
@@ -121,8 +121,8 @@ class GroupReconstruction(keras.layers.Layer):
     """A network on groups with their own canvas: amplitudes and relative positions to object and prediction.
 
     The canvas has side 2 N and the group's centre of mass in its middle: frames up to N / 2 away lie on it whole.
-    With ``use_xla`` the sub-pixel translation of the probe is compiled by XLA; the layer owns what is compiled. (All
-    of the network could be: it runs as fast, and takes ten times as long to compile on a CPU.)
+    With ``use_xla`` the sub-pixel translation of the probe is compiled by XLA, once for all models. (All of the
+    network could be, but on a CPU it takes ten times as long to compile: docs/decisions/002.)
     """
 
     def __init__(self, network, use_xla=False, **kwargs):

@@ -57,10 +57,16 @@ def train(
     config = config or TrainingConfig()
     batches = Batches(scan, model.settings.channels, model.settings.N, config)
     trainer = PhysicsTraining(model, config, scan.mean_counts)
-    trainer.compile(optimizer=keras.optimizers.Adam(config.learning_rate), jit_compile=jit_compile(config.jit_compile))
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate, name="adam"), jit_compile=jit_compile(config.jit_compile)
+    )
     trainer.optimizer.build(trainer.trainable_variables)
     checkpoint = Checkpoint(folder, config) if folder is not None else None
-    history = checkpoint.restore(trainer) if checkpoint and resume else []
+    history: History = []
+    if checkpoint and resume:
+        history = checkpoint.restore(trainer)
+    elif checkpoint:
+        checkpoint.clear()
     best = min(range(len(history)), key=lambda k: judged(history[k])) if history else None
     epochs = planned_epochs(config, batches.training_frames, scan.N)
     for epoch in range(len(history), epochs):
@@ -279,6 +285,11 @@ class Checkpoint:
 
     def weights(self, epoch: int | str) -> Path:
         return self.folder / f"epoch-{epoch}.weights.h5"
+
+    def clear(self) -> None:
+        """Remove what an earlier training left: a resumed run must not take it for its own."""
+        for old in ("history.json", *(path.name for path in self.folder.glob("epoch-*.weights.h5"))):
+            (self.folder / old).unlink(missing_ok=True)
 
     def keep(self, trainer: PhysicsTraining, history: History) -> None:
         trainer.save_weights(self.weights(len(history)))

@@ -127,6 +127,17 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, small_scan, capsys):
+    from ptycho.data.formats import write_scan
+
+    monkeypatch.chdir(tmp_path)
+    write_scan(small_scan, Path("scan.h5"))
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    exec(code, {})
+    assert "SNR (dB)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(f"simulate scan.npz {TINY['simulate']}")

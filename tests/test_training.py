@@ -192,6 +192,20 @@ def test_a_scan_of_another_size_is_refused(small_scan):
         train(build_model(ModelConfig(N=32), make_probe(32)), small_scan)
 
 
+@pytest.mark.slow
+def test_a_new_training_forgets_the_old_one_in_its_folder(small_scan, tmp_path):
+    """Killed before its first epoch ends, a new training must not be resumed from the one before it."""
+    config = TrainingConfig(epochs=1)
+    train(model_for(small_scan), small_scan, config, folder=tmp_path)
+
+    def kill_at_once(what, done, total, note):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(model_for(small_scan), small_scan, config, folder=tmp_path, report=kill_at_once)
+    assert training.Checkpoint(tmp_path, config).restore(None) == []
+
+
 def test_restoring_from_an_empty_folder_starts_afresh(small_scan, tmp_path):
     checkpoint = training.Checkpoint(tmp_path / "new", TrainingConfig())
     assert checkpoint.restore(None) == []

@@ -133,7 +133,8 @@ def build_model(config: ModelConfig, probe: np.ndarray) -> PtychoNetwork:
         raise ValueError(f"probe has shape {probe.shape}; a model with this config needs {expected}")
     if not np.isfinite(probe).all() or not np.abs(probe).max() > 0:
         raise ValueError("probe is zero everywhere or not finite; give a probe in sqrt(photons)")
-    network = PtychoNetwork(config)
+    # The same name for all: TensorFlow keeps something for every variable name it has ever seen.
+    network = PtychoNetwork(config, name="ptycho")
     network.build()
     network.probe.assign(probe)
     for net, seed in zip(network.nets, np.random.SeedSequence(config.seed).spawn(config.stages), strict=True):
