@@ -83,7 +83,7 @@ def reconstruct(
     used = np.flatnonzero(~withheld) if withheld is not None else np.arange(len(scan))
     patches, positions = predict(model, scan.subset(used), batch=batch, report=report)
     probe = ops.convert_to_numpy(model.probe.value())
-    stitched = stitch(patches, positions, probe, align=model.settings.stages == 1)
+    stitched = stitch(patches, positions, probe, align=model.settings.architecture == "cnn")
     origin = positions[0] - stitched.positions_px[0]
     return Reconstruction(
         object=stitched.object,
