@@ -239,7 +239,8 @@ def test_two_doses_in_one_process_are_each_as_alone():
 
     low = prediction(1e4)
     high = prediction(1e9)
-    np.testing.assert_array_equal(prediction(1e4), low)
+    # Threads may sum in another order from run to run: rounding, where the mix-up was a factor of 316.
+    np.testing.assert_allclose(prediction(1e4), low, atol=1e-5 * low.max())
     assert high.mean() / low.mean() == pytest.approx(1e5, rel=0.5)
 
 
