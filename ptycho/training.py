@@ -90,9 +90,11 @@ def train(
             )
         history.append(entry)
         if best is None or judged(entry) <= judged(history[best]):
-            best, weights = epoch, model.get_weights()
+            best = epoch
             if checkpoint:
                 checkpoint.keep_best(trainer)
+            else:
+                weights = model.get_weights()
         if checkpoint:
             checkpoint.keep(trainer, history)
     if history and best != len(history) - 1:
@@ -293,8 +295,8 @@ class Checkpoint:
 
     def keep(self, trainer: PhysicsTraining, history: History) -> None:
         trainer.save_weights(self.weights(len(history)))
-        _replace(self.folder / "history.json", json.dumps(history, indent=1))
         _replace(self.folder / "training.json", json.dumps(self.config.to_dict(), indent=1))
+        _replace(self.folder / "history.json", json.dumps(history, indent=1))
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old not in (self.weights(len(history)), self.weights("best")):
                 old.unlink()

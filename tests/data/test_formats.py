@@ -3,7 +3,6 @@
 import bz2
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -525,14 +524,6 @@ def test_a_file_replaced_in_place_is_read_anew(tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------- real data
-
-
-@pytest.fixture(scope="module")
-def data_folder() -> Path:
-    folder = os.environ.get("PTYCHO_DATA")
-    if not folder:
-        pytest.skip("the environment variable PTYCHO_DATA does not name the folder of the real data")
-    return Path(folder)
 
 
 def real(folder: Path, name: str) -> Path:
