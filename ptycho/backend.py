@@ -86,3 +86,29 @@ def make_complex(real: Any, imag: Any) -> Any:
     import torch
 
     return torch.complex(real, imag)
+
+
+def fft2(wave: Any) -> Any:
+    """The 2-D DFT over the last two axes, unscaled, zero frequency first: complex to complex in one operation."""
+    return _fft(wave, "fft2d", "fft2")
+
+
+def ifft2(wave: Any) -> Any:
+    """Inverse of `fft2`."""
+    return _fft(wave, "ifft2d", "ifft2")
+
+
+def _fft(wave: Any, tensorflow_name: str, name: str) -> Any:
+    backend = keras.backend.backend()
+    wave = keras.ops.convert_to_tensor(wave)
+    if backend == "tensorflow":
+        import tensorflow
+
+        return getattr(tensorflow.signal, tensorflow_name)(wave)
+    if backend == "jax":
+        import jax
+
+        return getattr(jax.numpy.fft, name)(wave)
+    import torch
+
+    return getattr(torch.fft, name)(wave)

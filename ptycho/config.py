@@ -35,7 +35,7 @@ class _Config:
             raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; expected {expected}")
 
 
-Architecture = Literal["consensus", "cnn"]
+Architecture = Literal["consensus", "single", "cnn"]
 Precision = Literal["float32", "mixed_bfloat16"]
 AmplitudeActivation = Literal["sigmoid", "softplus", "exp"]
 
@@ -46,14 +46,15 @@ class ModelConfig(_Config):
 
     N: int
     """Side of the detector frames in pixels, even or odd, 16 to 512."""
-    gridsize: int = 4
-    """Frames are trained on in groups of gridsize x gridsize neighbours; 1 takes each frame on its own."""
+    gridsize: int = 6
+    """Frames are trained on in groups of gridsize x gridsize neighbours."""
     architecture: Architecture = "consensus"
-    """``consensus``: physics lift, then stages that correct the merged object. ``cnn``: one encoder-decoder from
-    amplitudes to a patch, as in the first physics-informed networks."""
-    stages: int = 4
-    """Number of stages of the consensus network; 1 takes each frame on its own."""
-    width: int = 8
+    """``consensus``: stages that step by step change one object to fit all the frames of a group or scan. ``single``:
+    the same for each frame on its own; patches are merged afterwards. ``cnn``: one encoder-decoder from amplitudes
+    to a patch, as in the first physics-informed networks."""
+    stages: int = 8
+    """Number of stages."""
+    width: int = 16
     """Channels of the first level of each stage; deeper levels have two and four times as many."""
     probe_modes: int = 1
     """Incoherent probe modes M."""
@@ -89,9 +90,19 @@ class ModelConfig(_Config):
         self._require(self.precision in get_args(Precision), "precision", f"{get_args(Precision)}")
 
     @property
+    def memory(self) -> int:
+        """Channels that a stage leaves to the next one."""
+        return self.width // 2
+
+    @property
     def channels(self) -> int:
         """Frames in a group, C = gridsize**2."""
         return self.gridsize**2
+
+
+Preset = Literal["best", "fast"]
+PRESETS: dict[Preset, dict[str, Any]] = dict(best={}, fast=dict(architecture="single", stages=1))
+"""Settings of a `ModelConfig` by purpose: the best image, or frames one by one as fast as they come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +112,18 @@ class TrainingConfig(_Config):
     epochs: int | None = None
     """Passes over the data at most. None: as many as show the network about ``total_frames`` frames."""
     total_frames: int | None = None
-    """Frames to show in all when ``epochs`` is None. None: 20 000, or fewer where N is above 64 (1 280 000 / N): a
+    """Frames to show in all when ``epochs`` is None. None: 60 000, or fewer where N is above 64 (60 000 (64 / N)^2): a
     few minutes on two cores."""
     batch_groups: int | None = None
-    """Groups per step. None: as many as make about 16 frames."""
-    learning_rate: float = 1e-3
+    """Groups per step. None: as many as make about 36 frames."""
+    learning_rate: float = 2e-3
     """First step size of Adam; falls to zero along half a cosine, and by half wherever validation stalls."""
+    thinning: float = 0.8
+    """Part of the photons of each frame that the network sees in training, drawn anew each time; its object is judged
+    by the others, whose noise is independent: what fits the noise of the seen ones does not pay. 1: all photons are
+    both seen and judged by."""
+    augment: bool = True
+    """Show the network each group in a random one of the 16 views under which diffraction looks the same."""
     nll_weight: float = 1.0
     """Weight of the Poisson negative log-likelihood of the counts, over their mean."""
     mae_weight: float = 0.0
@@ -114,10 +131,10 @@ class TrainingConfig(_Config):
     tv_weight: float = 0.0
     """Weight of the total variation of the merged object."""
     realspace_weight: float = 0.0
-    """Weight of the mean absolute error against the true object; needs a scan that carries one."""
+    """Weight of the mean absolute error against the true object, up to a global phase; needs scans that carry one."""
     validation_fraction: float = 0.05
     """Part of the frames withheld in whole groups to judge the training by; 0 for none."""
-    patience: int = 5
+    patience: int = 8
     """Epochs without a better validation loss after which the step size is halved; after twice as many, training
     stops."""
     seed: int = 0
@@ -129,6 +146,7 @@ class TrainingConfig(_Config):
         self._require(self.epochs is None or self.epochs >= 0, "epochs", "0 or more, or None")
         self._require(self.total_frames is None or self.total_frames > 0, "total_frames", "more than 0, or None")
         self._require(self.batch_groups is None or self.batch_groups >= 1, "batch_groups", "1 or more, or None")
+        self._require(0 < self.thinning <= 1, "thinning", "more than 0, up to 1")
         self._require(0 <= self.validation_fraction < 1, "validation_fraction", "0 to 1")
         self._require(self.patience >= 1, "patience", "1 or more")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")

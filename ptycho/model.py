@@ -17,7 +17,6 @@ from ptycho import params
 from ptycho.backend import compiled, free_trace_with, jit_compile
 from ptycho.config import ModelConfig
 from ptycho.network.build import build_model
-from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.fourier import intensity
 from ptycho.physics.noise import poisson_nll
 from ptycho.physics.translation import fourier_shift
@@ -151,10 +150,9 @@ class GroupReconstruction(keras.layers.Layer):
             canvas=ops.concatenate([ops.concatenate([like, like], 1)] * 2, 2),
         )
         out = self.network(batch)
-        probe = self.network.probe(fractions)
-        predicted = ops.transpose(expected_counts(out["patches"][-1], probe), (0, 2, 3, 1))
+        predicted = ops.transpose(out["expected"], (0, 2, 3, 1))
         start = side - side // 2
-        image = out["canvases"][-1][:, start : start + side, start : start + side]
+        image = out["canvas"][:, start : start + side, start : start + side]
         return ops.expand_dims(image, -1), ops.sqrt(predicted + 1e-12), predicted
 
     def compute_output_spec(self, inputs):

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,46 @@ import numpy as np
 from keras import ops
 
 from ptycho.backend import free_trace_with, jit_compile
-from ptycho.config import TrainingConfig
+from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.grouping import group_extent, neighbour_groups, withheld_groups
 from ptycho.data.scan import Scan
-from ptycho.network.build import PtychoNetwork
+from ptycho.network.architectures import View
+from ptycho.network.build import PtychoNetwork, initialise
 from ptycho.physics.diffraction import expected_counts
+from ptycho.physics.fourier import intensity, times_real
 from ptycho.physics.noise import amplitude_error, poisson_nll
-from ptycho.physics.patches import extract, split_positions
+from ptycho.physics.patches import split_positions
 
 History = list[dict[str, Any]]
+Group = tuple[int, np.ndarray]
+"""The number of a scan, and which of its frames."""
 Report = Callable[[str, float, float, str], None]
 """Called as ``report(what, done, total, note)`` while something takes its time."""
 
-FRAMES_A_STEP = 16
+FRAMES_A_STEP = 36
+CLIP_NORM = 1.0
+OFFSETS = 8
+"""Groups start at a random pixel out of 8 x 8 of their canvas: pooling must not learn where."""
+
+RESTARTS = 2
+"""How often a training that collapses to a flat object starts again."""
 
 
 def train(
     model: PtychoNetwork,
-    scan: Scan,
+    scans: Scan | Sequence[Scan],
     config: TrainingConfig | None = None,
     *,
     folder: str | os.PathLike | None = None,
     resume: bool = False,
     report: Report | None = None,
 ) -> History:
-    """Fit a network to a scan, in place, by the physics alone; no true object is looked at.
+    """Fit a network to a scan or several, in place, by the physics alone (unless ``realspace_weight`` says otherwise).
 
     Args:
-        model: from `build_model`, with the scan's N and probe modes.
-        scan: counts, positions and mask to learn from. Its probe is not used: the model has its own.
+        model: from `build_model`, with the scans' N and probe modes.
+        scans: counts, positions and masks to learn from. The model's own probe is used with a single scan; with
+            several, each comes with its own.
         config: see `TrainingConfig`.
         folder: where ``history.json`` and a checkpoint are written after every epoch.
         resume: go on from the checkpoint in ``folder``; the result is that of an uninterrupted run.
@@ -49,16 +61,19 @@ def train(
 
     Returns:
         One entry an epoch: ``epoch``, ``loss``, ``validation_loss`` (None without validation frames),
-        ``learning_rate``, ``seconds``. The model is left with the weights of the epoch of least validation loss.
+        ``flat_loss`` (that of the best flat object, likewise), ``learning_rate``, ``seconds``, ``restarts`` (how often
+        a training that had collapsed to a flat object was started again). The model is left with the weights of
+        the epoch of least validation loss.
 
     Raises:
-        ValueError: the scan does not fit the model, or the loss stops being a number.
+        ValueError: the scans do not fit the model or each other, or the loss stops being a number.
     """
     config = config or TrainingConfig()
-    batches = Batches(scan, model.settings.channels, model.settings.N, config)
-    trainer = PhysicsTraining(model, config, scan.mean_counts)
+    batches = Batches([scans] if isinstance(scans, Scan) else scans, model.settings, config)
+    trainer = PhysicsTraining(model, config)
     trainer.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate, name="adam"), jit_compile=jit_compile(config.jit_compile)
+        optimizer=keras.optimizers.Adam(config.learning_rate, global_clipnorm=CLIP_NORM, name="adam"),
+        jit_compile=jit_compile(config.jit_compile),
     )
     trainer.optimizer.build(trainer.trainable_variables)
     checkpoint = Checkpoint(folder, config) if folder is not None else None
@@ -68,7 +83,8 @@ def train(
     elif checkpoint:
         checkpoint.clear()
     best = min(range(len(history)), key=lambda k: judged(history[k])) if history else None
-    epochs = planned_epochs(config, batches.training_frames, scan.N)
+    epochs = planned_epochs(config, batches.training_frames, model.settings.N)
+    restarts = history[-1]["restarts"] if history else 0
     for epoch in range(len(history), epochs):
         if should_stop(history, config.patience):
             break
@@ -80,8 +96,10 @@ def train(
             epoch=epoch + 1,
             loss=fit.history["loss"][0],
             validation_loss=validation_loss(trainer, batches),
+            flat_loss=flat_loss(trainer, batches),
             learning_rate=float(trainer.optimizer.learning_rate),
             seconds=round(time.perf_counter() - start, 3),
+            restarts=restarts,
         )
         if not math.isfinite(entry["loss"]):
             raise ValueError(
@@ -89,6 +107,23 @@ def train(
                 f"({config.learning_rate}), and check the scale of the probe against the counts"
             )
         history.append(entry)
+        if has_collapsed(history, epochs):
+            if restarts < RESTARTS:
+                restarts += 1
+                warnings.warn(
+                    f"the network gives a flat object after {epoch + 1} epochs (validation loss "
+                    f"{judged(entry):.4g}, a flat object has {entry['flat_loss']:.4g}): starting again",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                restart(trainer, restarts)
+            else:
+                warnings.warn(
+                    f"the network gives a flat object, {restarts} new starts notwithstanding: the frames may not tell "
+                    "the sample from an empty one; check the probe, the positions and the counts per frame",
+                    UserWarning,
+                    stacklevel=2,
+                )
         if best is None or judged(entry) <= judged(history[best]):
             best = epoch
             if checkpoint:
@@ -108,10 +143,9 @@ def train(
 class PhysicsTraining(keras.Model):
     """A network with its physics loss, as Keras' `fit` wants it. Lives for one training; the network stays."""
 
-    def __init__(self, network: PtychoNetwork, config: TrainingConfig, mean_counts: float):
+    def __init__(self, network: PtychoNetwork, config: TrainingConfig):
         super().__init__()
         self.network, self.config = network, config
-        self.pixel_mean = mean_counts / network.settings.N**2
         self.built = True
 
     def call(self, inputs):
@@ -119,36 +153,39 @@ class PhysicsTraining(keras.Model):
         return self.network(inputs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Mean over the stages, so that each of them learns to give an image."""
-        probe = self.network.probe(x["fractions"])
-        terms = [
-            self.data_loss(x, expected_counts(patches, probe)) + self.object_loss(x, canvas)
-            for patches, canvas in zip(y_pred["patches"], y_pred["canvases"], strict=True)
-        ]
-        return sum(terms) / len(terms)
+        return self.data_loss(x, y_pred["expected"]) + self.object_loss(x, y_pred)
 
     def data_loss(self, x, expected):
         """Disagreement of expected counts ``(B, C, N, N)`` with the measured ones, masked pixels left out."""
         mask = ops.expand_dims(x["mask"], 1)
+        counts, expected = x["target"] * mask, expected * judged_share(self.config) * mask
+        mean = ops.mean(counts, axis=(1, 2, 3), keepdims=True) + 1e-6
         loss = 0.0
         if self.config.nll_weight:
             # Less that of a perfect model, so that it says how far there is to go: shot noise alone leaves about 1/2.
-            nll = poisson_nll(x["counts"], expected) - poisson_nll(x["counts"], x["counts"])
-            nll = ops.mean(nll * mask)
-            loss = loss + self.config.nll_weight * nll / self.pixel_mean
+            nll = poisson_nll(counts, expected) - poisson_nll(counts, counts)
+            loss = loss + self.config.nll_weight * ops.mean(nll / mean)
         if self.config.mae_weight:
-            mae = ops.mean(amplitude_error(x["counts"], expected) * mask)
-            loss = loss + self.config.mae_weight * mae / self.pixel_mean**0.5
+            loss = loss + self.config.mae_weight * ops.mean(amplitude_error(counts, expected) / ops.sqrt(mean))
         return loss
 
-    def object_loss(self, x, canvas):
-        """What is asked of the merged object ``(B, H, W)`` itself: smoothness, nearness to the truth."""
+    def object_loss(self, x, y):
+        """What is asked of the object ``(B, H, W)`` itself: smoothness, nearness to the truth."""
         loss = 0.0
         if self.config.tv_weight:
-            loss = loss + self.config.tv_weight * total_variation(canvas)
+            loss = loss + self.config.tv_weight * total_variation(y["canvas"])
         if self.config.realspace_weight:
-            loss = loss + self.config.realspace_weight * ops.mean(ops.abs(canvas - x["truth"]) * x["lit"])
+            lit = x["lit"] * ops.minimum(y["light"], 1.0)
+            loss = loss + self.config.realspace_weight * distance(y["canvas"], x["truth"], lit)
         return loss
+
+
+def distance(canvas, truth, weight):
+    """Mean of ``|canvas - truth|`` with a weight ``(B, H, W)``, the best common phase taken out."""
+    overlap = ops.sum(times_real(truth * ops.conj(canvas), weight), axis=(-2, -1), keepdims=True)
+    phase = ops.stop_gradient(times_real(overlap, ops.rsqrt(intensity(overlap) + 1e-12)))
+    error = ops.sqrt(intensity(canvas * phase - truth) + 1e-8)
+    return ops.sum(error * weight) / (ops.sum(weight) + 1e-6)
 
 
 def total_variation(image):
@@ -158,82 +195,148 @@ def total_variation(image):
     return size(image[:, 1:] - image[:, :-1]) + size(image[:, :, 1:] - image[:, :, :-1])
 
 
-class Batches:
-    """The batches of a scan: groups of neighbours, drawn anew for each epoch from (seed, epoch) alone."""
+def judged_share(config: TrainingConfig) -> float:
+    """Photons that a prediction is judged by, over those that it is made from."""
+    return (1.0 - config.thinning) / config.thinning if config.thinning < 1 else 1.0
 
-    def __init__(self, scan: Scan, channels: int, side: int, config: TrainingConfig):
-        if side != scan.N:
-            raise ValueError(f"the scan's frames have N {scan.N}, the model N {side}; build a model for the scan")
-        if config.realspace_weight and scan.object is None:
-            raise ValueError("realspace_weight needs a scan with its true object; this scan has none")
-        self.scan, self.config = scan, config
-        self.group = min(channels, len(scan))
-        fraction = config.validation_fraction
-        rng = np.random.default_rng([config.seed, 0])
-        self.validation_groups, self.training_index = withheld_groups(scan.positions, self.group, fraction, rng)
+
+class Batches:
+    """The batches of scans: groups of neighbours, drawn anew for each epoch from (seed, epoch) alone."""
+
+    def __init__(self, scans: Sequence[Scan], settings: ModelConfig, config: TrainingConfig):
+        _check_scans(scans, settings, config)
+        self.scans, self.settings, self.config = list(scans), settings, config
+        self.group = min(settings.channels, *(len(scan) for scan in scans))
         self.batch = config.batch_groups or max(1, FRAMES_A_STEP // self.group)
-        nearest = neighbour_groups(scan.positions[self.training_index], self.group, rng)
-        extent = group_extent(scan.positions[self.training_index], nearest)
-        if len(self.validation_groups):
-            extent = max(extent, group_extent(scan.positions, self.validation_groups))
-        self.canvas_side = 8 * math.ceil((scan.N + extent + 2) / 8)
+        rng = np.random.default_rng([config.seed, 0])
+        self.training_index: list[np.ndarray] = []
+        validation, extent = [], 0.0
+        for number, scan in enumerate(scans):
+            withheld, index = withheld_groups(scan.positions, self.group, config.validation_fraction, rng)
+            self.training_index.append(index)
+            validation += [(number, group) for group in withheld]
+            nearest = neighbour_groups(scan.positions[index], self.group, rng)
+            extent = max(extent, group_extent(scan.positions[index], nearest), group_extent(scan.positions, withheld))
+        self.validation_groups = validation
+        self.subpixel = any(split_positions(scan.positions)[1].any() for scan in scans)
+        self.canvas_side = 8 * math.ceil((settings.N + extent + 2 + OFFSETS) / 8)
 
     @property
     def training_frames(self) -> int:
-        return len(self.training_index)
+        return sum(len(index) for index in self.training_index)
 
     def epoch(self, epoch: int) -> "_Sequence":
         """About one pass over the training frames, in whole batches."""
         rng = np.random.default_rng([self.config.seed, 1, epoch])
         steps = math.ceil(self.training_frames / (self.group * self.batch))
-        groups = neighbour_groups(self.scan.positions[self.training_index], self.group, rng, groups=steps * self.batch)
-        return _Sequence(self, self.training_index[groups])
+        shares = np.array([len(index) for index in self.training_index]) / self.training_frames
+        wanted = rng.multinomial(steps * self.batch, shares) if len(shares) > 1 else [steps * self.batch]
+        groups = [
+            (number, index[members])
+            for number, (index, count) in enumerate(zip(self.training_index, wanted, strict=True))
+            if count
+            for members in neighbour_groups(self.scans[number].positions[index], self.group, rng, groups=int(count))
+        ]
+        rng.shuffle(groups)
+        return _Sequence(self, groups, [self.config.seed, 2, epoch], self.config.augment)
 
     def validation(self) -> "_Sequence":
-        """The withheld groups, the last batch filled up with the first groups."""
+        """The withheld groups, the last batch filled up with the first group; always the same photons thinned out."""
         missing = -len(self.validation_groups) % self.batch
-        return _Sequence(self, np.concatenate([self.validation_groups, self.validation_groups[:1].repeat(missing, 0)]))
+        groups = self.validation_groups + self.validation_groups[:1] * missing
+        return _Sequence(self, groups, [self.config.seed, 3], augment=False)
 
-    def arrays(self, groups: np.ndarray) -> dict[str, np.ndarray]:
-        """One batch of groups ``(B, C)`` as the network takes it."""
-        scan, side = self.scan, self.canvas_side
-        positions, fractions = split_positions(scan.positions[groups])
-        origin = positions.min(axis=1, keepdims=True) - scan.N // 2
-        canvas = (len(groups), side, side)
-        arrays = dict(
-            counts=scan.counts[groups].astype("float32"),
-            mask=np.broadcast_to(scan.mask.astype("float32"), (len(groups), *scan.mask.shape)),
-            positions=positions - origin,
-            fractions=fractions,
-            canvas=np.zeros(canvas, "float32"),
-        )
-        if self.config.realspace_weight:
-            arrays["truth"], arrays["lit"] = self.truth(origin[:, 0], canvas)
+    def arrays(self, groups: list[Group], rng: np.random.Generator, augment: bool) -> dict[str, np.ndarray]:
+        """One batch of groups as the network takes it, with what its object is judged by."""
+        parts = [self.group_arrays(self.scans[number], members, rng, augment) for number, members in groups]
+        arrays: dict[str, np.ndarray] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        if augment and self.settings.architecture != "cnn":
+            side = self.canvas_side if self.settings.architecture == "consensus" else self.settings.N
+            arrays |= View.arrays(int(rng.integers(View.COUNT)), side)
         return arrays
 
-    def truth(self, origins: np.ndarray, canvas: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """The true object on each group's canvas, and where it is known."""
-        centre = (origins + canvas[1] // 2)[:, None].astype("int32")
-        cut = lambda image: np.array(
-            ops.convert_to_numpy(extract(np.broadcast_to(image, (len(origins), *image.shape)), centre, canvas[1:]))[
-                :, 0
-            ]
+    def group_arrays(self, scan: Scan, members: np.ndarray, rng: np.random.Generator, shift: bool):
+        """The arrays of one group, without the batch axis."""
+        positions, fractions = split_positions(scan.positions[members])
+        offset = rng.integers(OFFSETS, size=2) if shift else 0
+        origin = positions.min(axis=0) - scan.N // 2 - offset
+        canvas = np.zeros((self.canvas_side, self.canvas_side), "float32")
+        seen, target = thinned(scan.counts[members], self.config.thinning, rng)
+        arrays = dict(
+            counts=seen,
+            target=target,
+            mask=scan.mask.astype("float32"),
+            positions=(positions - origin).astype("int32"),
+            canvas=canvas,
+            exposure=np.float32(self.config.thinning),
         )
-        assert self.scan.object is not None
-        return cut(self.scan.object), cut(np.ones(self.scan.object.shape, "float32"))
+        if self.subpixel:
+            arrays["fractions"] = fractions
+        if len(self.scans) > 1:
+            arrays["probe_parts"] = np.stack([scan.probe.real, scan.probe.imag])
+        if self.config.realspace_weight:
+            arrays["truth"], arrays["lit"] = true_object(scan, origin, canvas.shape)
+        return arrays
+
+
+def thinned(counts: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Counts split at random into seen ones and those to judge by; float32.
+
+    Each photon is seen with probability ``share``: the two parts of a Poisson count are independent Poisson counts.
+    Counts that are not whole are rounded up or down at random, without bias. With a share of 1 both are the counts.
+    """
+    if share == 1:
+        counts = counts.astype("float32")
+        return counts, counts
+    whole = counts
+    if counts.dtype.kind == "f":
+        floor = np.floor(counts)
+        whole = floor + (rng.random(counts.shape, "float32") < counts - floor)
+    whole = np.maximum(whole, 0).astype("int64")
+    seen = rng.binomial(whole, share)
+    return seen.astype("float32"), (whole - seen).astype("float32")
+
+
+def true_object(scan: Scan, origin: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The true object on a canvas whose first pixel is at ``origin``, and where it is known."""
+    assert scan.object is not None
+    truth, lit = np.zeros(shape, "complex64"), np.zeros(shape, "float32")
+    low = np.maximum(origin, 0)
+    high = np.minimum(origin + shape, scan.object.shape)
+    there = tuple(slice(a, b) for a, b in zip(low - origin, high - origin, strict=True))
+    truth[there] = scan.object[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    lit[there] = 1
+    return truth, lit
+
+
+def _check_scans(scans: Sequence[Scan], settings: ModelConfig, config: TrainingConfig) -> None:
+    if not scans:
+        raise ValueError("there is no scan to train on; give one at least")
+    for scan in scans:
+        if scan.N != settings.N:
+            raise ValueError(f"the scan's frames have N {scan.N}, the model N {settings.N}; build a model for the scan")
+        if config.realspace_weight and scan.object is None:
+            raise ValueError("realspace_weight needs a scan with its true object; this scan has none")
+        if len(scans) > 1 and scan.modes != settings.probe_modes:
+            raise ValueError(
+                f"a scan has {scan.modes} probe modes, the model {settings.probe_modes}; give them all one"
+            )
+    if len(scans) > 1 and (settings.probe_trainable or settings.scale_trainable):
+        raise ValueError("several scans come with their own probes: set probe_trainable and scale_trainable to False")
 
 
 class _Sequence(keras.utils.PyDataset):
-    def __init__(self, batches: Batches, groups: np.ndarray):
+    def __init__(self, batches: Batches, groups: list[Group], seed: list[int], augment: bool):
         super().__init__()
-        self.batches, self.groups = batches, groups
+        self.batches, self.groups, self.seed, self.augment = batches, groups, seed, augment
 
     def __len__(self):
         return len(self.groups) // self.batches.batch
 
     def __getitem__(self, k):
         size = self.batches.batch
-        return (self.batches.arrays(self.groups[k * size : (k + 1) * size]),)
+        rng = np.random.default_rng([*self.seed, k])
+        return (self.batches.arrays(self.groups[k * size : (k + 1) * size], rng, self.augment),)
 
 
 def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
@@ -243,6 +346,46 @@ def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
     return trainer.evaluate(batches.validation(), verbose=0, return_dict=True)["loss"]
 
 
+def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
+    """Loss on the withheld groups of a flat object of the best transmission; None where there are none."""
+    if not len(batches.validation_groups) or not trainer.config.nll_weight:
+        return None
+    sequence, total = batches.validation(), 0.0
+    for k in range(len(sequence)):
+        (x,) = sequence[k]
+        probe, _ = trainer.network.illuminate({key: x[key] for key in x if key != "fractions"})
+        empty = ops.convert_to_numpy(expected_counts(np.ones(x["counts"].shape[-2:], "complex64"), probe))
+        mask = x["mask"][:, None]
+        light = (empty * mask * np.ones_like(x["target"])).sum(axis=(1, 2, 3), keepdims=True)
+        share = judged_share(trainer.config)
+        transmission = (x["target"] * mask).sum(axis=(1, 2, 3), keepdims=True) / (share * light)
+        total += float(trainer.data_loss(x, (empty * transmission).astype("float32")))
+    return total / len(sequence)
+
+
+def has_collapsed(history: History, epochs: int) -> bool:
+    """Whether a training that is a quarter through, since it began, fits no better than a flat object."""
+    entry = history[-1]
+    since = sum(e["restarts"] == entry["restarts"] for e in history)
+    if entry["flat_loss"] is None or since != max(3, math.ceil(epochs / 4)):
+        return False
+    best = min(judged(e) for e in history if e["restarts"] == entry["restarts"])
+    return best > entry["flat_loss"] * (1 - COLLAPSED)
+
+
+COLLAPSED = 1e-3
+"""A loss that is not lower than a flat object's by this part of it is a flat object's."""
+
+
+def restart(trainer: PhysicsTraining, number: int) -> None:
+    """New initial weights of the stages, and an optimizer that has seen nothing."""
+    settings = trainer.network.settings
+    initialise(trainer.network, np.random.SeedSequence([settings.seed, number]))
+    for variable in trainer.optimizer.variables:
+        if variable is not trainer.optimizer._learning_rate:
+            variable.assign(ops.zeros_like(variable))
+
+
 def judged(entry: dict[str, Any]) -> float:
     """The loss that an epoch is judged by: of validation, or of training where there is none."""
     return entry["loss"] if entry["validation_loss"] is None else entry["validation_loss"]
@@ -250,7 +393,7 @@ def judged(entry: dict[str, Any]) -> float:
 
 def planned_epochs(config: TrainingConfig, frames: int, N: int) -> int:
     """Epochs to run at most: as set, or as many as show ``total_frames`` frames."""
-    total = config.total_frames or min(20_000, 1_280_000 // N)
+    total = config.total_frames or min(60_000, 60_000 * 64**2 // N**2)
     return config.epochs if config.epochs is not None else max(3, round(total / frames))
 
 

@@ -1,79 +1,116 @@
-"""What each stage of the network sees and does, as functions of a U-Net and the physics."""
+"""What the networks see and do, as functions of U-Nets and the physics.
+
+The descent of the data fit is computed frame by frame and added up on a canvas, over the light that fell there: that is
+what an iterative engine has as well. A U-Net on the canvas turns it, with what it remembers of the stages before, into
+the next step (a learned gradient scheme: Adler & Oktem, Inverse Problems 33, 124007 (2017)). A canvas pixel is lit by
+many frames, so the U-Nets cost little beside the Fourier transforms.
+"""
 
 from typing import NamedTuple
 
+import numpy as np
 from keras import ops
 
 from ptycho.arrays import Array
-from ptycho.physics.diffraction import data_residual, illumination, lift
-from ptycho.physics.fourier import intensity, make_complex, polar, times_real
+from ptycho.physics.diffraction import descent, illumination
+from ptycho.physics.fourier import fftshift, ifftshift, intensity, make_complex, polar, times_real
+from ptycho.physics.patches import gather, scatter
 
-DIM = 1e-4
-"""Intensity of the object below which its phase and logarithm are not worth looking at."""
+PRIOR = 1e-3
+"""Weight, in units of the brightest probe pixel, of an empty object in a merge: decides where no light fell."""
+
+DIM = 0.02
+"""Light, in the same units, below which a pixel of the canvas is not worth dividing by."""
+
+FIRST_CHANNELS, LATER_CHANNELS = 4, 9
+"""Channels that the first and the later stages see, without what they remember."""
 
 
 class Frames(NamedTuple):
-    """A batch of patterns with what every stage needs of them, computed once."""
+    """A batch of patterns, and where they lie on a batch of canvases."""
 
-    counts: Array
-    """``(B, n, n)`` float32."""
+    roots: Array
+    """``(B, P, n, n)`` float32: square roots of the counts, zero frequency at pixel (0, 0)."""
     mask: Array
-    """``(B, n, n)``: 1 where a pixel is used, else 0."""
+    """``(B, 1, n, n)``, likewise: 1 where a pixel is used, else 0."""
     probe: Array
-    """``(B, M, n, n)``: the probe moved by the sub-pixel part of each position."""
-    features: list[Array]
-    """What the network sees of the patterns alone: real images ``(B, n, n)``."""
+    """``(B, P, M, n, n)`` or anything that broadcasts to it: the probe moved by sub-pixel parts of positions."""
+    weight: Array
+    """``(B, P, n, n)`` (or broadcasting to it): light on each patch pixel, over the brightest of the probe."""
+    places: Array | None
+    """``(B, P, n, n)``: `patch_index` of the patches; None where each canvas is one patch (P is 1)."""
+    shape: tuple[int, int]
+    """H, W of the canvases."""
 
 
-def channels(*parts):
-    """Stack real images ``(B, n, n)`` as the channels of one ``(B, n, n, c)``."""
-    return ops.stack(parts, axis=-1)
+def frames_of(counts, mask, probe, brightest, index, shape) -> Frames:
+    """`Frames` from centred counts and mask; ``brightest`` is the light of the brightest probe pixel."""
+    return Frames(ops.sqrt(ifftshift(counts)), ifftshift(mask), probe, illumination(probe) / brightest, index, shape)
 
 
-def visibility(probe):
-    """``|P| / max |P|``, ``(..., n, n)``: how well each pixel of a patch is lit."""
-    light = illumination(probe)
-    return ops.sqrt(light / ops.max(light, axis=(-2, -1), keepdims=True))
+def read(canvas, frames: Frames):
+    """Patches of the canvases under the frames ``(B, P, n, n)``."""
+    return ops.expand_dims(canvas, 1) if frames.places is None else gather(canvas, frames.places)
 
 
-def lifted_features(counts, mask, probe):
-    """``Re(o - 1) w, Im(o) w, w``: the lifted patch against an empty one, where there is light."""
-    w = visibility(probe)
-    patch = lift(counts, probe, mask)
-    return [(ops.real(patch) - 1.0) * w, ops.imag(patch) * w, w]
+def add(patches, frames: Frames):
+    """Sum of the patches on canvases ``(B, H, W)``."""
+    return patches[:, 0] if frames.places is None else scatter(patches, frames.places, frames.shape)
 
 
-def amplitude_features(counts, mask, probe):
-    """The measured amplitude over that of an empty frame (root mean square)."""
-    level = ops.mean(illumination(probe), axis=(-2, -1), keepdims=True)
-    return [ops.sqrt(counts) / ops.sqrt(level) * mask]
+def everywhere(weight, frames: Frames):
+    """Weights for every frame, where they are the same for all: ``(B, P, n, n)``."""
+    return ops.multiply(weight, ops.ones_like(frames.roots))
 
 
-def consistency_features(frames: Frames, merged):
-    """How merged patches ``(B, n, n)`` disagree with their own patterns; then their logarithm and phase."""
-    strength = intensity(merged)
-    step = data_residual(merged, frames.counts, frames.probe, frames.mask) * ops.conj(merged)
-    step = times_real(step, visibility(frames.probe) / (strength + 0.05))
-    log_amplitude = 0.5 * ops.log(strength + DIM)
-    phase = ops.arctan2(ops.imag(merged), ops.real(merged))
-    return [ops.real(step), ops.imag(step), log_amplitude, phase]
+def merge(patches, frames: Frames):
+    """``(sum w o + e) / (sum w + e)``: patches ``(B, P, n, n)`` averaged on canvases ``(B, H, W)``.
+
+    ``e`` is `PRIOR`: the canvas is 1, an empty object, where no patch has light.
+    """
+    weight = everywhere(frames.weight, frames)
+    total, light = add(times_real(patches, weight), frames), add(weight, frames)
+    norm = 1.0 / (light + PRIOR)
+    return make_complex((ops.real(total) + PRIOR) * norm, ops.imag(total) * norm)
 
 
-def first_patch(net, frames: Frames):
-    """Stage 0 of the consensus network: lifted pattern to patch ``(B, n, n)``."""
-    h = net(channels(*frames.features))
-    return polar(h[..., 0], h[..., 1])
+def learned_descent(nets, frames: Frames, brightest, inputs):
+    """The stages of the consensus network: canvases ``(B, H, W)`` complex64.
 
-
-def corrected_patch(net, frames: Frames, merged):
-    """A later stage: the merged patch ``(B, n, n)`` times a correction."""
-    h = net(channels(*frames.features, *consistency_features(frames, merged)))
-    return merged * polar(h[..., 0], h[..., 1])
+    Each net sees the descent of its canvases' data fit, where there is light, and what the last net left to remember;
+    it changes log-amplitude and phase. All act in the view that ``inputs`` give (`View.arrays`), if they give one.
+    """
+    view = View(inputs)
+    light = add(everywhere(frames.weight, frames), frames)
+    inverse = 1.0 / ((light + DIM) * brightest)
+    seen = ops.sqrt(ops.minimum(light, 1.0))
+    canvas = polar(ops.zeros_like(light), ops.zeros_like(light))
+    lit = view.inwards(channels(seen, ops.log1p(light)))
+    log_amplitude = phase = memory = first = None
+    for k, net in enumerate(nets):
+        change = add(descent(read(canvas, frames), frames.roots, frames.probe, frames.mask), frames)
+        change = times_real(change * ops.conj(canvas), inverse * seen / (intensity(canvas) + 0.05))
+        change = view.inwards(channels(ops.real(change), ops.imag(change)), [1, -1])
+        if k == 0:
+            first = change
+            h = net(ops.concatenate([change, lit], axis=-1))
+            log_amplitude, phase = h[..., 0], h[..., 1]
+        else:
+            now = channels(log_amplitude, ops.sin(phase), 1 - ops.cos(phase))
+            h = net(ops.concatenate([4.0 * change, first, now, lit, memory], axis=-1))
+            log_amplitude, phase = log_amplitude + h[..., 0], phase + h[..., 1]
+        memory = h[..., 2:]
+        out = view.outwards(channels(log_amplitude, phase), [1, -1])
+        canvas = polar(out[..., 0], out[..., 1])
+    return canvas
 
 
 def cnn_patch(net, frames: Frames, amplitude_activation: str):
-    """The classic network: amplitudes straight to a patch ``(B, n, n)``; the phase within +-pi."""
-    h = net(channels(*frames.features))
+    """The classic network: amplitudes of single frames straight to patches ``(B, n, n)``; the phase within +-pi."""
+    light = illumination(frames.probe)[:, 0]
+    level = ops.sqrt(ops.mean(light, axis=(-2, -1), keepdims=True))
+    root = fftshift(frames.roots * frames.mask)[:, 0] / level
+    h = net(channels(root))
     amplitude = {
         "sigmoid": lambda x: ops.sigmoid(x + 3.0),
         "softplus": lambda x: ops.softplus(x + 0.5413),
@@ -81,3 +118,52 @@ def cnn_patch(net, frames: Frames, amplitude_activation: str):
     }[amplitude_activation](h[..., 0])
     phase = ops.tanh(h[..., 1]) * 3.1415927
     return make_complex(amplitude * ops.cos(phase), amplitude * ops.sin(phase))
+
+
+def channels(*parts):
+    """Stack real images ``(B, H, W)`` as the channels of one ``(B, H, W, c)``."""
+    return ops.stack(parts, axis=-1)
+
+
+class View:
+    """One of the sixteen views of a canvas under which diffraction looks the same: flips, transposition, conjugation.
+
+    The physics is invariant under them when the probe goes along; a U-Net is not. Showing it each canvas in a random
+    view is augmentation that leaves frames and probe alone; showing it several is an ensemble.
+    """
+
+    COUNT = 16
+
+    def __init__(self, inputs):
+        self.inputs = inputs if "view" in inputs else None
+
+    @staticmethod
+    def arrays(number: int, side: int) -> dict[str, np.ndarray]:
+        """Input arrays of view ``number`` (0 is the identity) of square canvases of ``side`` pixels."""
+        index = np.arange(side * side, dtype="int32").reshape(side, side)
+        index = index[::-1] if number & 1 else index
+        index = index[:, ::-1] if number & 2 else index
+        index = index.T if number & 4 else index
+        back = np.empty(side * side, "int32")
+        back[index.ravel()] = np.arange(side * side, dtype="int32")
+        sign = np.float32(-1 if number & 8 else 1)
+        return dict(view=index.reshape(1, -1), view_back=back[None], view_sign=sign.reshape(1))
+
+    def inwards(self, images, parity=None):
+        """Images ``(B, H, W, c)`` as seen in this view; a parity of -1 marks channels that conjugation turns round."""
+        return self._look(images, "view", parity)
+
+    def outwards(self, images, parity=None):
+        """Inverse of `inwards`."""
+        return self._look(images, "view_back", parity)
+
+    def _look(self, images, index, parity):
+        if self.inputs is None:
+            return images
+        shape = ops.shape(images)
+        rows = ops.reshape(images, (shape[0], shape[1] * shape[2], images.shape[-1]))
+        seen = ops.reshape(ops.take(rows, self.inputs[index][0], axis=1), shape)
+        if parity is None:
+            return seen
+        sign = self.inputs["view_sign"][0]
+        return seen * ops.stack([sign if p < 0 else ops.ones_like(sign) for p in parity])

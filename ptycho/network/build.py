@@ -6,30 +6,38 @@ from keras import ops
 
 from ptycho.config import ModelConfig
 from ptycho.network.architectures import (
-    Frames,
-    amplitude_features,
+    FIRST_CHANNELS,
+    LATER_CHANNELS,
+    add,
     cnn_patch,
-    corrected_patch,
-    first_patch,
-    lifted_features,
+    everywhere,
+    frames_of,
+    learned_descent,
+    merge,
+    read,
 )
 from ptycho.network.layers import Probe, UNet
-from ptycho.physics.diffraction import illumination
+from ptycho.physics.diffraction import expected_counts, illumination
 from ptycho.physics.fourier import make_complex, times_real
-from ptycho.physics.patches import accumulate, extract
-
-PRIOR = 1e-3
-"""Weight, in units of the brightest probe pixel, of an empty object in a merge: decides where no light fell."""
+from ptycho.physics.patches import patch_index
 
 
 @keras.saving.register_keras_serializable("ptycho")
 class PtychoNetwork(keras.Model):
-    """Patterns to object patches, stage by stage, with the probe it was built for.
+    """Patterns to an object, stage by stage, with the probe it was built for.
 
-    ``settings`` is the `ModelConfig`. Called on the dictionary of a batch of groups (``counts (B, C, N, N)``,
-    ``positions (B, C, 2)`` whole pixels on the group's canvas, ``fractions (B, C, 2)``, and ``canvas (B, H, W)``,
-    of which only the shape is used), it returns, for every stage, the merged ``canvases (B, H, W)`` and their
-    ``patches (B, C, N, N)`` under the frames, complex64.
+    ``settings`` is the `ModelConfig`. Called on the dictionary of a batch of groups, with
+
+    - ``counts (B, C, N, N)``, ``mask (B, N, N)``;
+    - ``positions (B, C, 2)``: whole pixels on the group's canvas; a frame off the canvas is not looked at;
+    - ``canvas (B, H, W)``, of which only the shape is used;
+    - ``fractions (B, C, 2)``, optional: the sub-pixel parts of the positions;
+    - ``exposure (B,)``, optional: the part of the probe's photons that the counts were taken with;
+    - ``probe_parts (B, 2, M, N, N)``, optional: real and imaginary part of another probe than the network's own;
+    - ``view``, ``view_back``, ``view_sign``, optional: `View.arrays`;
+
+    it returns ``canvas (B, H, W)`` complex64, the ``patches (B, C, N, N)`` of it under the frames, the ``light
+    (B, H, W)`` on it over that of the brightest probe pixel, and ``expected (B, C, N, N)`` counts.
     """
 
     def __init__(self, settings, name=None, **kwargs):
@@ -39,9 +47,10 @@ class PtychoNetwork(keras.Model):
         self.probe = Probe(s.probe_modes, s.N, s.probe_trainable, s.scale_trainable, name="probe")
         self.nets = [
             UNet(
-                stage_widths(s),
+                (s.width, 2 * s.width, 4 * s.width),
                 block=stage_block(s),
-                skips=s.architecture == "consensus",
+                outputs=2 + (s.memory if k < s.stages - 1 else 0),
+                skips=s.architecture != "cnn",
                 precision=s.precision,
                 name=f"stage_{k}",
             )
@@ -50,76 +59,76 @@ class PtychoNetwork(keras.Model):
 
     def build(self, input_shape=None):
         self.probe.build()
-        side = self.settings.N
         for k, net in enumerate(self.nets):
-            net.build((None, side, side, stage_channels(self.settings, k)))
+            net.build((None, None, None, stage_channels(self.settings, k)))
         self.built = True
 
-    def frames(self, counts, mask, fractions) -> Frames:
-        """What the stages need of a batch: counts and mask ``(B, N, N)``, sub-pixel parts of positions ``(B, 2)``."""
-        probe = self.probe(fractions)
-        features = lifted_features if self.settings.architecture == "consensus" else amplitude_features
-        return Frames(counts, mask, probe, features(counts, mask, probe))
-
-    def stage(self, k: int, frames: Frames, merged=None):
-        """Stage ``k``: patches ``(B, N, N)`` complex64; from the second on, of the merged ones of the stage before."""
-        if self.settings.architecture == "cnn":
-            return cnn_patch(self.nets[k], frames, self.settings.amplitude_activation)
-        return first_patch(self.nets[k], frames) if k == 0 else corrected_patch(self.nets[k], frames, merged)
-
-    def weight(self, frames: Frames):
-        """Weight of each patch pixel in a merge ``(B, N, N)``: the light on it, over the brightest of the probe."""
-        return illumination(frames.probe) / ops.max(illumination(self.probe.value()))
+    def illuminate(self, inputs):
+        """The probe of each frame ``(B, C, M, N, N)`` (or broadcasting to it); its brightest light ``(B, 1, 1)``."""
+        parts = inputs.get("probe_parts")
+        own = parts is None
+        probe = ops.expand_dims(self.probe.value(), 0) if own else make_complex(parts[:, 0], parts[:, 1])
+        if "exposure" in inputs:
+            probe = times_real(probe, ops.reshape(ops.sqrt(inputs["exposure"]), (-1, 1, 1, 1)))
+        brightest = ops.max(illumination(probe), axis=(-2, -1), keepdims=True)
+        probe = ops.expand_dims(probe, 1)
+        fractions = inputs.get("fractions")
+        return (probe if fractions is None else self.probe.moved(probe, fractions)), brightest
 
     def call(self, inputs):
         counts, positions = inputs["counts"], inputs["positions"]
         shape = tuple(inputs["canvas"].shape[1:])
-        group, side = counts.shape[1], counts.shape[-1]
-        flat = lambda z: ops.reshape(z, (-1, *z.shape[2:]))
-        grouped = lambda z: ops.reshape(z, (-1, group, side, side))
-        masks = ops.repeat(inputs["mask"], group, axis=0)
-        frames = self.frames(flat(counts), masks, flat(inputs["fractions"]))
-        weight = grouped(self.weight(frames))
-        canvases, merged = [], [None]
-        for k in range(self.settings.stages):
-            patches = grouped(self.stage(k, frames, merged[-1]))
-            canvases.append(merge(patches, weight, positions, shape))
-            merged.append(flat(extract(canvases[-1], positions, (side, side))))
-        return {"canvases": canvases, "patches": [grouped(z) for z in merged[1:]]}
+        side = self.settings.N
+        probe, brightest = self.illuminate(inputs)
+        index = patch_index(positions, (side, side), shape)
+        frames = frames_of(counts, ops.expand_dims(inputs["mask"], 1), probe, brightest[:, None], index, shape)
+        if self.settings.architecture == "consensus":
+            canvas = learned_descent(self.nets, frames, brightest, inputs)
+        else:
+            canvas = merge(self.alone(inputs, probe, brightest), frames)
+        patches = read(canvas, frames)
+        light = add(everywhere(frames.weight, frames), frames)
+        return {"canvas": canvas, "patches": patches, "light": light, "expected": expected_counts(patches, probe)}
+
+    def alone(self, inputs, probe, brightest):
+        """Patches ``(B, C, N, N)`` of frames that know nothing of each other."""
+        counts, side = inputs["counts"], self.settings.N
+        group = counts.shape[1]
+
+        def each(z):
+            """``(B, C or 1, ...)`` to ``(B C, 1, ...)``; what is the same for all frames as it is."""
+            if z.shape[:2] == (1, 1):
+                return z
+            return ops.reshape(z if z.shape[1] == group else ops.repeat(z, group, axis=1), (-1, 1, *z.shape[2:]))
+
+        bright = each(brightest[:, None])
+        mask = each(ops.expand_dims(inputs["mask"], 1))
+        frames = frames_of(each(counts), mask, each(probe), bright, None, (side, side))
+        if self.settings.architecture == "cnn":
+            patches = cnn_patch(self.nets[0], frames, self.settings.amplitude_activation)
+        else:
+            patches = learned_descent(self.nets, frames, bright[:, 0], inputs)
+        return ops.reshape(patches, (-1, group, side, side))
 
     def get_config(self):
         return {"name": self.name, "settings": self.settings.to_dict()}
 
 
-def merge(patches, weight, positions, shape):
-    """``(sum w o + e) / (sum w + e)``: patches ``(B, C, n, n)`` averaged on a canvas ``(B, H, W)``.
-
-    ``e`` is `PRIOR`: the canvas is 1, an empty object, where no patch has light.
-    """
-    total = accumulate(times_real(patches, weight), positions, shape)
-    norm = 1.0 / (accumulate(weight, positions, shape) + PRIOR)
-    return make_complex((ops.real(total) + PRIOR) * norm, ops.imag(total) * norm)
-
-
 def stage_block(settings: ModelConfig) -> int:
-    """Side of the space-to-depth blocks: 2 at N 64, growing with N so that a stage sees the whole patch."""
+    """Side of the space-to-depth blocks. A canvas pixel is lit by many frames, so that 2 is cheap at any N; frames
+    that are each on their own want blocks that grow with N."""
     if settings.architecture == "cnn":
         return 1
+    if settings.architecture == "consensus":
+        return 2
     return 2 if settings.N < 96 else 4 if settings.N < 192 else 8
-
-
-def stage_widths(settings: ModelConfig) -> tuple[int, int, int]:
-    """Channels of the three levels; the first holds at least half the pixels of a block."""
-    w = settings.width
-    first = max(w, w * stage_block(settings) // 2)
-    return first, max(2 * w, first), max(4 * w, first)
 
 
 def stage_channels(settings: ModelConfig, k: int) -> int:
     """Channels that stage ``k`` sees."""
     if settings.architecture == "cnn":
         return 1
-    return 3 if k == 0 else 7
+    return FIRST_CHANNELS if k == 0 else LATER_CHANNELS + settings.memory
 
 
 def build_model(config: ModelConfig, probe: np.ndarray) -> PtychoNetwork:
@@ -137,6 +146,11 @@ def build_model(config: ModelConfig, probe: np.ndarray) -> PtychoNetwork:
     network = PtychoNetwork(config, name="ptycho")
     network.build()
     network.probe.assign(probe)
-    for net, seed in zip(network.nets, np.random.SeedSequence(config.seed).spawn(config.stages), strict=True):
-        net.initialise(np.random.default_rng(seed))
+    initialise(network, np.random.SeedSequence(config.seed))
     return network
+
+
+def initialise(network: PtychoNetwork, seed: np.random.SeedSequence) -> None:
+    """Draw the initial weights of all stages."""
+    for net, own in zip(network.nets, seed.spawn(len(network.nets)), strict=True):
+        net.initialise(np.random.default_rng(own))

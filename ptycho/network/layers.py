@@ -1,15 +1,11 @@
 """Keras layers: a small U-Net that works at any image size, and the probe as a weight."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
 
 from ptycho.physics.fourier import make_complex
 from ptycho.physics.translation import fourier_shift
-
-POOLINGS = 2
 
 
 def space_to_depth(images, block: int):
@@ -33,13 +29,13 @@ def depth_to_space(blocks, block: int):
 
 @keras.saving.register_keras_serializable("ptycho")
 class UNet(keras.layers.Layer):
-    """Two-level U-Net on space-to-depth blocks (Ronneberger et al., MICCAI 2015); images in, images out.
+    """Small U-Net on space-to-depth blocks (Ronneberger et al., MICCAI 2015); images in, images out.
 
-    Input ``(B, n, n, c)`` of any side n: it is padded with zeros to whole blocks and cropped again. Output
-    ``(B, n, n, outputs)`` in float32.
+    Input ``(B, H, W, c)`` of any size: it is padded with zeros to whole blocks and cropped again. Output
+    ``(B, H, W, outputs)`` in float32. Two convolutions on the finest level, one on the others, down and up.
 
     Args:
-        widths: channels of the three levels.
+        widths: channels of the levels, the finest first.
         block: side of the space-to-depth blocks.
         outputs: channels of the result.
         skips: join each level of the way down to the same level of the way up.
@@ -50,82 +46,54 @@ class UNet(keras.layers.Layer):
         super().__init__(**{"dtype": "float32"} | kwargs)
         self.widths, self.block, self.outputs = tuple(widths), block, outputs
         self.skips, self.precision = skips, precision
-        first, middle, deep = self.widths
-        count = iter(range(9))
+        count = iter(range(2 * len(self.widths)))
 
         def conv(width):
-            k = next(count)
-            return keras.layers.Conv2D(
-                width,
-                3,
-                padding="same",
-                activation="relu",
-                dtype=precision,
-                name=f"conv_{k}",
-            )
+            name = f"conv_{next(count)}"
+            return keras.layers.Conv2D(width, 3, padding="same", activation="relu", dtype=precision, name=name)
 
-        self.down = [[conv(first), conv(first)], [conv(middle), conv(middle)]]
-        self.bottom = [conv(deep), conv(deep)]
-        self.up = [[conv(middle)], [conv(first), conv(first)]]
-        self.head = keras.layers.Conv2D(
-            outputs * block**2,
-            1,
-            dtype="float32",
-            name="head",
-        )
+        self.first = conv(self.widths[0])
+        self.down = [conv(width) for width in self.widths]
+        self.up = [conv(width) for width in self.widths[-2::-1]]
+        self.head = keras.layers.Conv2D(outputs * block**2, 1, dtype="float32", name="head")
         self.pool = keras.layers.AveragePooling2D(2, dtype=precision)
-        self.grow = keras.layers.UpSampling2D(2, interpolation="bilinear", dtype=precision)
+        self.grow = keras.layers.UpSampling2D(2, interpolation="nearest", dtype=precision)
 
     def build(self, input_shape):
-        first, middle, deep = self.widths
-        skip = int(self.skips)
+        widths = self.widths
         image = lambda channels: (None, None, None, channels)
-        inputs = [
-            (self.down[0], input_shape[-1] * self.block**2, first),
-            (self.down[1], first, middle),
-            (self.bottom, middle, deep),
-            (self.up[0], deep + skip * middle, middle),
-            (self.up[1], middle + skip * first, first),
-        ]
-        for convolutions, channels, width in inputs:
-            for convolution in convolutions:
-                convolution.build(image(channels))
-                channels = width
-        self.head.build(image(first))
+        self.first.build(image(input_shape[-1] * self.block**2))
+        for convolution, channels in zip(self.down, (widths[0], *widths[:-1]), strict=True):
+            convolution.build(image(channels))
+        for k, convolution in enumerate(self.up):
+            below, beside = widths[-1 - k], widths[-2 - k]
+            convolution.build(image(below + self.skips * beside))
+        self.head.build(image(widths[0]))
         self.built = True
 
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the initial weights, the same on every backend: Glorot (AISTATS 2010) inside, and an output near
         zero, so that a network starts from doing nothing."""
-        inner = [c for level in (*self.down, self.bottom, *self.up) for c in level]
-        for convolution in inner:
+        for convolution in (self.first, *self.down, *self.up):
             *window, fan_in, fan_out = convolution.kernel.shape
             limit = np.sqrt(6 / (np.prod(window) * (fan_in + fan_out)))
             convolution.kernel.assign(rng.uniform(-limit, limit, convolution.kernel.shape).astype("float32"))
         self.head.kernel.assign(1e-3 * rng.standard_normal(self.head.kernel.shape, "float32"))
 
     def call(self, images):
-        side = images.shape[1]
-        tile = self.block * 2**POOLINGS
-        pad = math.ceil(side / tile) * tile - side
-        h = ops.pad(images, ((0, 0), (0, pad), (0, pad), (0, 0)))
-        h = space_to_depth(h, self.block)
+        height, width = images.shape[1:3]
+        tile = self.block * 2 ** (len(self.widths) - 1)
+        h = ops.pad(images, ((0, 0), (0, -height % tile), (0, -width % tile), (0, 0)))
+        h = self.first(space_to_depth(h, self.block))
         levels = []
-        for convolutions in self.down:
-            for convolution in convolutions:
-                h = convolution(h)
+        for k, convolution in enumerate(self.down):
+            h = convolution(self.pool(h) if k else h)
             levels.append(h)
-            h = self.pool(h)
-        for convolution in self.bottom:
-            h = convolution(h)
-        for convolutions in self.up:
-            h = self.grow(h)
-            level = levels.pop()
-            if self.skips:
-                h = ops.concatenate([h, level], axis=-1)
-            for convolution in convolutions:
-                h = convolution(h)
-        return depth_to_space(self.head(h), self.block)[:, :side, :side]
+        levels.pop()
+        for convolution in self.up:
+            h, level = self.grow(h), levels.pop()
+            h = convolution(ops.concatenate([h, level], axis=-1) if self.skips else h)
+        return depth_to_space(self.head(h), self.block)[:, :height, :width]
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.outputs)
@@ -171,7 +139,11 @@ class Probe(keras.layers.Layer):
 
     def call(self, fractions):
         """The probe moved by sub-pixel ``fractions (..., 2)``: ``(..., M, n, n)``, the scale applied."""
-        return self.shift(self.value(), ops.expand_dims(fractions, -2))
+        return self.moved(self.value(), fractions)
+
+    def moved(self, probe, fractions):
+        """Any probe ``(..., M, n, n)`` moved by sub-pixel ``fractions (..., 2)``."""
+        return self.shift(probe, ops.expand_dims(fractions, -2))
 
     def value(self):
         """The probe ``(M, n, n)``, the scale applied."""

@@ -1,8 +1,7 @@
 """The centred unitary DFT, and complex arithmetic that keeps gradients real.
 
-`keras.ops.fft2` takes and gives a (real, imaginary) pair; it is wrapped here and nowhere else. Products of a real
-and a complex array are taken part by part: multiplying after a cast to complex gives the same numbers, but a
-gradient that has to be cast back (TensorFlow warns of that at every step).
+Products of a real and a complex array never cast the real one: that gives the same numbers, but a gradient that has
+to be cast back (TensorFlow warns of that at every step).
 """
 
 from keras import ops
@@ -32,7 +31,7 @@ def intensity(wave: Complex[Array, "..."]) -> Float[Array, "..."]:
 
 def times_real(wave: Complex[Array, "..."], factor: Num[Array, "..."]) -> Complex[Array, "..."]:
     """A complex array times a real one (shapes broadcast)."""
-    return make_complex(ops.multiply(ops.real(wave), factor), ops.multiply(ops.imag(wave), factor))
+    return ops.multiply(wave, make_complex(factor, ops.zeros_like(factor)))
 
 
 def fftshift(image: Num[Array, "*batch n m"]) -> Num[Array, "*batch n m"]:
@@ -45,24 +44,30 @@ def ifftshift(image: Num[Array, "*batch n m"]) -> Num[Array, "*batch n m"]:
     return ops.roll(image, (-(image.shape[-2] // 2), -(image.shape[-1] // 2)), CENTRE_AXES)
 
 
+def dft(exit_wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
+    """`far_field` with the zero frequency at pixel (0, 0), up to a phase ramp: no pixel is moved.
+
+    Leaving out the centring of the exit wave multiplies the far field by a phase ramp, which neither its intensity
+    nor a step back through `inverse_dft` can tell.
+    """
+    norm = (exit_wave.shape[-2] * exit_wave.shape[-1]) ** -0.5
+    return backend.fft2(exit_wave) * norm
+
+
+def inverse_dft(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
+    """Inverse and adjoint of `dft`."""
+    norm = (wave.shape[-2] * wave.shape[-1]) ** 0.5
+    return backend.ifft2(wave) * norm
+
+
 def far_field(exit_wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
     """Fraunhofer propagation: the centred, unitary 2-D DFT, so that total intensity is conserved.
 
     Goodman, Introduction to Fourier Optics, 4th ed., section 4.3.
     """
-    norm = (exit_wave.shape[-2] * exit_wave.shape[-1]) ** -0.5
-    centred = ifftshift(exit_wave)
-    real, imag = ops.fft2((ops.real(centred), ops.imag(centred)))
-    return fftshift(make_complex(real * norm, imag * norm))
+    return fftshift(dft(ifftshift(exit_wave)))
 
 
 def inverse_far_field(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
-    """Back-propagation: inverse and adjoint of `far_field` (it is unitary).
-
-    Written as the conjugate of a forward transform, which every backend has: ``F^-1 z = conj(F conj(z))`` up to
-    the centring, which `ifftshift` and `fftshift` treat alike here.
-    """
-    norm = (wave.shape[-2] * wave.shape[-1]) ** -0.5
-    centred = ifftshift(wave)
-    real, imag = ops.fft2((ops.real(centred), -ops.imag(centred)))
-    return fftshift(make_complex(real * norm, imag * -norm))
+    """Back-propagation: inverse and adjoint of `far_field` (it is unitary)."""
+    return fftshift(inverse_dft(ifftshift(wave)))

@@ -6,8 +6,8 @@ Both treat what lies outside the canvas as zero. Integer positions copy pixels; 
 import numpy as np
 from keras import ops
 
-from ptycho.arrays import Array, Num
-from ptycho.physics.fourier import make_complex
+from ptycho.arrays import Array, Int, Num
+from ptycho.physics.fourier import times_real
 
 
 def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,16 +19,43 @@ def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return whole.astype("int32"), (positions - whole).astype("float32")
 
 
+def patch_index(positions: Int[Array, "B P 2"], size: tuple[int, int], shape: tuple[int, int]) -> Array:
+    """Where the pixels of patches lie on a flat batch of canvases ``(B, H, W)``: int32 ``(B, P, n, m)``.
+
+    What lies outside a canvas points to one pixel behind the last. Computed once, it serves `gather` and `scatter`
+    at every stage of a network.
+    """
+    centre = ops.convert_to_tensor([size[0] // 2, size[1] // 2], dtype="int32")
+    index, inside = _indices(ops.cast(positions, "int32") - centre, size, *shape)
+    return ops.where(inside, index, ops.shape(positions)[0] * shape[0] * shape[1])
+
+
+def gather(canvas: Num[Array, "B H W"], index: Int[Array, "B P n m"]) -> Num[Array, "B P n m"]:
+    """Patches of a batch of canvases; 0 outside."""
+    flat = ops.reshape(canvas, (-1,))
+    return ops.take(ops.concatenate([flat, ops.zeros((1,), dtype=flat.dtype)]), index, axis=0)
+
+
+def scatter(
+    patches: Num[Array, "B P n m"], index: Int[Array, "B P n m"], shape: tuple[int, int]
+) -> Num[Array, "B H W"]:
+    """Sum of patches on canvases of ``shape`` (H, W): adjoint of `gather`."""
+    batch = ops.shape(patches)[0]
+    pixels = batch * shape[0] * shape[1]
+    total = ops.segment_sum(ops.reshape(patches, (-1,)), ops.reshape(index, (-1,)), num_segments=pixels + 1)
+    return ops.reshape(total[:pixels], (batch, *shape))
+
+
 def extract(
     canvas: Num[Array, "B H W"], positions: Num[Array, "B P 2"], size: tuple[int, int]
 ) -> Num[Array, "B P n m"]:
     """Patches of ``size`` (n, m) whose pixel ``(n // 2, m // 2)`` lies at canvas coordinate ``positions`` (y, x)."""
     canvas, positions = ops.convert_to_tensor(canvas), ops.convert_to_tensor(positions)
-    flat = ops.reshape(canvas, (-1,))
+    shape = tuple(canvas.shape[-2:])
     total = 0
-    for corner, weight in _taps(positions, size):
-        index, inside = _indices(corner, size, canvas.shape[-2], canvas.shape[-1])
-        total = total + _times(ops.take(flat, index, axis=0), inside, weight)
+    for whole, weight in _taps(positions):
+        patches = gather(canvas, patch_index(whole, size, shape))
+        total = total + (patches if weight is None else _weighted(patches, weight))
     return total
 
 
@@ -37,24 +64,21 @@ def accumulate(
 ) -> Num[Array, "B H W"]:
     """Sum of the patches on a canvas of ``shape`` (H, W), each at its position: adjoint of `extract`."""
     patches, positions = ops.convert_to_tensor(patches), ops.convert_to_tensor(positions)
-    batch = ops.shape(patches)[0]
-    size = patches.shape[-2:]
+    size = tuple(patches.shape[-2:])
     total = 0
-    for corner, weight in _taps(positions, size):
-        index, inside = _indices(corner, size, *shape)
-        values = _times(patches, inside, weight)
-        total = total + _scatter(values, index, batch * shape[0] * shape[1])
-    return ops.reshape(total, (batch, *shape))
+    for whole, weight in _taps(positions):
+        values = patches if weight is None else _weighted(patches, weight)
+        total = total + scatter(values, patch_index(whole, size, shape), shape)
+    return total
 
 
-def _taps(positions, size):
-    """The integer corners that a position touches, each with its weight: one, or four (bilinear)."""
-    centre = ops.convert_to_tensor([size[0] // 2, size[1] // 2], dtype="int32")
+def _taps(positions):
+    """The whole positions that a position touches, each with its weight: one, or four (bilinear)."""
     if "int" in ops.dtype(positions):
-        return [(ops.cast(positions, "int32") - centre, None)]
+        return [(positions, None)]
     floor = ops.floor(positions)
     fraction = positions - floor
-    corner = ops.cast(floor, "int32") - centre
+    corner = ops.cast(floor, "int32")
     wy, wx = fraction[..., 0, None, None], fraction[..., 1, None, None]
     step = lambda dy, dx: corner + ops.convert_to_tensor([dy, dx], dtype="int32")
     return [
@@ -76,20 +100,8 @@ def _indices(corner, size, height, width):
     return index, ops.logical_and(inside_y[..., :, None], inside_x[..., None, :])
 
 
-def _times(values, inside, weight):
-    is_complex = "complex" in ops.dtype(values)
-    real_dtype = "float32" if is_complex else ops.dtype(values)
-    factor = ops.cast(inside, real_dtype)
-    if weight is not None:
-        factor = factor * ops.cast(weight, real_dtype)
-    if is_complex:
-        return make_complex(ops.real(values) * factor, ops.imag(values) * factor)
-    return values * factor
-
-
-def _scatter(values, index, length):
-    ids = ops.reshape(index, (-1,))
-    add = lambda part: ops.segment_sum(ops.reshape(part, (-1,)), ids, num_segments=length)
+def _weighted(values, weight):
+    """Values, complex or real, times real weights of any precision."""
     if "complex" in ops.dtype(values):
-        return make_complex(add(ops.real(values)), add(ops.imag(values)))
-    return add(values)
+        return times_real(values, ops.cast(weight, "float32"))
+    return values * ops.cast(weight, ops.dtype(values))

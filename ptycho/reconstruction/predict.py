@@ -1,90 +1,60 @@
-"""Patches of a whole scan from a trained network, batch by batch."""
+"""The object of a whole scan from a trained network."""
 
 from collections.abc import Iterator
 
-import keras
 import numpy as np
 
-from ptycho.backend import free_trace_with, jit_compile
 from ptycho.data.scan import Scan
-from ptycho.network.build import PRIOR, PtychoNetwork
-from ptycho.physics.patches import split_positions
-from ptycho.reconstruction.stitch import add_patches, read_patches
+from ptycho.network.build import PtychoNetwork
+from ptycho.reconstruction.stream import Stream
+from ptycho.reconstruction.tiles import Piece
 from ptycho.training import Report
 
 
 def predict(
-    model: PtychoNetwork, scan: Scan, *, batch: int = 64, report: Report | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Object patches of every frame, and where they lie.
-
-    The canvas on which the stages of the network agree is the whole scan. Patches lie on the pixel grid of the
-    object; the sub-pixel part of a position moves the probe instead.
+    model: PtychoNetwork,
+    scan: Scan,
+    *,
+    used: np.ndarray | None = None,
+    tile_frames: int | None = None,
+    views: int = 1,
+    report: Report | None = None,
+) -> Stream:
+    """Reconstruct a scan tile by tile; the finished stream holds the object (``stream.mosaic``).
 
     Args:
         model: a network for the scan's N.
         scan: P frames, whose probe is not used: the model has its own.
-        batch: frames at a time.
+        used: indices of the frames to look at; None: all of them.
+        tile_frames, views: see `Stream`.
         report: told of the progress.
-
-    Returns:
-        Patches ``(P, N, N)`` complex64, and their whole positions ``(P, 2)`` int32 (y, x): the object pixel under
-        patch pixel ``(N // 2, N // 2)``.
 
     Raises:
         ValueError: the scan's N is not the model's.
     """
+    used = np.arange(len(scan)) if used is None else np.asarray(used)
+    stream = open_stream(model, scan, used, tile_frames, views)
+    for _ in feed(stream, scan, used, report):
+        pass
+    return stream
+
+
+def open_stream(
+    model: PtychoNetwork, scan: Scan, used: np.ndarray, tile_frames: int | None = None, views: int = 1
+) -> Stream:
+    """A stream for the used frames of a scan; ValueError where the scan's N is not the model's."""
     if scan.N != model.settings.N:
         raise ValueError(f"the scan's frames have N {scan.N}, the model N {model.settings.N}")
-    positions, fractions = split_positions(scan.positions)
-    corners = positions - positions.min(axis=0)
-    shape = tuple(corners.max(axis=0) + scan.N)
-    patches = np.empty((len(scan), scan.N, scan.N), "complex64")
-    canvas = None
-    for k in range(model.settings.stages):
-        step = _Stage(model, k)
-        total, weights = np.zeros(shape, "complex64"), np.zeros(shape, "float32")
-        for index in _batches(len(scan), batch):
-            inputs = dict(
-                counts=scan.counts[index].astype("float32"),
-                mask=np.repeat(scan.mask[None].astype("float32"), batch, 0),
-                fractions=fractions[index],
-            )
-            if canvas is not None:
-                inputs["merged"] = read_patches(canvas, corners[index], scan.N)
-            out, weight = step.predict_on_batch(inputs)
-            new = _first_time(index)
-            patches[index[:new]] = out[:new]
-            add_patches(total, out[:new] * weight[:new], corners[index[:new]])
-            add_patches(weights, weight[:new], corners[index[:new]])
-            if report:
-                done = k * len(scan) + index[new - 1] + 1
-                report("predicting", done, model.settings.stages * len(scan), f"stage {k + 1}")
-        canvas = (total + PRIOR) / (weights + PRIOR)
-    return patches, positions
+    return Stream(model, scan.positions[used], mask=scan.mask, tile_frames=tile_frames, views=views)
 
 
-class _Stage(keras.Model):
-    """One stage of a network as a function of a batch, compiled by Keras on the backend in use."""
-
-    def __init__(self, network: PtychoNetwork, k: int):
-        super().__init__(name=f"predict_stage_{k}")
-        self.network, self.k = network, k
-        self.built = True
-        self.compile(jit_compile=jit_compile(False))
-
-    def call(self, inputs):
-        free_trace_with(self)
-        frames = self.network.frames(inputs["counts"], inputs["mask"], inputs["fractions"])
-        return self.network.stage(self.k, frames, inputs.get("merged")), self.network.weight(frames)
-
-
-def _batches(count: int, batch: int) -> Iterator[np.ndarray]:
-    """Indices in batches of one size (so that one trace serves all): the last is filled up with its last frame."""
-    for start in range(0, count, batch):
-        yield np.minimum(np.arange(start, start + batch), count - 1)
-
-
-def _first_time(index: np.ndarray) -> int:
-    """How many of a batch's frames are not filling."""
-    return int(index[-1] - index[0]) + 1
+def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Report | None = None) -> Iterator[Piece]:
+    """Give a stream the used frames of a scan, in its own order; yields the pieces as they come."""
+    done = 0
+    for frames in stream.order():
+        for frame in frames:
+            yield from stream.add(int(frame), scan.counts[used[frame]])
+        done += len(frames)
+        if report:
+            report("predicting", done, len(used), "")
+    yield from stream.finish()

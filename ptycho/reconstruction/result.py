@@ -11,9 +11,11 @@ from keras import ops
 
 from ptycho.data.scan import Scan
 from ptycho.network.build import PtychoNetwork
-from ptycho.reconstruction.predict import predict
+from ptycho.reconstruction.predict import feed, open_stream
 from ptycho.reconstruction.stitch import stitch
 from ptycho.training import Report
+
+ARRAYS = ("object", "probe", "positions_px", "coverage", "spread")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,9 @@ class Reconstruction:
     """``(P, 2)`` float64 (y, x): every frame of the scan, withheld ones too, in pixels of ``object``."""
     coverage: np.ndarray
     """``(H, W)`` float32: light on each pixel, in units of the probe's brightest."""
+    spread: np.ndarray | None = None
+    """``(H, W)`` float32: how far several views of the data disagree about ``object`` (root mean square); None where
+    only one was taken."""
     used: int
     """Frames that the object is made of."""
     dropped: int
@@ -41,8 +46,9 @@ class Reconstruction:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path, "w") as file:
-            for name in ("object", "probe", "positions_px", "coverage"):
-                file.create_dataset(name, data=getattr(self, name))
+            for name in ARRAYS:
+                if getattr(self, name) is not None:
+                    file.create_dataset(name, data=getattr(self, name))
             file.attrs["format"] = "ptycho-reconstruction"
             file.attrs["used"], file.attrs["dropped"] = self.used, self.dropped
             for key, value in self.provenance.items():
@@ -57,7 +63,7 @@ class Reconstruction:
         with h5py.File(path) as file:
             if file.attrs.get("format") != "ptycho-reconstruction":
                 raise ValueError(f"{path} is not a reconstruction of ptycho; it holds {', '.join(file)}")
-            arrays = {name: file[name][()] for name in ("object", "probe", "positions_px", "coverage")}
+            arrays = {name: file[name][()] for name in ARRAYS if name in file}
             attributes = {k: v for k, v in file.attrs.items() if k != "format"}
         used, dropped = int(attributes.pop("used")), int(attributes.pop("dropped"))
         return cls(**arrays, used=used, dropped=dropped, provenance=attributes)
@@ -68,7 +74,8 @@ def reconstruct(
     scan: Scan,
     *,
     withheld: np.ndarray | None = None,
-    batch: int = 64,
+    tile_frames: int | None = None,
+    views: int = 1,
     report: Report | None = None,
 ) -> Reconstruction:
     """The object of a scan, by a trained network.
@@ -77,19 +84,32 @@ def reconstruct(
         model: a network for the scan's N, with its probe.
         scan: P frames.
         withheld: ``(P,)`` bool: frames that must not be looked at (their positions are reported all the same).
-        batch: frames at a time.
+        tile_frames, views: see `ptycho.reconstruction.Stream`.
         report: told of the progress.
     """
     used = np.flatnonzero(~withheld) if withheld is not None else np.arange(len(scan))
-    patches, positions = predict(model, scan.subset(used), batch=batch, report=report)
     probe = ops.convert_to_numpy(model.probe.value())
-    stitched = stitch(patches, positions, probe, align=model.settings.architecture == "cnn")
-    origin = positions[0] - stitched.positions_px[0]
+    stream = open_stream(model, scan, used, tile_frames, views)
+    pieces = feed(stream, scan, used, report)
+    if model.settings.architecture == "cnn":
+        # Its patches have each a phase of their own.
+        kept = list(pieces)
+        if not kept:
+            raise ValueError("no patch is finite; the network's output is not a number anywhere")
+        places = np.array([piece.corner for piece in kept]) + scan.N // 2
+        stitched = stitch(np.stack([piece.values for piece in kept]), places, probe)
+        object, coverage = stitched.object, stitched.coverage
+        origin = places[0] - stitched.positions_px[0]
+    else:
+        for _ in pieces:
+            pass
+        object, coverage, origin = stream.mosaic.object, stream.mosaic.coverage, stream.mosaic.origin
     return Reconstruction(
-        object=stitched.object,
+        object=object,
         probe=probe,
         positions_px=scan.positions - origin,
-        coverage=stitched.coverage,
-        used=stitched.used,
-        dropped=stitched.dropped,
+        coverage=coverage,
+        spread=stream.spread if views > 1 else None,
+        used=len(used) - len(stream.dropped),
+        dropped=len(stream.dropped),
     )

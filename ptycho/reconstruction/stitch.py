@@ -7,8 +7,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from scipy.spatial import cKDTree
 
-COVERED = 1e-3
-"""Light, relative to the brightest pixel of one probe, from which on a pixel of the object counts as measured."""
+from ptycho.reconstruction.tiles import COVERED
 
 
 class Stitched(NamedTuple):
@@ -140,9 +139,3 @@ def add_patches(canvas: np.ndarray, patches: np.ndarray, corners: np.ndarray) ->
     n = patches.shape[-1]
     for patch, (y, x) in zip(patches, corners, strict=True):
         canvas[y : y + n, x : x + n] += patch
-
-
-def read_patches(canvas: np.ndarray, corners: np.ndarray, n: int) -> np.ndarray:
-    """Patches ``(P, n, n)`` of a canvas whose first pixels are at whole ``corners (P, 2)``."""
-    windows = np.lib.stride_tricks.sliding_window_view(canvas, (n, n))
-    return windows[corners[:, 0], corners[:, 1]]

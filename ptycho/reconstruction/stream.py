@@ -1,0 +1,254 @@
+"""Frames in, in any order; pieces of the object out, as soon as their frames are there."""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from ptycho.backend import free_trace_with, jit_compile
+from ptycho.network.architectures import View
+from ptycho.network.build import PtychoNetwork
+from ptycho.physics.diffraction import illumination
+from ptycho.physics.patches import split_positions
+from ptycho.reconstruction.tiles import Mosaic, Piece, Tile, cut, reach, window
+
+TILE_PIXELS = 2**25
+"""Detector pixels in a tile: 8 192 frames of 64 x 64. Memory follows from it: about 60 bytes each."""
+
+BATCH_PIXELS = 2**20
+"""Detector pixels in a batch of frames that are each on their own."""
+
+OFF_CANVAS = -(2**20)
+
+
+class Stream:
+    """A trained network that takes the frames of a scan one by one and grows its object.
+
+    A tile of the scan is reconstructed when the last of its frames has come, each frame on its own in batches with
+    the preset ``fast``: the order of arrival does not matter. Frames are forgotten once they have been used.
+
+    Args:
+        model: a trained network.
+        positions: ``(P, 2)`` (y, x) in pixels, of all the frames that may come.
+        mask: ``(N, N)`` bool, True where a pixel is used; None uses all.
+        tile_frames: frames in a tile at most; fewer give a smaller delay and a little more work. None: as many as
+            memory should hold (`TILE_PIXELS`).
+        views: how many of the 16 views of each tile to average (see `View`); with several, `spread` tells how far
+            they disagree.
+
+    Raises:
+        ValueError: positions or mask do not fit.
+    """
+
+    def __init__(
+        self,
+        model: PtychoNetwork,
+        positions: np.ndarray,
+        *,
+        mask: np.ndarray | None = None,
+        tile_frames: int | None = None,
+        views: int = 1,
+    ):
+        side = model.settings.N
+        if np.ndim(positions) != 2 or np.shape(positions)[1] != 2 or not len(positions):
+            raise ValueError(f"positions have shape {np.shape(positions)}; expected (P, 2), one (y, x) a frame")
+        if mask is not None and np.shape(mask) != (side, side):
+            raise ValueError(f"mask has shape {np.shape(mask)}; the model takes frames of {side} x {side}")
+        if not 1 <= views <= View.COUNT:
+            raise ValueError(f"views is {views}; expected 1 to {View.COUNT}")
+        self.model, self.positions = model, np.asarray(positions, float)
+        self.mask = np.ones((side, side), "float32") if mask is None else np.asarray(mask, "float32")
+        self.whole, self.fractions = split_positions(self.positions)
+        self.mosaic, self.views = Mosaic(self.positions, side), list(range(views))
+        self._variance = Mosaic(self.positions, side)
+        self.dropped: list[int] = []
+        """Frames that were not used: their values, or their patches, are not numbers."""
+        self.arrived = np.zeros(len(positions), bool)
+        self._held: dict[int, np.ndarray] = {}
+        probe = ops.convert_to_numpy(model.probe.value())
+        self._together = model.settings.architecture == "consensus"
+        if self._together:
+            self._ramp = max(1.0, side / 16)
+            self._tiles = cut(self.positions, reach(probe) + self._ramp, tile_frames or max(1, TILE_PIXELS // side**2))
+            self._size = _rounded(max(len(tile.frames) for tile in self._tiles))
+            spans = [np.ptp(self.whole[tile.frames], axis=0).max() for tile in self._tiles]
+            self._canvas = 8 * math.ceil((max(spans) + side) / 8)
+        else:
+            self._tiles = []
+            self._size = tile_frames or max(1, min(256, BATCH_PIXELS // side**2, len(positions)))
+            light = illumination(model.probe.value())
+            self._weight = ops.convert_to_numpy(light / ops.max(light))
+        self._missing = [len(tile.frames) for tile in self._tiles]
+        self._needed = np.zeros(len(positions), int)
+        self._tiles_of: list[list[int]] = [[] for _ in positions]
+        for number, tile in enumerate(self._tiles):
+            self._needed[tile.frames] += 1
+            for frame in tile.frames:
+                self._tiles_of[frame].append(number)
+        self._step = _Tile(model) if self._together else _Alone(model)
+
+    def order(self) -> Iterator[np.ndarray]:
+        """All frames, tile after tile: the order in which the fewest have to be held."""
+        groups = [tile.frames for tile in self._tiles] or np.array_split(
+            np.arange(len(self.positions)), math.ceil(len(self.positions) / self._size)
+        )
+        seen = np.zeros(len(self.positions), bool)
+        for frames in groups:
+            new = frames[~seen[frames]]
+            seen[new] = True
+            if len(new):
+                yield new
+
+    @property
+    def held(self) -> int:
+        """Frames in memory: those that have come and wait for their neighbours."""
+        return len(self._held)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Root mean square disagreement of the views ``(H, W)`` float32, of the complex object; 0 with one view."""
+        return np.sqrt(self._variance.object.real)
+
+    def add(self, index: int, counts: np.ndarray) -> list[Piece]:
+        """Take frame ``index``, ``(N, N)`` counts; returns the pieces of the object that it completes.
+
+        Raises:
+            ValueError: there is no such frame, or it has come already, or has another size.
+        """
+        if not 0 <= index < len(self.positions):
+            raise ValueError(f"frame {index} is not one of the {len(self.positions)} whose positions were given")
+        if self.arrived[index]:
+            raise ValueError(f"frame {index} has come already")
+        if np.shape(counts) != self.mask.shape:
+            raise ValueError(f"frame {index} has shape {np.shape(counts)}; the model takes {self.mask.shape}")
+        self.arrived[index] = True
+        good = bool(np.isfinite(counts).all())
+        if good:
+            self._held[index] = np.asarray(counts)
+        else:
+            self.dropped.append(index)
+        if not self._together:
+            return self._flush_batch() if len(self._held) >= self._size else []
+        pieces = []
+        for number in self._tiles_of[index]:
+            self._missing[number] -= 1
+            if self._missing[number] == 0:
+                pieces += self._flush_tile(self._tiles[number])
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """Reconstruct what has come of the tiles that are not complete; no frame is left."""
+        if not self._together:
+            return self._flush_batch() if self._held else []
+        pieces = []
+        for number, tile in enumerate(self._tiles):
+            if self._missing[number] > 0 and any(frame in self._held for frame in tile.frames):
+                pieces += self._flush_tile(tile)
+            self._missing[number] = 0
+        self._held.clear()
+        return pieces
+
+    def _flush_tile(self, tile: Tile) -> list[Piece]:
+        frames = np.array([f for f in tile.frames if f in self._held], int)
+        if not len(frames):
+            return []
+        corner = self.whole[frames].min(axis=0) - self.model.settings.N // 2
+        inputs = self._inputs(frames)
+        positions = np.full((self._size, 2), OFF_CANVAS, "int32")
+        positions[: len(frames)] = self.whole[frames] - corner
+        inputs |= dict(positions=positions[None], canvas=np.zeros((1, self._canvas, self._canvas), "float32"))
+        canvases = []
+        for number in self.views:
+            view = View.arrays(number, self._canvas) if len(self.views) > 1 else {}
+            canvas, light = self._step.predict_on_batch(inputs | view)
+            canvases.append(canvas[0])
+        canvases = _in_phase(canvases, light[0])
+        mean = np.mean(canvases, axis=0)
+        share = light[0] * window(tile, corner, light[0].shape, self._ramp)
+        piece = Piece(mean, share, tuple(corner))
+        self.mosaic.add(piece)
+        if len(canvases) > 1:
+            variance = np.mean(np.abs(canvases - mean) ** 2, axis=0)
+            self._disagree(Piece(variance, share, tuple(corner)))
+        for frame in frames:
+            self._needed[frame] -= 1
+            if not self._needed[frame]:
+                del self._held[frame]
+        return [piece]
+
+    def _flush_batch(self) -> list[Piece]:
+        frames = np.array(sorted(self._held), int)
+        inputs = self._inputs(frames)
+        patches = []
+        for number in self.views:
+            view = View.arrays(number, self.model.settings.N) if len(self.views) > 1 else {}
+            patches.append(self._step.predict_on_batch(inputs | view)[0, : len(frames)])
+        self._held.clear()
+        pieces = []
+        for k, frame in enumerate(frames):
+            corner = tuple(self.whole[frame] - self.model.settings.N // 2)
+            alternatives = [view[k] for view in patches]
+            mean = alternatives[0] if len(alternatives) == 1 else np.mean(alternatives, axis=0)
+            if not np.isfinite(mean).all():
+                self.dropped.append(int(frame))
+                continue
+            pieces.append(Piece(mean, self._weight, corner))
+            self.mosaic.add(pieces[-1])
+            if len(alternatives) > 1:
+                variance = np.mean(np.abs(alternatives - mean) ** 2, axis=0)
+                self._disagree(Piece(variance, self._weight, corner))
+        return pieces
+
+    def _inputs(self, frames: np.ndarray) -> dict[str, np.ndarray]:
+        """The frames as the network takes them, filled up with empty ones to one size: one trace serves all."""
+        side = self.model.settings.N
+        counts = np.zeros((self._size, side, side), "float32")
+        for row, frame in enumerate(frames):
+            counts[row] = self._held[frame]
+        inputs = dict(counts=counts[None], mask=self.mask[None])
+        if self.fractions.any():
+            fractions = np.zeros((self._size, 2), "float32")
+            fractions[: len(frames)] = self.fractions[frames]
+            inputs["fractions"] = fractions[None]
+        return inputs
+
+    def _disagree(self, piece: Piece) -> None:
+        self._variance.add(piece)
+
+
+def _rounded(count: int) -> int:
+    """Frames in a batch, in steps of an eighth: scans of nearly the same size share a trace."""
+    step = max(1, 2 ** (count.bit_length() - 4))
+    return step * math.ceil(count / step)
+
+
+def _in_phase(canvases: list[np.ndarray], light: np.ndarray) -> np.ndarray:
+    """Canvases ``(V, H, W)``, each turned by the global phase that makes it agree best with the first."""
+    weight = np.minimum(light, 1.0)
+    turns = [np.vdot(canvas * weight, canvases[0]) for canvas in canvases]
+    return np.stack([canvas * (turn / max(abs(turn), 1e-30)) for canvas, turn in zip(canvases, turns, strict=True)])
+
+
+class _Predicting(keras.Model):
+    """A network as a function of a batch, compiled by Keras on the backend in use."""
+
+    def __init__(self, network: PtychoNetwork):
+        super().__init__(name="predict")
+        self.network = network
+        self.built = True
+        self.compile(jit_compile=jit_compile(False))
+
+
+class _Tile(_Predicting):
+    def call(self, inputs):
+        free_trace_with(self)
+        out = self.network(inputs)
+        return out["canvas"], out["light"]
+
+
+class _Alone(_Predicting):
+    def call(self, inputs):
+        free_trace_with(self)
+        return self.network.alone(inputs, *self.network.illuminate(inputs))
