@@ -15,7 +15,7 @@ from keras import ops
 
 from ptycho.backend import free_trace_with, jit_compile
 from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.data.grouping import group_extent, neighbour_groups, withheld_groups
+from ptycho.data.grouping import block_groups, group_extent, withheld_groups
 from ptycho.data.scan import Scan
 from ptycho.network.architectures import View
 from ptycho.network.build import PtychoNetwork, initialise
@@ -210,16 +210,17 @@ class Batches:
         self.batch = config.batch_groups or max(1, FRAMES_A_STEP // self.group)
         rng = np.random.default_rng([config.seed, 0])
         self.training_index: list[np.ndarray] = []
-        validation, extent = [], 0.0
+        validation, extents = [], []
         for number, scan in enumerate(scans):
             withheld, index = withheld_groups(scan.positions, self.group, config.validation_fraction, rng)
             self.training_index.append(index)
             validation += [(number, group) for group in withheld]
-            nearest = neighbour_groups(scan.positions[index], self.group, rng)
-            extent = max(extent, group_extent(scan.positions[index], nearest), group_extent(scan.positions, withheld))
+            nearest = block_groups(scan.positions[index], self.group, rng, len(index))
+            extents.append([group_extent(scan.positions[index], nearest), group_extent(scan.positions, withheld)])
         self.validation_groups = validation
         self.subpixel = any(split_positions(scan.positions)[1].any() for scan in scans)
-        self.canvas_side = 8 * math.ceil((settings.N + extent + 2 + OFFSETS) / 8)
+        sides = settings.N + 2 + np.max(extents, axis=0) + [OFFSETS, 0]
+        self.canvas_side, self.validation_side = (8 * math.ceil(side / 8) for side in sides)
 
     @property
     def training_frames(self) -> int:
@@ -235,32 +236,33 @@ class Batches:
             (number, index[members])
             for number, (index, count) in enumerate(zip(self.training_index, wanted, strict=True))
             if count
-            for members in neighbour_groups(self.scans[number].positions[index], self.group, rng, groups=int(count))
+            for members in block_groups(self.scans[number].positions[index], self.group, rng, int(count))
         ]
         rng.shuffle(groups)
-        return _Sequence(self, groups, [self.config.seed, 2, epoch], self.config.augment)
+        return _Sequence(self, groups, [self.config.seed, 2, epoch], training=True)
 
     def validation(self) -> "_Sequence":
         """The withheld groups, the last batch filled up with the first group; always the same photons thinned out."""
         missing = -len(self.validation_groups) % self.batch
         groups = self.validation_groups + self.validation_groups[:1] * missing
-        return _Sequence(self, groups, [self.config.seed, 3], augment=False)
+        return _Sequence(self, groups, [self.config.seed, 3], training=False)
 
-    def arrays(self, groups: list[Group], rng: np.random.Generator, augment: bool) -> dict[str, np.ndarray]:
+    def arrays(self, groups: list[Group], rng: np.random.Generator, training: bool) -> dict[str, np.ndarray]:
         """One batch of groups as the network takes it, with what its object is judged by."""
-        parts = [self.group_arrays(self.scans[number], members, rng, augment) for number, members in groups]
+        parts = [self.group_arrays(self.scans[number], members, rng, training) for number, members in groups]
         arrays: dict[str, np.ndarray] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-        if augment and self.settings.architecture != "cnn":
+        if training and self.config.augment and self.settings.architecture != "cnn":
             side = self.canvas_side if self.settings.architecture == "consensus" else self.settings.N
             arrays |= View.arrays(int(rng.integers(View.COUNT)), side)
         return arrays
 
-    def group_arrays(self, scan: Scan, members: np.ndarray, rng: np.random.Generator, shift: bool):
+    def group_arrays(self, scan: Scan, members: np.ndarray, rng: np.random.Generator, training: bool):
         """The arrays of one group, without the batch axis."""
         positions, fractions = split_positions(scan.positions[members])
-        offset = rng.integers(OFFSETS, size=2) if shift else 0
+        offset = rng.integers(OFFSETS, size=2) if training else 0
+        side = self.canvas_side if training else self.validation_side
         origin = positions.min(axis=0) - scan.N // 2 - offset
-        canvas = np.zeros((self.canvas_side, self.canvas_side), "float32")
+        canvas = np.zeros((side, side), "float32")
         seen, target = thinned(scan.counts[members], self.config.thinning, rng)
         arrays = dict(
             counts=seen,
@@ -326,9 +328,9 @@ def _check_scans(scans: Sequence[Scan], settings: ModelConfig, config: TrainingC
 
 
 class _Sequence(keras.utils.PyDataset):
-    def __init__(self, batches: Batches, groups: list[Group], seed: list[int], augment: bool):
+    def __init__(self, batches: Batches, groups: list[Group], seed: list[int], training: bool):
         super().__init__()
-        self.batches, self.groups, self.seed, self.augment = batches, groups, seed, augment
+        self.batches, self.groups, self.seed, self.training = batches, groups, seed, training
 
     def __len__(self):
         return len(self.groups) // self.batches.batch
@@ -336,7 +338,7 @@ class _Sequence(keras.utils.PyDataset):
     def __getitem__(self, k):
         size = self.batches.batch
         rng = np.random.default_rng([*self.seed, k])
-        return (self.batches.arrays(self.groups[k * size : (k + 1) * size], rng, self.augment),)
+        return (self.batches.arrays(self.groups[k * size : (k + 1) * size], rng, self.training),)
 
 
 def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:

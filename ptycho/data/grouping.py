@@ -38,6 +38,25 @@ def neighbour_groups(
     return chosen if pool == size else _redraw_repeated(chosen, near, rng)
 
 
+def block_groups(positions: np.ndarray, size: int, rng: np.random.Generator, groups: int) -> np.ndarray:
+    """``groups`` blocks ``(G, size)`` int64 of neighbouring frames, each about a random frame and nearly square.
+
+    The frames nearest to a point by the larger of the two distances. Where a block would reach over the border of
+    the scan its middle is moved inwards: all blocks are of about the same extent, and border frames come as often
+    as others. Raises ValueError where a block cannot be filled.
+    """
+    frames = len(positions)
+    _check_sizes(frames, size, groups, size)
+    points = np.asarray(positions, float)
+    seeds = np.concatenate([rng.permutation(frames) for _ in range(-(-groups // frames))])[:groups]
+    low, high = points.min(axis=0), points.max(axis=0)
+    half = 0.5 * np.sqrt(np.prod(np.maximum(high - low, 1e-9)) * size / frames)
+    half = np.minimum(half, (high - low) / 2)
+    middle = np.clip(points[seeds], low + half, high - half)
+    index = cKDTree(points).query(middle, k=[*range(1, size + 1)], p=np.inf)[1]
+    return index.astype(np.int64)
+
+
 def group_extent(positions: np.ndarray, groups: np.ndarray) -> float:
     """Largest spread of the positions of one group along y or x, in pixels; 0 without groups.
 

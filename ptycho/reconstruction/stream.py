@@ -164,13 +164,13 @@ class Stream:
             view = View.arrays(number, self._canvas) if len(self.views) > 1 else {}
             canvas, light = self._step.predict_on_batch(inputs | view)
             canvases.append(canvas[0])
-        canvases = _in_phase(canvases, light[0])
-        mean = np.mean(canvases, axis=0)
+        aligned = _in_phase(canvases, light[0])
+        mean = np.mean(aligned, axis=0)
         share = light[0] * window(tile, corner, light[0].shape, self._ramp)
         piece = Piece(mean, share, tuple(corner))
         self.mosaic.add(piece)
         if len(canvases) > 1:
-            variance = np.mean(np.abs(canvases - mean) ** 2, axis=0)
+            variance = np.mean(np.abs(aligned - mean) ** 2, axis=0)
             self._disagree(Piece(variance, share, tuple(corner)))
         for frame in frames:
             self._needed[frame] -= 1
