@@ -15,7 +15,7 @@ from keras import ops
 
 from ptycho.backend import free_trace_with, jit_compile
 from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.data.grouping import block_groups, group_extent, withheld_groups
+from ptycho.data.grouping import blocks, group_extents, withheld_groups
 from ptycho.data.scan import Scan
 from ptycho.network.architectures import View
 from ptycho.network.build import PtychoNetwork, initialise
@@ -210,17 +210,22 @@ class Batches:
         self.batch = config.batch_groups or max(1, FRAMES_A_STEP // self.group)
         rng = np.random.default_rng([config.seed, 0])
         self.training_index: list[np.ndarray] = []
-        validation, extents = [], []
+        self.blocks: list[np.ndarray] = []
+        validation, sides = [], [0.0]
         for number, scan in enumerate(scans):
             withheld, index = withheld_groups(scan.positions, self.group, config.validation_fraction, rng)
             self.training_index.append(index)
+            self.blocks.append(index[blocks(scan.positions[index], self.group)])
             validation += [(number, group) for group in withheld]
-            nearest = block_groups(scan.positions[index], self.group, rng, len(index))
-            extents.append([group_extent(scan.positions[index], nearest), group_extent(scan.positions, withheld)])
+            sides += list(group_extents(scan.positions, withheld))
         self.validation_groups = validation
+        self.validation_side = _canvas_side(settings.N + max(sides))
+        extents = [group_extents(scan.positions, own) for scan, own in zip(scans, self.blocks, strict=True)]
+        # Blocks that reach over a hole of the scan would make all canvases larger: those are left out.
+        most = max(np.quantile(own, 0.8) for own in extents)
+        self.blocks = [own[extent <= most] for own, extent in zip(self.blocks, extents, strict=True)]
+        self.canvas_side = _canvas_side(settings.N + most + OFFSETS)
         self.subpixel = any(split_positions(scan.positions)[1].any() for scan in scans)
-        sides = settings.N + 2 + np.max(extents, axis=0) + [OFFSETS, 0]
-        self.canvas_side, self.validation_side = (8 * math.ceil(side / 8) for side in sides)
 
     @property
     def training_frames(self) -> int:
@@ -232,12 +237,11 @@ class Batches:
         steps = math.ceil(self.training_frames / (self.group * self.batch))
         shares = np.array([len(index) for index in self.training_index]) / self.training_frames
         wanted = rng.multinomial(steps * self.batch, shares) if len(shares) > 1 else [steps * self.batch]
-        groups = [
-            (number, index[members])
-            for number, (index, count) in enumerate(zip(self.training_index, wanted, strict=True))
-            if count
-            for members in block_groups(self.scans[number].positions[index], self.group, rng, int(count))
-        ]
+        groups: list[Group] = []
+        for number, count in enumerate(wanted):
+            own = self.blocks[number]
+            rows = np.concatenate([rng.permutation(len(own)) for _ in range(-(-count // len(own)))])[:count]
+            groups += [(number, own[row]) for row in rows]
         rng.shuffle(groups)
         return _Sequence(self, groups, [self.config.seed, 2, epoch], training=True)
 
@@ -279,6 +283,11 @@ class Batches:
         if self.config.realspace_weight:
             arrays["truth"], arrays["lit"] = true_object(scan, origin, canvas.shape)
         return arrays
+
+
+def _canvas_side(side: float) -> int:
+    """Rounded up to whole tiles of the U-Nets, with a pixel to spare for the rounding of positions."""
+    return 8 * math.ceil((side + 2) / 8)
 
 
 def thinned(counts: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -38,33 +38,30 @@ def neighbour_groups(
     return chosen if pool == size else _redraw_repeated(chosen, near, rng)
 
 
-def block_groups(positions: np.ndarray, size: int, rng: np.random.Generator, groups: int) -> np.ndarray:
-    """``groups`` blocks ``(G, size)`` int64 of neighbouring frames, each about a random frame and nearly square.
+def blocks(positions: np.ndarray, size: int) -> np.ndarray:
+    """For each frame a block of neighbouring frames around it ``(P, size)`` int64, nearly square.
 
     The frames nearest to a point by the larger of the two distances. Where a block would reach over the border of
-    the scan its middle is moved inwards: all blocks are of about the same extent, and border frames come as often
-    as others. Raises ValueError where a block cannot be filled.
+    the scan its middle is moved inwards, so that blocks there extend no farther than others. Raises ValueError where a
+    block cannot be filled.
     """
     frames = len(positions)
-    _check_sizes(frames, size, groups, size)
+    _check_sizes(frames, size, 1, size)
     points = np.asarray(positions, float)
-    seeds = np.concatenate([rng.permutation(frames) for _ in range(-(-groups // frames))])[:groups]
     low, high = points.min(axis=0), points.max(axis=0)
     half = 0.5 * np.sqrt(np.prod(np.maximum(high - low, 1e-9)) * size / frames)
     half = np.minimum(half, (high - low) / 2)
-    middle = np.clip(points[seeds], low + half, high - half)
+    middle = np.clip(points, low + half, high - half)
     index = cKDTree(points).query(middle, k=[*range(1, size + 1)], p=np.inf)[1]
     return index.astype(np.int64)
 
 
-def group_extent(positions: np.ndarray, groups: np.ndarray) -> float:
-    """Largest spread of the positions of one group along y or x, in pixels; 0 without groups.
+def group_extents(positions: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Spread of the positions of each group ``(G,)`` along y or x, whichever is larger, in pixels.
 
-    The frames of any group lie on a canvas of ``N + group_extent`` pixels.
+    The frames of a group lie on a canvas of N pixels more.
     """
-    if len(groups) == 0:
-        return 0.0
-    return float(np.ptp(np.asarray(positions, float)[groups], axis=1).max())
+    return np.ptp(np.asarray(positions, float)[groups], axis=1).max(axis=-1)
 
 
 def withheld_groups(
