@@ -1,8 +1,10 @@
 """Runs: what the commands do, each as one function that takes values and leaves a folder."""
 
+import hashlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,16 +15,17 @@ import keras
 import numpy as np
 
 import ptycho
-from ptycho.checkpoint import load_model, save_model
-from ptycho.config import ModelConfig, RunConfig, SimulationConfig, TrainingConfig
+from ptycho.checkpoint import load_model, load_pretrained, save_model
+from ptycho.config import ModelConfig, PretrainingConfig, RunConfig, SimulationConfig, TrainingConfig
 from ptycho.data.doctor import rescale_probe
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, compare_objects, expected_counts, frame_error, shot_noise_error
 from ptycho.network.build import PtychoNetwork, build_model
+from ptycho.pretraining import adapted, pretrain
 from ptycho.reconstruction import Reconstruction, reconstruct
 from ptycho.simulation.simulate import simulate
-from ptycho.training import History, Report, train
+from ptycho.training import History, Report, far_from_training, train
 
 Say = Callable[[str], None]
 
@@ -65,20 +68,52 @@ def train_run(
     folder: str | os.PathLike,
     run: RunConfig,
     *,
+    start: str | None = None,
     resume: bool = False,
     report: Report | None = None,
 ) -> tuple[PtychoNetwork, History]:
-    """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``."""
+    """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``.
+
+    ``start`` names a network to start from: a run folder, or ``pretrained``.
+    """
     folder = Path(folder)
-    model_settings, training = model_config(run, scan), TrainingConfig.from_dict(run.training)
+    training = TrainingConfig.from_dict(run.training)
+    if start is None:
+        model = build_model(model_config(run, scan), scan.probe)
+    else:
+        model = adapted(open_model(start), scan, **run.model)
     folder.mkdir(parents=True, exist_ok=True)
-    record = provenance(scan) | dict(model=model_settings.to_dict(), training=training.to_dict())
+    record = provenance(scan) | dict(model=model.settings.to_dict(), training=training.to_dict(), start=start)
     _write_json(folder / "config.json", record)
-    model = build_model(model_settings, scan.probe)
     history = train(model, scan, training, folder=folder / "checkpoint", resume=resume, report=report)
     _write_json(folder / "history.json", history)
     save_model(model, folder / "model.keras")
     return model, history
+
+
+def open_model(name: str | os.PathLike) -> PtychoNetwork:
+    """The network in a run folder, or the package's own with the name ``pretrained``."""
+    return load_pretrained() if str(name) == "pretrained" else load_model(Path(name) / "model.keras")
+
+
+def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | None = None) -> History:
+    """Train a network on simulated scans and leave it in the folder: ``model.keras``, its SHA-256, ``history.json``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = PretrainingConfig.from_dict(run.pretraining)
+    model_settings = ModelConfig.from_dict(dict(N=64) | run.model)
+    training = TrainingConfig.from_dict(PRETRAINING | run.training)
+    record = dict(pretraining=settings.to_dict(), model=model_settings.to_dict(), training=training.to_dict())
+    _write_json(folder / "config.json", record)
+    model, history = pretrain(settings, model_settings, training, folder=folder / "checkpoint", report=report)
+    _write_json(folder / "history.json", history)
+    path = save_model(model, folder / "model.keras")
+    (folder / "model.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.keras\n")
+    return history
+
+
+PRETRAINING: dict[str, Any] = dict(total_frames=240_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.3)
+"""How a network is pretrained, unless a run says otherwise: the truth is known and should be used."""
 
 
 def reconstruct_run(
@@ -87,6 +122,7 @@ def reconstruct_run(
     run: RunConfig,
     *,
     model_folder: str | os.PathLike | None = None,
+    start: str | None = None,
     withhold_every: int | None = None,
     resume: bool = False,
     report: Report | None = None,
@@ -102,9 +138,13 @@ def reconstruct_run(
     folder.mkdir(parents=True, exist_ok=True)
     withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
     if model_folder is None:
-        model, history = train_run(scan.subset(~withheld), folder, run, resume=resume, report=report)
+        model, history = train_run(scan.subset(~withheld), folder, run, start=start, resume=resume, report=report)
     else:
-        model, history = load_model(Path(model_folder) / "model.keras"), []
+        model, history = open_model(model_folder), []
+        if str(model_folder) == "pretrained":
+            model = adapted(model, scan)
+        for sentence in far_from_training(model, scan):
+            warnings.warn(sentence, UserWarning, stacklevel=2)
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
     result = reconstruct(model, scan, withheld=withheld, report=report)

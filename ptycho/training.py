@@ -132,12 +132,45 @@ def train(
                 weights = model.get_weights()
         if checkpoint:
             checkpoint.keep(trainer, history)
+    for name, (least, most) in conditions(batches.scans).items():
+        low, high = model.trained_for.get(name, (least, most))
+        model.trained_for[name] = [min(low, least), max(high, most)]
     if history and best != len(history) - 1:
         if checkpoint:
             checkpoint.restore_best(trainer)
         else:
             model.set_weights(weights)
     return history
+
+
+def conditions(scans: Sequence[Scan]) -> dict[str, tuple[float, float]]:
+    """What a network trained on these scans knows: least and most of each quantity that matters to it."""
+    kinds: dict[str, Callable[[Scan], float]] = {
+        "N": lambda scan: scan.N,
+        "counts_per_frame": lambda scan: scan.mean_counts,
+        "probe_diameter_px": lambda scan: scan.probe_diameter_px,
+        "step_px": lambda scan: scan.step_px,
+    }
+    values = {name: [float(kind(scan)) for scan in scans] for name, kind in kinds.items()}
+    return {name: (min(found), max(found)) for name, found in values.items()}
+
+
+FAR = 3.0
+"""A network is used far from what it was trained for from this factor on."""
+
+
+def far_from_training(model: PtychoNetwork, scan: Scan) -> list[str]:
+    """Sentences about what in a scan is far (`FAR`) from all that a network was trained for; empty if nothing is."""
+    found = []
+    for name, (value, _) in conditions([scan]).items():
+        low, high = model.trained_for.get(name, (value, value))
+        if not low / FAR <= value <= high * FAR:
+            label = name.replace("_px", " in pixels").replace("_", " ")
+            found.append(
+                f"{label} {value:.4g} is far from what the network was trained for ({low:.4g} to {high:.4g}): "
+                "train it on this scan (ptycho train --from)"
+            )
+    return found
 
 
 class PhysicsTraining(keras.Model):
