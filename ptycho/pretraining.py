@@ -60,7 +60,7 @@ def random_scan(config: PretrainingConfig, N: int, number: int) -> SimulationCon
         object_kind=KINDS[rng.integers(len(KINDS))],
         photons=float(10 ** rng.uniform(*np.log10(config.photons))),
         probe_diameter=diameter,
-        defocus=even * rng.uniform(0.3, 1.2) * rng.choice([-1, 1]),
+        defocus=even * rng.uniform(0.3, 1.0) * rng.choice([-1, 1]),
         seed=int(rng.integers(2**31)),
     )
 
