@@ -273,7 +273,7 @@ class Batches:
         groups: list[Group] = []
         for number, count in enumerate(wanted):
             own = self.blocks[number]
-            rows = np.concatenate([rng.permutation(len(own)) for _ in range(-(-count // len(own)))])[:count]
+            rows = np.resize(rng.permutation(len(own)), count)
             groups += [(number, own[row]) for row in rows]
         rng.shuffle(groups)
         return _Sequence(self, groups, [self.config.seed, 2, epoch], training=True)
