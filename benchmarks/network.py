@@ -5,8 +5,8 @@
     PTYCHO_DATA=../shared/data python benchmarks/network.py speed
     python benchmarks/network.py table                                         what is recorded in network.jsonl
 
-Each run is a line of ``network.jsonl``, with the commit that made it. The other programs' figures were measured once, on
-the same machine and files (docs/results.md).
+Each run is a line of ``network.jsonl``, with the commit that made it. The other programs' figures were measured once,
+on the same machine and files (docs/results.md).
 """
 
 import json
@@ -146,9 +146,7 @@ def table() -> None:
         " LSQML | PtychoPINN | flat |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     for name, runs in entries.items():
-        values = {
-            which: np.array([[run[which][k] for k in KEYS] for run in runs.values()]) for which in ("test", "train")
-        }
+        values = {w: np.array([[run[w][k] for k in KEYS] for run in runs.values()]) for w in ("test", "train")}
         asked, flat, engine, pinn = OTHERS[name]
         cells = [
             name,
