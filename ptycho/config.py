@@ -101,7 +101,9 @@ class ModelConfig(_Config):
 
 
 Preset = Literal["best", "fast"]
-PRESETS: dict[Preset, dict[str, Any]] = dict(best={}, fast=dict(architecture="single", stages=1))
+PRESETS: dict[Preset, dict[str, Any]] = dict(
+    best={}, fast=dict(architecture="single", stages=1, precision="mixed_bfloat16")
+)
 """Settings of a `ModelConfig` by purpose: the best image, or frames one by one as fast as they come."""
 
 

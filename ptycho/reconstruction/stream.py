@@ -87,7 +87,7 @@ class Stream:
             self._needed[tile.frames] += 1
             for frame in tile.frames:
                 self._tiles_of[frame].append(number)
-        self._step = _Tile(model) if self._together else _Alone(model)
+        self._step = _compiled_step(model)
 
     def order(self) -> Iterator[np.ndarray]:
         """All frames, tile after tile: the order in which the fewest have to be held."""
@@ -239,6 +239,18 @@ class _Predicting(keras.Model):
         self.network = network
         self.built = True
         self.compile(jit_compile=jit_compile(False))
+
+
+def _compiled_step(network: PtychoNetwork) -> _Predicting:
+    """The network's own compiled step, made when first asked for: a second scan is not traced again.
+
+    Not a layer of the network: set past Keras, which would save it and its trace along.
+    """
+    step = network.__dict__.get("_predicting")
+    if step is None:
+        step = _Tile(network) if network.settings.architecture == "consensus" else _Alone(network)
+        object.__setattr__(network, "_predicting", step)
+    return step
 
 
 class _Tile(_Predicting):
