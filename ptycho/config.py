@@ -216,7 +216,7 @@ class PretrainingConfig(_Config):
     """Frames in each."""
     probe_diameter: tuple[float, float] = (0.35, 0.7)
     """Second-moment diameter of the probe as a part of N."""
-    step: tuple[float, float] = (0.12, 0.4)
+    step: tuple[float, float] = (0.12, 0.3)
     """Distance of neighbouring positions as a part of the probe's diameter."""
     photons: tuple[float, float] = (1e3, 1e6)
     """Photons per frame; drawn evenly in their logarithm."""

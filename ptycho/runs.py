@@ -101,7 +101,7 @@ def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = PretrainingConfig.from_dict(run.pretraining)
-    model_settings = ModelConfig.from_dict(dict(N=64) | run.model)
+    model_settings = ModelConfig.from_dict(dict(N=64, gridsize=5) | run.model)
     training = TrainingConfig.from_dict(PRETRAINING | run.training)
     record = dict(pretraining=settings.to_dict(), model=model_settings.to_dict(), training=training.to_dict())
     _write_json(folder / "config.json", record)
@@ -112,7 +112,7 @@ def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | 
     return history
 
 
-PRETRAINING: dict[str, Any] = dict(total_frames=240_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.3)
+PRETRAINING: dict[str, Any] = dict(total_frames=240_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.03)
 """How a network is pretrained, unless a run says otherwise: the truth is known and should be used."""
 
 

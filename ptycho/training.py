@@ -391,8 +391,12 @@ def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
 
 
 def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
-    """Loss on the withheld groups of a flat object of the best transmission; None where there are none."""
-    if not len(batches.validation_groups) or not trainer.config.nll_weight:
+    """Loss on the withheld groups of a flat object of the best transmission.
+
+    None where there are no such groups, and where the loss looks at more than the counts.
+    """
+    config = trainer.config
+    if not batches.validation_groups or config.realspace_weight or config.tv_weight:
         return None
     sequence, total = batches.validation(), 0.0
     for k in range(len(sequence)):
