@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +20,15 @@ from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, compare_objects, expected_counts, frame_error, shot_noise_error
 from ptycho.network.build import PtychoNetwork, build_model
-from ptycho.reconstruction import Reconstruction, reconstruct
+from ptycho.reconstruction import Reconstruction, Stream, as_grown, reconstruct
+from ptycho.replay import Order, ReplayReport, replay
 from ptycho.simulation.simulate import simulate
 from ptycho.training import History, Report, train
 
 Say = Callable[[str], None]
+
+STREAM_FRAMES = dict(consensus=512, single=64)
+"""Frames in a tile (or batch) where an object is watched as it grows: fewer than for the most work per second."""
 
 
 class Outcome(NamedTuple):
@@ -116,6 +120,57 @@ def reconstruct_run(
     outcome = judge(result, scan, withheld)
     _write_json(folder / "scores.json", scores_record(outcome))
     return outcome
+
+
+def stream_run(
+    scan: Scan,
+    folder: str | os.PathLike,
+    model_folder: str | os.PathLike,
+    *,
+    rate: float | None = None,
+    order: Order = "scan",
+    tile_frames: int | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> tuple[Outcome, ReplayReport]:
+    """Play a scan to a trained network frame by frame, as a detector would, and leave the image in the folder.
+
+    Writes ``reconstruction.h5``, ``object.png``, ``scores.json``, ``config.json`` and ``stream.json``, the report.
+
+    Args:
+        scan, folder: what is played; where the results go.
+        model_folder: run folder of the network.
+        rate, order, seed: see `replay`.
+        tile_frames: see `Stream`; None: `STREAM_FRAMES`.
+        report: told of the progress.
+
+    Raises:
+        ValueError: the network is a ``cnn``, or for frames of another size.
+    """
+    from ptycho.plotting import save_png
+
+    folder, model = Path(folder), load_model(Path(model_folder) / "model.keras")
+    if model.settings.architecture == "cnn":
+        raise ValueError(
+            "the patches of a cnn have each a phase of their own, which takes the whole scan to tell: "
+            "use `ptycho reconstruct`"
+        )
+    if scan.N != model.settings.N:
+        raise ValueError(f"the scan's frames have N {scan.N}, the model N {model.settings.N}")
+    folder.mkdir(parents=True, exist_ok=True)
+    size = tile_frames or STREAM_FRAMES[model.settings.architecture]
+    record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
+    _write_json(folder / "config.json", record)
+    stream = Stream(model, scan.positions, mask=scan.mask, tile_frames=size)
+    played = replay(stream, enumerate(scan.counts), rate=rate, order=order, seed=seed, report=report)
+    more = dict(withhold_every=0, model=model.settings.to_dict())
+    result = replace(as_grown(stream, scan), provenance=provenance(scan) | more)
+    result.save(folder / "reconstruction.h5")
+    save_png(result, folder / "object.png")
+    outcome = judge(result, scan, np.zeros(len(scan), bool))
+    _write_json(folder / "scores.json", scores_record(outcome))
+    _write_json(folder / "stream.json", dict(order=order, seed=seed, tile_frames=size) | asdict(played))
+    return outcome, played
 
 
 def demo_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | None = None, say: Say) -> Outcome:
