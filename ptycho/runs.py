@@ -20,7 +20,8 @@ from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, compare_objects, expected_counts, frame_error, shot_noise_error
 from ptycho.network.build import PtychoNetwork, build_model
-from ptycho.reconstruction import Reconstruction, Stream, as_grown, reconstruct
+from ptycho.reconstruction import Reconstruction, as_grown, reconstruct
+from ptycho.reconstruction.predict import open_stream
 from ptycho.replay import Order, ReplayReport, replay
 from ptycho.simulation.simulate import simulate
 from ptycho.training import History, Report, train
@@ -155,13 +156,11 @@ def stream_run(
             "the patches of a cnn have each a phase of their own, which takes the whole scan to tell: "
             "use `ptycho reconstruct`"
         )
-    if scan.N != model.settings.N:
-        raise ValueError(f"the scan's frames have N {scan.N}, the model N {model.settings.N}")
-    folder.mkdir(parents=True, exist_ok=True)
     size = tile_frames or STREAM_FRAMES[model.settings.architecture]
+    stream = open_stream(model, scan, np.arange(len(scan)), size)
+    folder.mkdir(parents=True, exist_ok=True)
     record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
     _write_json(folder / "config.json", record)
-    stream = Stream(model, scan.positions, mask=scan.mask, tile_frames=size)
     played = replay(stream, enumerate(scan.counts), rate=rate, order=order, seed=seed, report=report)
     more = dict(withhold_every=0, model=model.settings.to_dict())
     result = replace(as_grown(stream, scan), provenance=provenance(scan) | more)
