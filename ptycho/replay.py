@@ -15,7 +15,9 @@ from ptycho.reconstruction.tiles import Piece
 from ptycho.training import Report
 
 IN_FLIGHT = 1024
-"""Frames that may wait between producer and stream: a second of a fast detector. There the producer has to wait."""
+"""Frames that may wait between producer and stream: a second of a fast detector. There the producer has to wait.
+
+Without a rate it is one frame: a full queue would be all that the latency tells of."""
 
 REPORT_S = 0.1
 """Seconds between reports of the progress: drawing a bar for every frame would cost more than the frame."""
@@ -84,9 +86,10 @@ def replay(
 ) -> ReplayReport:
     """Play frames to a stream, finish it, and tell how it went.
 
-    A thread of its own sends them, into a queue of `IN_FLIGHT` frames; the caller's thread reconstructs. A queue that
-    is full makes the sender late and drops nothing. An exception of ``frames`` is raised here, after the frames before
-    it have been added; whatever is raised, the thread has ended (after the item of ``frames`` it was waiting for).
+    A thread of its own sends them, into a queue of at most `IN_FLIGHT` frames; the caller's thread reconstructs. A
+    queue that is full makes the sender late and drops nothing. An exception of ``frames`` is raised here, after the
+    frames before it have been added; whatever is raised, the thread has ended (after the item of ``frames`` it was
+    waiting for).
 
     Args:
         stream: none of the frames has been added to it yet.
@@ -174,7 +177,7 @@ class _Sender:
         self.frames, self.interval, self.start = frames, None if rate is None else 1 / rate, start
         self.sent, self.late, self.blocked, self.most_waiting = 0, 0.0, 0.0, 0
         self._queue: SimpleQueue[_Frame | None] = SimpleQueue()
-        self._room, self._stopped = Semaphore(IN_FLIGHT), Event()
+        self._room, self._stopped = Semaphore(1 if rate is None else IN_FLIGHT), Event()
 
     def send(self) -> None:
         """Send all frames; returns early after `stop`. Whatever happens, `items` comes to an end."""

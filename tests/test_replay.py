@@ -69,7 +69,7 @@ def test_the_numbers_of_the_report_add_up(kind, models, small_scan):
     assert played.rate == pytest.approx(played.sent / played.seconds)
     assert played.late_ms == 0
     assert 0 <= played.blocked_s <= played.seconds
-    assert 1 <= played.most_waiting <= replay_module.IN_FLIGHT
+    assert played.most_waiting <= 1
     assert played.warm_up_s > 0
 
 
@@ -84,9 +84,10 @@ def test_frames_do_not_come_sooner_than_their_rate(models, small_scan):
 def test_a_full_queue_makes_the_producer_wait_and_drops_nothing(models, small_scan, monkeypatch):
     monkeypatch.setattr(replay_module, "IN_FLIGHT", 3)
     stream = Stream(models["single"], small_scan.positions, tile_frames=16)
-    played = replay(stream, enumerate(small_scan.counts))
+    played = replay(stream, enumerate(small_scan.counts), rate=1e6)
     assert played.used == len(small_scan)
     assert played.most_waiting <= 3
+    assert played.late_ms > 0
     assert played.blocked_s > 0
 
 
