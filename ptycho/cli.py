@@ -152,6 +152,34 @@ def reconstruct_command(
     _tell(outcome, output)
 
 
+@app.command(name="stream")
+def stream_command(
+    scan: ScanFile,
+    output: Folder,
+    model: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Run folder of a trained network.", show_default=False)
+    ],
+    rate: Annotated[float | None, typer.Option(help="Frames per second; by default as fast as they are taken.")] = None,
+    order: Annotated[Literal["scan", "random"], typer.Option(help="Order in which the frames come.")] = "scan",
+    tile_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames reconstructed at once; fewer come sooner.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+) -> None:
+    """Play a scan to a trained network frame by frame, as a detector would, and say how well it keeps pace."""
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.runs import open_scan, stream_run
+
+    data = open_scan(scan, _say)
+    with progress_bar() as report:
+        outcome, played = stream_run(
+            data, output, model, rate=rate, order=order, tile_frames=tile_frames, seed=seed, report=report
+        )
+    _table(["stream", ""], played.rows())
+    _tell(outcome, output)
+
+
 @app.command(name="evaluate")
 def evaluate_command(
     reconstruction: Annotated[Path, Existing],

@@ -6,7 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +23,16 @@ from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, compare_objects, expected_counts, frame_error, shot_noise_error
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
-from ptycho.reconstruction import Reconstruction, reconstruct
+from ptycho.reconstruction import Reconstruction, as_grown, reconstruct
+from ptycho.reconstruction.predict import open_stream
+from ptycho.replay import Order, ReplayReport, replay
 from ptycho.simulation.simulate import simulate
 from ptycho.training import History, Report, far_from_training, train
 
 Say = Callable[[str], None]
+
+STREAM_FRAMES = dict(consensus=512, single=64)
+"""Frames in a tile (or batch) where an object is watched as it grows: fewer than for the most work per second."""
 
 
 class Outcome(NamedTuple):
@@ -96,6 +101,19 @@ def open_model(name: str | os.PathLike) -> PtychoNetwork:
     return load_pretrained() if str(name) == "pretrained" else load_model(Path(name) / "model.keras")
 
 
+def ready_model(name: str | os.PathLike, scan: Scan) -> PtychoNetwork:
+    """A trained network (see `open_model`) for a scan; warns where the scan is far from what it was trained for.
+
+    A network of a run folder brings its own probe, the package's takes the scan's.
+    """
+    model = open_model(name)
+    if str(name) == "pretrained":
+        model = adapted(model, scan)
+    for sentence in far_from_training(model, scan):
+        warnings.warn(sentence, UserWarning, stacklevel=2)
+    return model
+
+
 def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | None = None) -> History:
     """Train a network on simulated scans and leave it in the folder: ``model.keras``, its SHA-256, ``history.json``."""
     folder = Path(folder)
@@ -140,11 +158,7 @@ def reconstruct_run(
     if model_folder is None:
         model, history = train_run(scan.subset(~withheld), folder, run, start=start, resume=resume, report=report)
     else:
-        model, history = open_model(model_folder), []
-        if str(model_folder) == "pretrained":
-            model = adapted(model, scan)
-        for sentence in far_from_training(model, scan):
-            warnings.warn(sentence, UserWarning, stacklevel=2)
+        model, history = ready_model(model_folder, scan), []
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
     result = reconstruct(model, scan, withheld=withheld, report=report)
@@ -156,6 +170,55 @@ def reconstruct_run(
     outcome = judge(result, scan, withheld)
     _write_json(folder / "scores.json", scores_record(outcome))
     return outcome
+
+
+def stream_run(
+    scan: Scan,
+    folder: str | os.PathLike,
+    model_folder: str | os.PathLike,
+    *,
+    rate: float | None = None,
+    order: Order = "scan",
+    tile_frames: int | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> tuple[Outcome, ReplayReport]:
+    """Play a scan to a trained network frame by frame, as a detector would, and leave the image in the folder.
+
+    Writes ``reconstruction.h5``, ``object.png``, ``scores.json``, ``config.json`` and ``stream.json``, the report.
+
+    Args:
+        scan, folder: what is played; where the results go.
+        model_folder: run folder of the network.
+        rate, order, seed: see `replay`.
+        tile_frames: see `Stream`; None: `STREAM_FRAMES`.
+        report: told of the progress.
+
+    Raises:
+        ValueError: the network is a ``cnn``, or for frames of another size.
+    """
+    from ptycho.plotting import save_png
+
+    folder, model = Path(folder), ready_model(model_folder, scan)
+    if model.settings.architecture == "cnn":
+        raise ValueError(
+            "the patches of a cnn have each a phase of their own, which takes the whole scan to tell: "
+            "use `ptycho reconstruct`"
+        )
+    size = tile_frames or STREAM_FRAMES[model.settings.architecture]
+    stream = open_stream(model, scan, np.arange(len(scan)), size)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
+    _write_json(folder / "config.json", record)
+    played = replay(stream, enumerate(scan.counts), rate=rate, order=order, seed=seed, report=report)
+    more = dict(withhold_every=0, model=model.settings.to_dict())
+    result = replace(as_grown(stream, scan), provenance=provenance(scan) | more)
+    result.save(folder / "reconstruction.h5")
+    save_png(result, folder / "object.png")
+    outcome = judge(result, scan, np.zeros(len(scan), bool))
+    _write_json(folder / "scores.json", scores_record(outcome))
+    _write_json(folder / "stream.json", dict(order=order, seed=seed, tile_frames=size) | asdict(played))
+    return outcome, played
 
 
 def demo_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | None = None, say: Say) -> Outcome:
