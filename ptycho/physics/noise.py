@@ -33,7 +33,7 @@ def expected_root(expected: Float[Array, "..."]) -> Float[Array, "..."]:
     ``m / sqrt(m + 1/4 + 3 / (4 + 2.8 m))`` has the right limits: m for few photons, ``sqrt(m) - 1 / (8 sqrt(m))`` for
     many.
     """
-    return expected / ops.sqrt(expected + 0.25 + 0.75 / (1.0 + 0.7 * expected))
+    return ops.divide(expected, ops.sqrt(expected + 0.25 + 0.75 / (1.0 + 0.7 * expected)))
 
 
 ROOT_ERROR = 0.017
