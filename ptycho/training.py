@@ -402,7 +402,8 @@ def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
     for k in range(len(sequence)):
         (x,) = sequence[k]
         probe, _ = trainer.network.illuminate({key: x[key] for key in x if key != "fractions"})
-        empty = ops.convert_to_numpy(expected_counts(np.ones(x["counts"].shape[-2:], "complex64"), probe))
+        ones = np.ones((len(x["counts"]), 1, *x["counts"].shape[-2:]), "complex64")
+        empty = ops.convert_to_numpy(expected_counts(ones, probe))
         mask = x["mask"][:, None]
         light = (empty * mask * np.ones_like(x["target"])).sum(axis=(1, 2, 3), keepdims=True)
         share = judged_share(trainer.config)
