@@ -107,8 +107,14 @@ def train(
                 f"({config.learning_rate}), and check the scale of the probe against the counts"
             )
         history.append(entry)
+        if best is None or judged(entry) <= judged(history[best]):
+            best = epoch
+            if checkpoint:
+                checkpoint.keep_best(trainer)
+            else:
+                weights = model.get_weights()
         if has_collapsed(history, epochs):
-            if restarts < RESTARTS:
+            if restarts < RESTARTS and epoch + 1 < epochs:
                 restarts += 1
                 warnings.warn(
                     f"the network gives a flat object after {epoch + 1} epochs (validation loss "
@@ -124,12 +130,6 @@ def train(
                     UserWarning,
                     stacklevel=2,
                 )
-        if best is None or judged(entry) <= judged(history[best]):
-            best = epoch
-            if checkpoint:
-                checkpoint.keep_best(trainer)
-            else:
-                weights = model.get_weights()
         if checkpoint:
             checkpoint.keep(trainer, history)
     for name, (least, most) in conditions(batches.scans).items():
@@ -413,10 +413,13 @@ def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
 
 
 def has_collapsed(history: History, epochs: int) -> bool:
-    """Whether a training that is a quarter through, since it began, fits no better than a flat object."""
+    """Whether a training that is a quarter through, since it began, fits no better than a flat object.
+
+    Short ones, of less than six epochs, are not judged.
+    """
     entry = history[-1]
     since = sum(e["restarts"] == entry["restarts"] for e in history)
-    if entry["flat_loss"] is None or since != max(3, math.ceil(epochs / 4)):
+    if entry["flat_loss"] is None or epochs < 6 or since != max(3, math.ceil(epochs / 4)):
         return False
     best = min(judged(e) for e in history if e["restarts"] == entry["restarts"])
     return best > entry["flat_loss"] * (1 - COLLAPSED)

@@ -1,0 +1,101 @@
+"""Tiles: they cover a scan within the limit, their windows add up to one, pieces go where they belong."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptycho.reconstruction.tiles import COVERED, LIT, Mosaic, Piece, cut, reach, window
+from tests.helpers import complex_normal
+
+
+def scattered(frames: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 1, (frames, 2)) * (150, 260) - (40, 90)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 400), st.integers(1, 200), st.floats(0, 40), st.integers(0, 2**32 - 1))
+def test_tiles_cover_the_scan(frames: int, limit: int, margin: float, seed: int) -> None:
+    """Each frame is in the tile it lies in, and in every tile within the margin; the limit holds where it can."""
+    positions = scattered(frames, seed)
+    tiles = cut(positions, margin, limit)
+    owners = np.zeros(frames, int)
+    for tile in tiles:
+        low, high = np.array(tile.low), np.array(tile.high)
+        owners += ((positions >= low) & (positions < high)).all(axis=1)
+        near = ((positions >= low - margin) & (positions < high + margin)).all(axis=1)
+        np.testing.assert_array_equal(tile.frames, np.flatnonzero(near))
+    np.testing.assert_array_equal(owners, 1)
+    if max(len(tile.frames) for tile in tiles) > limit:  # then none is wide enough to be divided
+        rows, columns = (len({tile.low[k] for tile in tiles}) for k in (0, 1))
+        assert (np.ptp(positions, axis=0) / (rows, columns)).min() < 2 * margin or frames == 1
+
+
+def test_the_limit_holds_where_tiles_are_wider_than_their_margins() -> None:
+    positions = scattered(2000)
+    for limit in (2000, 700, 300):
+        tiles = cut(positions, 5.0, limit)
+        assert max(len(tile.frames) for tile in tiles) <= limit
+        assert len(tiles) >= 2000 / limit
+    assert len(cut(positions, 5.0, 2000)) == 1
+
+
+def test_frames_in_one_place_are_one_tile_whatever_the_limit() -> None:
+    tiles = cut(np.zeros((30, 2)), 8.0, 4)
+    assert [len(tile.frames) for tile in tiles] == [30]
+
+
+@pytest.mark.parametrize("ramp", [1.0, 4.0])
+@pytest.mark.parametrize("limit", [900, 200, 60])
+def test_windows_add_up_to_one(ramp: float, limit: int) -> None:
+    """In every pixel of the scan, also where four tiles meet; tiles are wider than their ramps."""
+    positions = scattered(900)
+    tiles = cut(positions, 4.0, limit)
+    assert (len(tiles) > 1) == (limit < 900)
+    corner, shape = np.array([-60, -110]), (200, 300)
+    total = sum(window(tile, corner, shape, ramp) for tile in tiles)
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    # One pixel of another corner is the same pixel of the scan.
+    part = window(tiles[0], corner + [7, 9], (50, 60), ramp)
+    np.testing.assert_array_equal(part, window(tiles[0], corner, shape, ramp)[7:57, 9:69])
+
+
+@pytest.mark.parametrize("n", [32, 33])
+def test_reach_holds_most_of_the_light(n: int) -> None:
+    from ptycho.simulation.probes import make_probe
+
+    probe = make_probe(n, photons=1e4, modes=2)
+    light = (np.abs(probe) ** 2).sum(axis=0)
+    radius = reach(probe)
+    y, x = np.abs(np.mgrid[:n, :n] - n // 2)
+    within = lambda r: light[np.maximum(y, x) <= r].sum() / light.sum()
+    assert within(radius) >= LIT > within(radius - 2)
+
+
+def test_a_mosaic_is_the_mean_of_its_pieces_weighted_with_light() -> None:
+    """In any order; what a piece has outside the object is left out, and what is dark is 0."""
+    rng = np.random.default_rng(0)
+    positions = np.array([[10.2, 20.0], [30.7, 47.9]])
+    corners = [(-3, 4), (8, 30), (25, 50), (200, 0), (6, 17)]
+    pieces = [
+        Piece(complex_normal(rng, 14, 19), rng.uniform(0.1, 1, (14, 19)).astype("float32"), corner)
+        for corner in corners
+    ]
+    wide, light = np.zeros((300, 300), complex), np.zeros((300, 300))
+    mosaic, other = Mosaic(positions, 8), Mosaic(positions, 8)
+    np.testing.assert_array_equal(mosaic.origin, [6, 16])
+    assert mosaic.shape == (29, 36)
+    for piece in pieces:
+        mosaic.add(piece)
+        y, x = np.array(piece.corner) + 20
+        wide[y : y + 14, x : x + 19] += piece.values * piece.weight
+        light[y : y + 14, x : x + 19] += piece.weight
+    for piece in pieces[::-1]:
+        other.add(piece)
+    here = np.s_[26 : 26 + 29, 36 : 36 + 36]
+    lit = light[here] > COVERED
+    assert lit.any() and not lit.all()
+    np.testing.assert_allclose(mosaic.object[lit], wide[here][lit] / light[here][lit], rtol=1e-5)
+    np.testing.assert_allclose(mosaic.coverage, light[here], rtol=1e-6)
+    np.testing.assert_array_equal(mosaic.object[~lit], 0)
+    np.testing.assert_allclose(other.object, mosaic.object, atol=1e-5)
