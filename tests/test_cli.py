@@ -59,7 +59,7 @@ def test_option_names_are_frozen():
     assert options == {
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted(fit),
-        "reconstruct": sorted([*fit, "--model", "--withhold-every"]),
+        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every"]),
         "evaluate": ["--every", "--margin"],
         "info": [],
         "demo": sorted([*settings, "--seed", "-o", "--output"]),

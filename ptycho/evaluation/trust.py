@@ -203,13 +203,13 @@ def warnings_about(
         values = patches[:, light > BRIGHT * light.max()]
         phase = float((np.abs(np.angle(values)) > (1 - SATURATED) * np.pi).mean())
         if phase > SATURATED:
-            found.append(f"the network is saturated: the phase is within 1 % of +-pi in {100 * phase:.2g} % of pixels")
+            found.append(f"the network is saturated: the phase is within 1 % of +-pi in {100 * phase:.3g} % of pixels")
         if amplitude_bound is not None:
             amplitude = float((np.abs(values) > (1 - SATURATED) * amplitude_bound).mean())
             if amplitude > SATURATED:
                 found.append(
                     f"the network is saturated: the amplitude is within 1 % of its bound {amplitude_bound:g} in "
-                    f"{100 * amplitude:.2g} % of pixels"
+                    f"{100 * amplitude:.3g} % of pixels"
                 )
     return found
 
@@ -243,8 +243,9 @@ def brightest_photons(probe: Complex[Array, "M n n"]) -> float:
 def noise_level(light_photons: Float[Array, "H W"]) -> Float[Array, "H W"]:
     """Rms error of the complex object from shot noise alone, ``sqrt(1 / (2 n))`` for n photons on a pixel.
 
-    A photon count fixes an exit wave in sqrt(photons) to a variance of 1/4 in each quadrature, so the transmission to
-    1 / (4 n) in each. Infinite where no light fell.
+    A photon count fixes an exit wave in sqrt(photons) to a variance of 1/4 in a quadrature, so the transmission to
+    1 / (4 n) in each. It is the least: a detector pixel tells one quadrature of its wave, and photons shared evenly
+    between the two leave twice the variance. `ptycho.calibration` finds what it is. Infinite where no light fell.
     """
     with np.errstate(divide="ignore"):
         return np.sqrt(0.5 / np.asarray(light_photons, float))

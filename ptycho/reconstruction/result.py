@@ -15,7 +15,7 @@ from ptycho.reconstruction.predict import feed, open_stream
 from ptycho.reconstruction.stitch import stitch
 from ptycho.training import Report
 
-ARRAYS = ("object", "probe", "positions_px", "coverage", "spread")
+ARRAYS = ("object", "probe", "positions_px", "coverage", "spread", "uncertainty", "used_frames", "frame_residual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,13 @@ class Reconstruction:
     spread: np.ndarray | None = None
     """``(H, W)`` float32: how far several views of the data disagree about ``object`` (root mean square); None where
     only one was taken."""
+    uncertainty: np.ndarray | None = None
+    """``(H, W)`` float32: rms error to expect of ``object``, infinite where no light fell; None where not computed."""
+    used_frames: np.ndarray | None = None
+    """``(P,)`` bool: the frames that the object is made of; None where not known."""
+    frame_residual: np.ndarray | None = None
+    """``(P,)`` float32: squared residual of each frame over its shot noise, 1 for a perfect object; NaN for frames that
+    the object is not made of. None where not computed."""
     used: int
     """Frames that the object is made of."""
     dropped: int
@@ -104,12 +111,16 @@ def reconstruct(
         for _ in pieces:
             pass
         object, coverage, origin = stream.mosaic.object, stream.mosaic.coverage, stream.mosaic.origin
+    made_of = np.zeros(len(scan), bool)
+    made_of[used] = True
+    made_of[used[stream.dropped]] = False
     return Reconstruction(
         object=object,
         probe=probe,
         positions_px=scan.positions - origin,
         coverage=coverage,
         spread=stream.spread if views > 1 else None,
+        used_frames=made_of,
         used=len(used) - len(stream.dropped),
         dropped=len(stream.dropped),
     )
