@@ -119,6 +119,12 @@ def reconstruct_command(
     withhold_every: Annotated[
         int | None, typer.Option(min=2, help="Keep frames 0, k, 2k, ... from every fit and judge by them.")
     ] = None,
+    views: Annotated[
+        int,
+        typer.Option(
+            min=1, max=16, help="Average this many mirrored views; their disagreement becomes the uncertainty."
+        ),
+    ] = 1,
     config: ConfigFile = None,
     settings: Settings = None,
     epochs: Epochs = None,
@@ -146,6 +152,7 @@ def reconstruct_command(
             model_folder=model,
             start=start,
             withhold_every=withhold_every,
+            views=views,
             resume=resume,
             report=report,
         )
@@ -340,6 +347,10 @@ def _tell(outcome: Any, output: Path) -> None:
         _score_table(outcome.scores)
     if outcome.withheld_error is not None:
         _frame_error(outcome, outcome.result.provenance["withhold_every"])
+    if outcome.trust is not None:
+        _say(outcome.trust.sentence())
+    for warning in outcome.warnings:
+        _say(f"warning: {warning}")
     _say(f"{outcome.result.used} frames used, {outcome.result.dropped} dropped; results in {output}")
 
 

@@ -13,14 +13,27 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 import ptycho
+from ptycho.calibration import calibration
 from ptycho.checkpoint import load_model, load_pretrained, save_model
 from ptycho.config import ModelConfig, PretrainingConfig, RunConfig, SimulationConfig, TrainingConfig
-from ptycho.data.doctor import rescale_probe
+from ptycho.data.doctor import SAMPLE, rescale_probe, saturation
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
-from ptycho.evaluation import Scores, compare_objects, expected_counts, frame_error, shot_noise_error
+from ptycho.evaluation import (
+    Scores,
+    Trust,
+    compare_objects,
+    expected_counts,
+    frame_error,
+    frame_residuals,
+    shot_noise_error,
+    summarise,
+    uncertainty,
+    warnings_about,
+)
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
 from ptycho.reconstruction import Reconstruction, as_grown, reconstruct
@@ -45,6 +58,10 @@ class Outcome(NamedTuple):
     """Frame error on withheld frames, where there are any."""
     shot_noise: float | None
     """What the shot noise of the withheld frames alone would leave of it."""
+    trust: Trust | None = None
+    """How well the frames that the object is made of agree with it."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the scan or the result by the look of it."""
 
 
 def open_scan(path: str | os.PathLike, say: Say) -> Scan:
@@ -142,12 +159,14 @@ def reconstruct_run(
     model_folder: str | os.PathLike | None = None,
     start: str | None = None,
     withhold_every: int | None = None,
+    views: int = 1,
     resume: bool = False,
     report: Report | None = None,
 ) -> Outcome:
     """Reconstruct a scan with a trained network, or with one trained on it here, and leave the image in the folder.
 
-    With ``withhold_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. Writes
+    With ``withhold_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. With several ``views``
+    (see `reconstruct`) the result has an ``uncertainty``, calibrated on a simulated scan (`calibration`). Writes
     ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json`` and ``config.json``.
     """
     from ptycho.plotting import save_figure, save_png
@@ -161,13 +180,18 @@ def reconstruct_run(
         model, history = ready_model(model_folder, scan), []
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
-    result = reconstruct(model, scan, withheld=withheld, report=report)
-    more = dict(withhold_every=withhold_every or 0, model=model.settings.to_dict())
+    result = reconstruct(model, scan, withheld=withheld, views=views, report=report)
+    more = dict(withhold_every=withhold_every or 0, views=views, model=model.settings.to_dict())
+    if views > 1:
+        factor = calibration(model, scan, views=views)
+        more["uncertainty_calibration"] = factor
+        result = replace(result, uncertainty=uncertainty(result.spread, result.coverage, result.probe, factor))
+    result, trust = examine(result, scan)
     result = replace(result, provenance=provenance(scan) | more)
     result.save(folder / "reconstruction.h5")
     save_png(result, folder / "object.png")
     save_figure(result, scan.counts[len(scan) // 2], history, folder / "figure.png", title=str(scan.source))
-    outcome = judge(result, scan, withheld)
+    outcome = judge(result, scan, withheld)._replace(trust=trust, warnings=look_wrong(model, result, scan))
     _write_json(folder / "scores.json", scores_record(outcome))
     return outcome
 
@@ -242,9 +266,34 @@ def judge(result: Reconstruction, scan: Scan, withheld: np.ndarray) -> Outcome:
     return Outcome(result, scores, error, noise)
 
 
+def examine(result: Reconstruction, scan: Scan) -> tuple[Reconstruction, Trust]:
+    """The result with the residuals of the frames that it is made of, and what they come to."""
+    frames = np.arange(len(scan)) if result.used_frames is None else np.flatnonzero(result.used_frames)
+    found = frame_residuals(result.object, result.probe, result.positions_px, scan.counts, frames, scan.mask)
+    ratio = np.full(len(scan), np.nan, "float32")
+    ratio[frames] = found.ratio
+    return replace(result, frame_residual=ratio), summarise(found)
+
+
+def look_wrong(model: PtychoNetwork, result: Reconstruction, scan: Scan) -> tuple[str, ...]:
+    """Warnings about a scan and its result; of the bounded architecture ``cnn`` the network's own output is looked at,
+    in a sample of frames: stitching turns the phases of patches."""
+    patches = bound = None
+    if model.settings.architecture == "cnn":
+        frames = np.unique(np.linspace(0, len(scan) - 1, min(SAMPLE, len(scan))).round().astype(int))
+        inputs = dict(counts=scan.counts[frames][None].astype("float32"), mask=scan.mask[None].astype("float32"))
+        patches = ops.convert_to_numpy(model.alone(inputs, *model.illuminate(inputs)))[0]
+        bound = 1.0 if model.settings.amplitude_activation == "sigmoid" else None
+    found = warnings_about(result.object, result.coverage, result.probe, patches=patches, amplitude_bound=bound)
+    limit = saturation(scan)
+    return (*([limit] if limit else []), *found)
+
+
 def scores_record(outcome: Outcome) -> dict[str, Any]:
     """An outcome's numbers, ready for JSON."""
     record: dict[str, Any] = dict(frames_used=outcome.result.used, frames_dropped=outcome.result.dropped)
+    if outcome.trust is not None:
+        record |= dict(trust=outcome.trust.to_dict(), warnings=list(outcome.warnings))
     if outcome.scores is not None:
         record["object"] = outcome.scores.to_dict()
     if outcome.withheld_error is not None:

@@ -55,11 +55,23 @@ def test_option_names_are_frozen():
     commands = get_command(app).commands
     options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in commands.items()}
     settings = ["--config", "--set"]
-    fit = [*settings, "--epochs", "--seed", "--probe", "--precision", "--resume", "-o", "--output"]
+    fit = [
+        *settings,
+        "--epochs",
+        "--seed",
+        "--probe",
+        "--precision",
+        "--preset",
+        "--from",
+        "--resume",
+        "-o",
+        "--output",
+    ]
     assert options == {
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted(fit),
-        "reconstruct": sorted([*fit, "--model", "--withhold-every"]),
+        "pretrain": sorted([*settings, "--seed", "-o", "--output"]),
+        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every"]),
         "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
         "evaluate": ["--every", "--margin"],
         "info": [],
@@ -70,12 +82,12 @@ def test_option_names_are_frozen():
 def test_options_beat_the_file_beats_the_defaults(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text("[training]\nepochs = 7\nseed = 5\n[model]\nwidth = 16\nprecision = 'mixed_bfloat16'\n")
-    settings = cli._training_settings(file, ["model.width=4"], 3, None, None, None)
+    settings = cli._training_settings(file, ["model.width=4"], 3, None, None, None, None)
     assert settings.training == {"epochs": 3, "seed": 5}
     assert settings.model == {"width": 4, "precision": "mixed_bfloat16"}
-    fixed = cli._training_settings(None, None, None, 2, "fixed", None)
+    fixed = cli._training_settings(None, None, None, 2, "fixed", None, None)
     assert fixed.model == {"seed": 2, "probe_trainable": False}
-    assert cli._training_settings(None, None, None, None, "auto", None).model == {}
+    assert cli._training_settings(None, None, None, None, "auto", None, None).model == {}
 
 
 @pytest.mark.parametrize(

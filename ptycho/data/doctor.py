@@ -190,6 +190,30 @@ def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     return dead, hot
 
 
+def saturation(scan: Scan) -> str | None:
+    """A sentence if the detector seems to have counted no further than the largest count of the scan, else None.
+
+    Shot noise does not stop at one value: of unlimited counts fewer are the very largest than lie within one standard
+    deviation, its square root, below it. A limit gathers there all that is beyond. More than 10 pixels, and more than
+    one in 1e4 of those of half the largest count or more, have to be at it. Looks at every used pixel, in chunks.
+    """
+    largest = max(float(chunk[:, scan.mask].max()) for chunk in chunks(scan.counts))
+    if largest <= 0:
+        return None
+    at = near = half = 0
+    for chunk in chunks(scan.counts):
+        values = chunk[:, scan.mask]
+        at += int(np.count_nonzero(values == largest))
+        near += int(np.count_nonzero((values >= largest - max(1.0, largest**0.5)) & (values < largest)))
+        half += int(np.count_nonzero(values >= largest / 2))
+    if at <= 10 or at <= 1e-4 * half or at <= near:
+        return None
+    return (
+        f"{at} pixels hold exactly the largest count {largest:.6g}, and only {near} come near it: the detector seems "
+        "saturated there; leave those pixels out by the mask"
+    )
+
+
 def describe(scan: Scan) -> list[tuple[str, str]]:
     """Rows (name, value) of everything worth knowing before a reconstruction, measured on the scan itself."""
     return [*_about_frames(scan), *_about_detector(scan), *_about_positions(scan), *_about_probe(scan)]
@@ -217,6 +241,7 @@ def _about_detector(scan: Scan) -> list[tuple[str, str]]:
         ("masked pixels", f"{100 * (1 - scan.mask.mean()):.1f} %"),
         ("dead pixels", _pixels(dead)),
         ("hot pixels", _pixels(hot)),
+        ("saturation", saturation(scan) or "none"),
     ]
 
 

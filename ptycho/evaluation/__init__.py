@@ -2,8 +2,8 @@
 
 Against a known object: `compare_objects` (after `register` has removed what ptychography cannot know:
 shift, complex scale and linear phase ramp). Without one: `frame_error` on frames withheld from the
-reconstruction, beside `shot_noise_error`, the least it can be; and `fourier_ring_correlation` of two
-independent half data sets.
+reconstruction, beside `shot_noise_error`, the least it can be; `frame_residuals` of any frames in units of shot
+noise; `uncertainty` of every pixel; and `fourier_ring_correlation` of two independent half data sets.
 """
 
 from ptycho.evaluation.align import Gauge, Registration, register
@@ -15,19 +15,37 @@ from ptycho.evaluation.frc import (
     resolutions,
 )
 from ptycho.evaluation.metrics import Metrics, Scores, compare_objects
+from ptycho.evaluation.trust import (
+    FrameResiduals,
+    Trust,
+    band_coverage,
+    frame_residuals,
+    noise_level,
+    summarise,
+    uncertainty,
+    warnings_about,
+)
 
 __all__ = [
+    "FrameResiduals",
     "Gauge",
     "Metrics",
     "Registration",
     "Scores",
+    "Trust",
+    "band_coverage",
     "compare_objects",
     "expected_counts",
     "fourier_ring_correlation",
     "frame_error",
+    "frame_residuals",
     "frc_resolution",
     "half_bit_threshold",
+    "noise_level",
     "register",
     "resolutions",
     "shot_noise_error",
+    "summarise",
+    "uncertainty",
+    "warnings_about",
 ]

@@ -16,7 +16,7 @@ from ptycho.reconstruction.stitch import stitch
 from ptycho.reconstruction.stream import Stream
 from ptycho.training import Report
 
-ARRAYS = ("object", "probe", "positions_px", "coverage", "spread")
+ARRAYS = ("object", "probe", "positions_px", "coverage", "spread", "uncertainty", "used_frames", "frame_residual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,13 @@ class Reconstruction:
     spread: np.ndarray | None = None
     """``(H, W)`` float32: how far several views of the data disagree about ``object`` (root mean square); None where
     only one was taken."""
+    uncertainty: np.ndarray | None = None
+    """``(H, W)`` float32: rms error to expect of ``object``, infinite where no light fell; None where not computed."""
+    used_frames: np.ndarray | None = None
+    """``(P,)`` bool: the frames that the object is made of; None where not known."""
+    frame_residual: np.ndarray | None = None
+    """``(P,)`` float32: squared residual of each frame over its shot noise, 1 for a perfect object; NaN for frames that
+    the object is not made of. None where not computed."""
     used: int
     """Frames that the object is made of."""
     dropped: int
@@ -94,12 +101,12 @@ def reconstruct(
     if model.settings.architecture != "cnn":
         for _ in pieces:
             pass
-        return as_grown(stream, scan)
+        return as_grown(stream, scan, used)
     # Its patches have each a phase of their own.
     kept = list(pieces)
     if not kept:
         raise ValueError("no patch is finite; the network's output is not a number anywhere")
-    result = as_grown(stream, scan)
+    result = as_grown(stream, scan, used)
     places = np.array([piece.corner for piece in kept]) + scan.N // 2
     stitched = stitch(np.stack([piece.values for piece in kept]), places, result.probe)
     return replace(
@@ -110,15 +117,22 @@ def reconstruct(
     )
 
 
-def as_grown(stream: Stream, scan: Scan) -> Reconstruction:
-    """The object of a stream as far as it has grown; the scan is the one whose frames, or some of them, it takes."""
-    dropped = len(stream.dropped)
+def as_grown(stream: Stream, scan: Scan, used: np.ndarray | None = None) -> Reconstruction:
+    """The object of a stream as far as it has grown.
+
+    The stream takes the frames ``used`` of the scan, or all of them.
+    """
+    taken = stream.arrived.copy()
+    taken[stream.waiting + stream.dropped] = False
+    made_of = np.zeros(len(scan), bool)
+    made_of[np.arange(len(scan)) if used is None else used] = taken
     return Reconstruction(
         object=stream.mosaic.object,
         probe=ops.convert_to_numpy(stream.model.probe.value()),
         positions_px=scan.positions - stream.mosaic.origin,
         coverage=stream.mosaic.coverage,
         spread=stream.spread if len(stream.views) > 1 else None,
-        used=int(stream.arrived.sum()) - stream.held - dropped,
-        dropped=dropped,
+        used_frames=made_of,
+        used=int(taken.sum()),
+        dropped=len(stream.dropped),
     )

@@ -118,8 +118,13 @@ class Stream:
 
     @property
     def held(self) -> int:
-        """Frames in memory: those that have come and wait for their neighbours."""
+        """Number of frames in memory."""
         return len(self._held)
+
+    @property
+    def waiting(self) -> list[int]:
+        """Frames in memory: those that have come and wait for their neighbours."""
+        return list(self._held)
 
     @property
     def spread(self) -> np.ndarray:

@@ -293,3 +293,37 @@ def test_description_of_a_guess_with_the_zero_frequency_at_the_corner() -> None:
     assert "corner" in rows["zero frequency"] and "guess" in rows["probe"]
     assert rows["dose check"] == "nothing to check" and rows["true object"] == "61 x 41 pixels"
     assert dict(doctor.describe(scan))["dose check"] == "consistent"
+
+
+# --- a saturated detector ---------------------------------------------------------------------------
+
+
+def scan_with(counts: np.ndarray) -> Scan:
+    positions = np.random.default_rng(0).uniform(0, 30, (len(counts), 2))
+    return Scan(counts=counts, positions=positions, probe=np.ones(counts.shape[1:], complex))
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.5, 5.0, 500.0, 2e4])
+def test_shot_noise_is_not_saturation(mean: float) -> None:
+    """However sparse: the largest of few counts comes often, but the one below it more often still."""
+    for seed in range(5):
+        counts = np.random.default_rng(seed).poisson(mean, (100, 32, 32)).astype(np.uint16)
+        assert doctor.saturation(scan_with(counts)) is None
+
+
+def test_a_limit_of_the_detector_is_found_with_its_value() -> None:
+    """Light falls off from the middle: 9 pixels expect more than the limit of 255."""
+    distance = np.hypot(*(np.mgrid[:32, :32] - 16))
+    expected = 2000 * np.exp(-distance)
+    counts = np.random.default_rng(0).poisson(expected, (100, 32, 32))
+    assert doctor.saturation(scan_with(counts.astype(np.uint16))) is None
+    clipped = scan_with(np.minimum(counts, 255).astype(np.uint8))
+    sentence = doctor.saturation(clipped)
+    assert sentence is not None and "exactly the largest count 255" in sentence
+    assert dict(doctor.describe(clipped))["saturation"] == sentence
+    mask = expected < 100
+    assert doctor.saturation(Scan(**{**vars_of(clipped), "mask": mask})) is None
+
+
+def vars_of(scan: Scan) -> dict:
+    return dict(counts=scan.counts, positions=scan.positions, probe=scan.probe)

@@ -1,0 +1,92 @@
+"""How much larger errors are than the uncertainty says: found on a simulated scan like the measured one."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from ptycho.config import SimulationConfig
+from ptycho.data.scan import Scan
+from ptycho.evaluation import register, uncertainty
+from ptycho.evaluation.trust import WITHIN_1, lit_pixels
+from ptycho.network.build import PtychoNetwork
+from ptycho.reconstruction import reconstruct
+from ptycho.simulation.simulate import MARGIN_PX, simulate
+
+FRAMES = 1024
+"""Frames simulated at most: tens of thousands of pixels to compare, in seconds."""
+
+
+class Rehearsal(NamedTuple):
+    """A reconstruction of a simulated scan beside its truth, in one gauge (`register`)."""
+
+    object: np.ndarray
+    """``(h, w)`` complex."""
+    truth: np.ndarray
+    """``(h, w)`` complex."""
+    uncertainty: np.ndarray
+    """``(h, w)``, with a calibration of 1."""
+    where: np.ndarray
+    """``(h, w)`` bool: the well-lit pixels."""
+
+    @property
+    def factor(self) -> float:
+        """What the uncertainty has to be multiplied with to hold the errors of 63.2 % of the pixels."""
+        relative = np.abs(self.object - self.truth)[self.where] / self.uncertainty[self.where]
+        return float(np.quantile(relative, WITHIN_1))
+
+
+def calibration(model: PtychoNetwork, scan: Scan, *, views: int = 1, seed: int = 0) -> float:
+    """Factor that makes the `uncertainty` of a network's reconstruction right on a simulated scan.
+
+    The simulated scan has the positions and mask of ``scan`` (at most `FRAMES` frames, those nearest to its middle) and
+    the model's probe, so its dose. The factor makes the share of errors within one sigma 0.632, that of complex
+    Gaussian errors. It carries over to ``scan`` as far as its sample is like the simulated one (`cells`).
+
+    Raises ValueError as `rehearse` does.
+    """
+    return rehearse(model, scan, views=views, seed=seed).factor
+
+
+def rehearse(model: PtychoNetwork, scan: Scan, *, views: int = 1, seed: int = 0) -> Rehearsal:
+    """Simulate a scan like ``scan``, reconstruct it by ``views`` views, and lay it onto its truth.
+
+    Raises ValueError where the scan's N is not the model's, and where no well-lit pixel can be compared.
+    """
+    simulated = _like(scan, ops.convert_to_numpy(model.probe.value()), seed)
+    result = reconstruct(model, simulated, views=views)
+    truth = simulated.object
+    assert truth is not None  # a simulated scan carries it
+    # The positions are exact, so that the result is on the truth's pixels even where nothing can be registered.
+    corner = np.rint((simulated.positions - result.positions_px)[0]).astype(int)
+    sigma = uncertainty(result.spread, result.coverage, result.probe)
+    recon, sigma, light = (_placed(image, corner, truth.shape) for image in (result.object, sigma, result.coverage))
+    fit = register(recon, truth)
+    # The gauge moves by whole pixels at most here and there; sigma and light are smooth on that scale.
+    low = np.array(fit.origin_px) - np.rint(fit.gauge.shift_px).astype(int)
+    rows, columns = (np.clip(low[k] + np.arange(fit.truth.shape[k]), 0, truth.shape[k] - 1) for k in (0, 1))
+    where = lit_pixels(light)[np.ix_(rows, columns)]
+    if not where.any():
+        raise ValueError("no well-lit pixel of the simulated scan is left to compare: the scan is too small")
+    return Rehearsal(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[np.ix_(rows, columns)], where)
+
+
+def _like(scan: Scan, probe: np.ndarray, seed: int) -> Scan:
+    """A simulated scan with the probe ``(M, N, N)``, and positions and mask of a compact block of ``scan``."""
+    middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
+    near = np.argsort(np.abs(scan.positions - middle).max(axis=1), kind="stable")[:FRAMES]
+    positions = scan.positions[np.sort(near)]
+    first = np.floor(positions.min(axis=0) + 0.5)
+    config = SimulationConfig(N=scan.N, positions=max(2, len(positions)), probe_modes=len(probe), seed=seed)
+    simulated = simulate(config, probe=probe, positions=positions - first + scan.N // 2 + MARGIN_PX)
+    return replace(simulated, mask=scan.mask)
+
+
+def _placed(image: np.ndarray, corner: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An image on a canvas of ``shape``, its first pixel at ``corner``; 0 around it, cut where it reaches beyond."""
+    canvas = np.zeros(shape, image.dtype)
+    low, high = np.maximum(corner, 0), np.minimum(corner + image.shape, shape)
+    here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    canvas[here] = image[tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))]
+    return canvas

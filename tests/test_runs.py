@@ -1,0 +1,83 @@
+"""What a run says about how far to believe its result: in the files and on the terminal."""
+
+import json
+import re
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from ptycho.config import ModelConfig, RunConfig
+from ptycho.data.formats import write_scan
+from ptycho.network.build import build_model
+from ptycho.reconstruction import Reconstruction
+from ptycho.runs import look_wrong, reconstruct_run
+from tests.test_cli import run as command
+
+TINY = RunConfig(model=dict(stages=2, width=4, gridsize=2), training=dict(epochs=2))
+
+
+@pytest.fixture(scope="module")
+def trained(small_scan, tmp_path_factory):
+    """A run with one view and frames withheld; frame 33 has the counts of another."""
+    counts = small_scan.counts.copy()
+    counts[33] = small_scan.counts[100]
+    folder = tmp_path_factory.mktemp("trained")
+    outcome = reconstruct_run(replace(small_scan, counts=counts), folder, TINY, withhold_every=10)
+    return folder, outcome
+
+
+def test_residuals_are_in_the_file_and_in_the_scores(trained, small_scan):
+    folder, outcome = trained
+    result = Reconstruction.load(folder / "reconstruction.h5")
+    withheld = small_scan.withheld_mask(10)
+    assert result.frame_residual.shape == (len(small_scan),)
+    np.testing.assert_array_equal(np.isnan(result.frame_residual), withheld)
+    np.testing.assert_array_equal(result.used_frames, ~withheld)
+    scores = json.loads((folder / "scores.json").read_text())
+    trust = scores["trust"]
+    assert trust["median_ratio"] == pytest.approx(np.nanmedian(result.frame_residual), rel=1e-5)
+    assert trust["median_ratio"] > 0.9  # never better than noise, but for what two epochs can overfit
+    assert trust["worst_frames"][0] == int(np.nanargmax(result.frame_residual)) == 33
+    assert len(trust["worst_frames"]) == 10
+    assert 1 <= trust["frames_beyond_5_sigma"] <= (~withheld).sum()
+    assert scores["warnings"] == list(outcome.warnings) == []
+    assert result.spread is None
+    assert result.uncertainty is None
+
+
+def test_views_give_a_calibrated_uncertainty_and_the_command_says_what_it_found(trained, small_scan, tmp_path):
+    folder, _ = trained
+    write_scan(small_scan, tmp_path / "scan.h5")
+    said = command(f"reconstruct {tmp_path}/scan.h5 -o {tmp_path}/run --model {folder} --views 3")
+    assert re.search(
+        r"frames agree with the object to [\d.e+]+ times the shot noise \(median\)", " ".join(said.split())
+    )
+    with h5py.File(tmp_path / "run/reconstruction.h5") as file:
+        sigma, coverage, spread = (file[name][()] for name in ("uncertainty", "coverage", "spread"))
+        factor = file.attrs["uncertainty_calibration"]
+        assert file.attrs["views"] == 3
+        assert not np.isnan(file["frame_residual"][()]).any()
+    assert factor > 0
+    assert np.isfinite(sigma[coverage > 0]).all()
+    assert np.isinf(sigma[coverage == 0]).all()
+    assert (sigma >= factor * spread * (1 - 1e-6)).all()
+
+
+def test_a_network_of_bounded_outputs_is_looked_at_for_saturation(small_scan):
+    """The bias of the last layer alone makes the phase tanh(+-5) pi, within 1e-4 of +-pi."""
+    network = build_model(ModelConfig(N=small_scan.N, architecture="cnn", stages=1, width=4), small_scan.probe)
+    flat = Reconstruction(
+        object=np.ones((60, 60), "complex64"),
+        probe=small_scan.probe,
+        positions_px=small_scan.positions,
+        coverage=np.ones((60, 60), "float32"),
+        used=1,
+        dropped=0,
+    )
+    (warning,) = look_wrong(network, flat, small_scan)
+    assert "flat" in warning
+    network.nets[0].head.weights[-1].assign([0.0, 5.0])
+    network.nets[0].head.weights[0].assign(np.zeros(network.nets[0].head.weights[0].shape))
+    assert "phase is within 1 % of +-pi in 100 % of pixels" in look_wrong(network, flat, small_scan)[1]
