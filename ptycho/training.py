@@ -408,7 +408,8 @@ def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
         light = (empty * mask * np.ones_like(x["target"])).sum(axis=(1, 2, 3), keepdims=True)
         share = judged_share(trainer.config)
         transmission = (x["target"] * mask).sum(axis=(1, 2, 3), keepdims=True) / (share * light)
-        total += float(trainer.data_loss(x, (empty * transmission).astype("float32")))
+        judging = {key: ops.convert_to_tensor(x[key]) for key in ("target", "mask")}
+        total += float(trainer.data_loss(judging, ops.convert_to_tensor((empty * transmission).astype("float32"))))
     return total / len(sequence)
 
 
