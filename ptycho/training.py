@@ -113,7 +113,7 @@ def train(
                 checkpoint.keep_best(trainer)
             else:
                 weights = model.get_weights()
-        if has_collapsed(history, epochs):
+        if has_collapsed(history, epochs) and contrast(trainer, batches) < FLAT:
             if restarts < RESTARTS and epoch + 1 < epochs:
                 restarts += 1
                 warnings.warn(
@@ -428,6 +428,23 @@ def has_collapsed(history: History, epochs: int) -> bool:
 
 COLLAPSED = 1e-3
 """A loss that is not lower than a flat object's by this part of it is a flat object's."""
+
+
+FLAT = 0.02
+"""Contrast below which an object is flat to the eye."""
+
+
+def contrast(trainer: PhysicsTraining, batches: Batches) -> float:
+    """Root mean square of the object less its mean, over the mean, where there is light; on the first withheld groups.
+
+    What tells a network that gives a flat object from one that has not learned enough to beat it.
+    """
+    (x,) = batches.validation()[0]
+    out = trainer.predict_on_batch(x)
+    canvas, weight = np.asarray(out["canvas"]), np.minimum(np.asarray(out["light"]), 1.0)
+    mean = (canvas * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
+    spread = (np.abs(canvas - mean) ** 2 * weight).sum() / weight.sum()
+    return float(np.sqrt(spread) / np.abs(mean).mean())
 
 
 def restart(trainer: PhysicsTraining, number: int) -> None:
