@@ -88,6 +88,19 @@ def make_complex(real: Any, imag: Any) -> Any:
     return torch.complex(real, imag)
 
 
+def segment_sum(values: Any, segments: Any, count: int) -> Any:
+    """Sums ``(count,)`` of the values with the same number of a segment, complex ones too.
+
+    `keras.ops.segment_sum` (3.15) leaves out the imaginary part with PyTorch.
+    """
+    values, segments = keras.ops.convert_to_tensor(values), keras.ops.convert_to_tensor(segments)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.zeros(count, dtype=values.dtype, device=values.device).index_add(0, segments, values)
+    return keras.ops.segment_sum(values, segments, num_segments=count)
+
+
 def fft2(wave: Any) -> Any:
     """The 2-D DFT over the last two axes, unscaled, zero frequency first: complex to complex in one operation."""
     return _fft(wave, "fft2d", "fft2")

@@ -1,5 +1,6 @@
 """Models on disk: one Keras archive (JSON and HDF5, no pickle), loaded strictly."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -16,6 +17,19 @@ def save_model(model: PtychoNetwork, path: str | os.PathLike) -> Path:
     model.save(temporary)
     temporary.replace(path)
     return path
+
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""Networks that come with the package: made by ``ptycho pretrain``, each beside its SHA-256."""
+
+
+def load_pretrained(name: str = "best") -> PtychoNetwork:
+    """A network of the package that has learned from simulated scans; ValueError if its file was damaged."""
+    path = PRETRAINED / f"{name}.keras"
+    expected = path.with_suffix(".sha256").read_text().split()[0]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise ValueError(f"{path} is damaged: its SHA-256 is not {expected}; install the package again")
+    return load_model(path)
 
 
 def load_model(path: str | os.PathLike) -> PtychoNetwork:

@@ -5,6 +5,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -35,6 +36,12 @@ ProbeUse = Annotated[
     typer.Option("--probe", help="auto: a guessed probe is learned along, a known one is not."),
 ]
 Precision = Annotated[Literal["float32", "mixed_bfloat16"] | None, typer.Option(help="Arithmetic of the convolutions.")]
+From = Annotated[
+    str | None, typer.Option("--from", help="Start from a trained network: a run folder, or 'pretrained'.")
+]
+Preset = Annotated[
+    Literal["best", "fast"] | None, typer.Option(help="fast: each frame on its own, for streams of frames.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
 
 
@@ -72,17 +79,32 @@ def train_command(
     seed: Seed = None,
     probe: ProbeUse = None,
     precision: Precision = None,
+    preset: Preset = None,
+    start: From = None,
     resume: Resume = False,
 ) -> None:
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
-    run = _training_settings(config, settings, epochs, seed, probe, precision)
+    run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
     with _framework():
         from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, train_run
 
     data = open_scan(scan, _say)
     with progress_bar() as report:
-        _, history = train_run(data, output, run, resume=resume, report=report)
+        _, history = train_run(data, output, run, start=start, resume=resume, report=report)
+    _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
+
+
+@app.command(name="pretrain")
+def pretrain_command(output: Folder, config: ConfigFile = None, settings: Settings = None, seed: Seed = None) -> None:
+    """Train a network on simulated scans of all kinds, to start from: about half an hour on two cores."""
+    run = _settings(config, settings).updated("training", dict(seed=seed)).updated("pretraining", dict(seed=seed))
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.runs import pretrain_run
+
+    with progress_bar() as report:
+        history = pretrain_run(output, run.updated("model", dict(seed=seed)), report=report)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
 
 
@@ -91,8 +113,8 @@ def reconstruct_command(
     scan: ScanFile,
     output: Folder,
     model: Annotated[
-        Path | None,
-        typer.Option(exists=True, file_okay=False, help="Run folder of a trained network; else one is trained here."),
+        str | None,
+        typer.Option(help="Run folder of a trained network, or 'pretrained'; without it one is trained here."),
     ] = None,
     withhold_every: Annotated[
         int | None, typer.Option(min=2, help="Keep frames 0, k, 2k, ... from every fit and judge by them.")
@@ -109,11 +131,13 @@ def reconstruct_command(
     seed: Seed = None,
     probe: ProbeUse = None,
     precision: Precision = None,
+    preset: Preset = None,
+    start: From = None,
     resume: Resume = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png."""
-    run = _training_settings(config, settings, epochs, seed, probe, precision)
-    if model is not None and (run.model or run.training or resume):
+    run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
+    if model is not None and (run.model or run.training or resume or start):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
     with _framework():
         from ptycho.progress import progress_bar
@@ -126,11 +150,40 @@ def reconstruct_command(
             output,
             run,
             model_folder=model,
+            start=start,
             withhold_every=withhold_every,
             views=views,
             resume=resume,
             report=report,
         )
+    _tell(outcome, output)
+
+
+@app.command(name="stream")
+def stream_command(
+    scan: ScanFile,
+    output: Folder,
+    model: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Run folder of a trained network.", show_default=False)
+    ],
+    rate: Annotated[float | None, typer.Option(help="Frames per second; by default as fast as they are taken.")] = None,
+    order: Annotated[Literal["scan", "random"], typer.Option(help="Order in which the frames come.")] = "scan",
+    tile_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames reconstructed at once; fewer come sooner.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+) -> None:
+    """Play a scan to a trained network frame by frame, as a detector would, and say how well it keeps pace."""
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.runs import open_scan, stream_run
+
+    data = open_scan(scan, _say)
+    with progress_bar() as report:
+        outcome, played = stream_run(
+            data, output, model, rate=rate, order=order, tile_frames=tile_frames, seed=seed, report=report
+        )
+    _table(["stream", ""], played.rows())
     _tell(outcome, output)
 
 
@@ -203,14 +256,14 @@ def main() -> None:
 
 def _settings(config: Path | None, settings: list[str] | None):
     """The settings of a run: the file, then what ``--set`` says."""
-    from ptycho.config import RunConfig, Section
+    from ptycho.config import SECTIONS, RunConfig, Section
 
     run = RunConfig.from_toml(config) if config else RunConfig()
     for setting in settings or ():
         section, _, rest = setting.partition(".")
         name, equals, text = rest.partition("=")
-        if section not in ("model", "training", "simulation") or not equals:
-            raise ValueError(f"--set {setting}: write section.name=value, section one of model, training, simulation")
+        if section not in SECTIONS or not equals:
+            raise ValueError(f"--set {setting}: write section.name=value, section one of {', '.join(SECTIONS)}")
         run = run.updated(cast(Section, section), {name.strip(): _value(text)})
     return run
 
@@ -223,9 +276,13 @@ def _value(text: str) -> Any:
         return text.strip()
 
 
-def _training_settings(config, settings, epochs, seed, probe, precision):
+def _training_settings(config, settings, epochs, seed, probe, precision, preset):
+    from ptycho.config import PRESETS
+
     run = _settings(config, settings).updated("training", dict(epochs=epochs, seed=seed))
     learn = None if probe in (None, "auto") else probe == "learn"
+    if preset is not None:
+        run = replace(run, model=PRESETS[preset] | run.model)
     return run.updated("model", dict(seed=seed, probe_trainable=learn, precision=precision))
 
 
@@ -298,8 +355,6 @@ def _tell(outcome: Any, output: Path) -> None:
 
 
 def _without_truth(scan: Any) -> Any:
-    from dataclasses import replace
-
     return replace(scan, object=None)
 
 

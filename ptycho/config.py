@@ -101,7 +101,9 @@ class ModelConfig(_Config):
 
 
 Preset = Literal["best", "fast"]
-PRESETS: dict[Preset, dict[str, Any]] = dict(best={}, fast=dict(architecture="single", stages=1))
+PRESETS: dict[Preset, dict[str, Any]] = dict(
+    best={}, fast=dict(architecture="single", stages=1, precision="mixed_bfloat16")
+)
 """Settings of a `ModelConfig` by purpose: the best image, or frames one by one as fast as they come."""
 
 
@@ -204,7 +206,34 @@ class SimulationConfig(_Config):
         self._require(self.seed >= 0, "seed", "0 or more")
 
 
-Section = Literal["model", "training", "simulation"]
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig(_Config):
+    """Simulated scans to learn from, with ranges from which each draws its own."""
+
+    scans: int = 120
+    """Number of scans."""
+    frames: int = 144
+    """Frames in each."""
+    probe_diameter: tuple[float, float] = (0.35, 0.7)
+    """Second-moment diameter of the probe as a part of N."""
+    step: tuple[float, float] = (0.12, 0.3)
+    """Distance of neighbouring positions as a part of the probe's diameter."""
+    photons: tuple[float, float] = (1e3, 1e6)
+    """Photons per frame; drawn evenly in their logarithm."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+
+    def __post_init__(self) -> None:
+        self._require(self.scans >= 1, "scans", "1 or more")
+        self._require(self.frames >= 9, "frames", "9 or more")
+        for name, most in (("probe_diameter", 1.0), ("step", float("inf")), ("photons", float("inf"))):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come from files
+            low, high = getattr(self, name)
+            self._require(0 < low <= high <= most, name, f"(low, high) with 0 < low <= high <= {most}")
+
+
+Section = Literal["model", "training", "simulation", "pretraining"]
+SECTIONS = get_args(Section)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,10 +246,12 @@ class RunConfig(_Config):
     """Settings of `TrainingConfig`."""
     simulation: dict[str, Any] = field(default_factory=dict)
     """Settings of `SimulationConfig`."""
+    pretraining: dict[str, Any] = field(default_factory=dict)
+    """Settings of `PretrainingConfig`."""
 
     @classmethod
     def from_toml(cls, path: str | PathLike) -> Self:
-        """Read a file with the sections ``[model]``, ``[training]``, ``[simulation]``."""
+        """Read a file with the sections ``[model]``, ``[training]``, ``[simulation]``, ``[pretraining]``."""
         with open(path, "rb") as file:
             return cls.from_dict(tomllib.load(file))
 

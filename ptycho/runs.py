@@ -1,10 +1,12 @@
 """Runs: what the commands do, each as one function that takes values and leaves a folder."""
 
+import hashlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +17,8 @@ from keras import ops
 
 import ptycho
 from ptycho.calibration import calibration
-from ptycho.checkpoint import load_model, save_model
-from ptycho.config import ModelConfig, RunConfig, SimulationConfig, TrainingConfig
+from ptycho.checkpoint import load_model, load_pretrained, save_model
+from ptycho.config import ModelConfig, PretrainingConfig, RunConfig, SimulationConfig, TrainingConfig
 from ptycho.data.doctor import SAMPLE, rescale_probe, saturation
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
@@ -33,11 +35,17 @@ from ptycho.evaluation import (
     warnings_about,
 )
 from ptycho.network.build import PtychoNetwork, build_model
-from ptycho.reconstruction import Reconstruction, reconstruct
+from ptycho.pretraining import adapted, pretrain
+from ptycho.reconstruction import Reconstruction, as_grown, reconstruct
+from ptycho.reconstruction.predict import open_stream
+from ptycho.replay import Order, ReplayReport, replay
 from ptycho.simulation.simulate import simulate
-from ptycho.training import History, Report, train
+from ptycho.training import History, Report, far_from_training, train
 
 Say = Callable[[str], None]
+
+STREAM_FRAMES = dict(consensus=512, single=64)
+"""Frames in a tile (or batch) where an object is watched as it grows: fewer than for the most work per second."""
 
 
 class Outcome(NamedTuple):
@@ -82,20 +90,65 @@ def train_run(
     folder: str | os.PathLike,
     run: RunConfig,
     *,
+    start: str | None = None,
     resume: bool = False,
     report: Report | None = None,
 ) -> tuple[PtychoNetwork, History]:
-    """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``."""
+    """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``.
+
+    ``start`` names a network to start from: a run folder, or ``pretrained``.
+    """
     folder = Path(folder)
-    model_settings, training = model_config(run, scan), TrainingConfig.from_dict(run.training)
+    training = TrainingConfig.from_dict(run.training)
+    if start is None:
+        model = build_model(model_config(run, scan), scan.probe)
+    else:
+        model = adapted(open_model(start), scan, **run.model)
     folder.mkdir(parents=True, exist_ok=True)
-    record = provenance(scan) | dict(model=model_settings.to_dict(), training=training.to_dict())
+    record = provenance(scan) | dict(model=model.settings.to_dict(), training=training.to_dict(), start=start)
     _write_json(folder / "config.json", record)
-    model = build_model(model_settings, scan.probe)
     history = train(model, scan, training, folder=folder / "checkpoint", resume=resume, report=report)
     _write_json(folder / "history.json", history)
     save_model(model, folder / "model.keras")
     return model, history
+
+
+def open_model(name: str | os.PathLike) -> PtychoNetwork:
+    """The network in a run folder, or the package's own with the name ``pretrained``."""
+    return load_pretrained() if str(name) == "pretrained" else load_model(Path(name) / "model.keras")
+
+
+def ready_model(name: str | os.PathLike, scan: Scan) -> PtychoNetwork:
+    """A trained network (see `open_model`) for a scan; warns where the scan is far from what it was trained for.
+
+    A network of a run folder brings its own probe, the package's takes the scan's.
+    """
+    model = open_model(name)
+    if str(name) == "pretrained":
+        model = adapted(model, scan)
+    for sentence in far_from_training(model, scan):
+        warnings.warn(sentence, UserWarning, stacklevel=2)
+    return model
+
+
+def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | None = None) -> History:
+    """Train a network on simulated scans and leave it in the folder: ``model.keras``, its SHA-256, ``history.json``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = PretrainingConfig.from_dict(run.pretraining)
+    model_settings = ModelConfig.from_dict(dict(N=64, gridsize=5) | run.model)
+    training = TrainingConfig.from_dict(PRETRAINING | run.training)
+    record = dict(pretraining=settings.to_dict(), model=model_settings.to_dict(), training=training.to_dict())
+    _write_json(folder / "config.json", record)
+    model, history = pretrain(settings, model_settings, training, folder=folder / "checkpoint", report=report)
+    _write_json(folder / "history.json", history)
+    path = save_model(model, folder / "model.keras")
+    (folder / "model.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.keras\n")
+    return history
+
+
+PRETRAINING: dict[str, Any] = dict(total_frames=240_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.03)
+"""How a network is pretrained, unless a run says otherwise: the truth is known and should be used."""
 
 
 def reconstruct_run(
@@ -104,6 +157,7 @@ def reconstruct_run(
     run: RunConfig,
     *,
     model_folder: str | os.PathLike | None = None,
+    start: str | None = None,
     withhold_every: int | None = None,
     views: int = 1,
     resume: bool = False,
@@ -121,9 +175,9 @@ def reconstruct_run(
     folder.mkdir(parents=True, exist_ok=True)
     withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
     if model_folder is None:
-        model, history = train_run(scan.subset(~withheld), folder, run, resume=resume, report=report)
+        model, history = train_run(scan.subset(~withheld), folder, run, start=start, resume=resume, report=report)
     else:
-        model, history = load_model(Path(model_folder) / "model.keras"), []
+        model, history = ready_model(model_folder, scan), []
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
     result = reconstruct(model, scan, withheld=withheld, views=views, report=report)
@@ -140,6 +194,55 @@ def reconstruct_run(
     outcome = judge(result, scan, withheld)._replace(trust=trust, warnings=look_wrong(model, result, scan))
     _write_json(folder / "scores.json", scores_record(outcome))
     return outcome
+
+
+def stream_run(
+    scan: Scan,
+    folder: str | os.PathLike,
+    model_folder: str | os.PathLike,
+    *,
+    rate: float | None = None,
+    order: Order = "scan",
+    tile_frames: int | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> tuple[Outcome, ReplayReport]:
+    """Play a scan to a trained network frame by frame, as a detector would, and leave the image in the folder.
+
+    Writes ``reconstruction.h5``, ``object.png``, ``scores.json``, ``config.json`` and ``stream.json``, the report.
+
+    Args:
+        scan, folder: what is played; where the results go.
+        model_folder: run folder of the network.
+        rate, order, seed: see `replay`.
+        tile_frames: see `Stream`; None: `STREAM_FRAMES`.
+        report: told of the progress.
+
+    Raises:
+        ValueError: the network is a ``cnn``, or for frames of another size.
+    """
+    from ptycho.plotting import save_png
+
+    folder, model = Path(folder), ready_model(model_folder, scan)
+    if model.settings.architecture == "cnn":
+        raise ValueError(
+            "the patches of a cnn have each a phase of their own, which takes the whole scan to tell: "
+            "use `ptycho reconstruct`"
+        )
+    size = tile_frames or STREAM_FRAMES[model.settings.architecture]
+    stream = open_stream(model, scan, np.arange(len(scan)), size)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
+    _write_json(folder / "config.json", record)
+    played = replay(stream, enumerate(scan.counts), rate=rate, order=order, seed=seed, report=report)
+    more = dict(withhold_every=0, model=model.settings.to_dict())
+    result = replace(as_grown(stream, scan), provenance=provenance(scan) | more)
+    result.save(folder / "reconstruction.h5")
+    save_png(result, folder / "object.png")
+    outcome = judge(result, scan, np.zeros(len(scan), bool))
+    _write_json(folder / "scores.json", scores_record(outcome))
+    _write_json(folder / "stream.json", dict(order=order, seed=seed, tile_frames=size) | asdict(played))
+    return outcome, played
 
 
 def demo_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | None = None, say: Say) -> Outcome:

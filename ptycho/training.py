@@ -132,12 +132,45 @@ def train(
                 weights = model.get_weights()
         if checkpoint:
             checkpoint.keep(trainer, history)
+    for name, (least, most) in conditions(batches.scans).items():
+        low, high = model.trained_for.get(name, (least, most))
+        model.trained_for[name] = [min(low, least), max(high, most)]
     if history and best != len(history) - 1:
         if checkpoint:
             checkpoint.restore_best(trainer)
         else:
             model.set_weights(weights)
     return history
+
+
+def conditions(scans: Sequence[Scan]) -> dict[str, tuple[float, float]]:
+    """What a network trained on these scans knows: least and most of each quantity that matters to it."""
+    kinds: dict[str, Callable[[Scan], float]] = {
+        "N": lambda scan: scan.N,
+        "counts_per_frame": lambda scan: scan.mean_counts,
+        "probe_diameter_px": lambda scan: scan.probe_diameter_px,
+        "step_px": lambda scan: scan.step_px,
+    }
+    values = {name: [float(kind(scan)) for scan in scans] for name, kind in kinds.items()}
+    return {name: (min(found), max(found)) for name, found in values.items()}
+
+
+FAR = 3.0
+"""A network is used far from what it was trained for from this factor on."""
+
+
+def far_from_training(model: PtychoNetwork, scan: Scan) -> list[str]:
+    """Sentences about what in a scan is far (`FAR`) from all that a network was trained for; empty if nothing is."""
+    found = []
+    for name, (value, _) in conditions([scan]).items():
+        low, high = model.trained_for.get(name, (value, value))
+        if not low / FAR <= value <= high * FAR:
+            label = name.replace("_px", " in pixels").replace("_", " ")
+            found.append(
+                f"{label} {value:.4g} is far from what the network was trained for ({low:.4g} to {high:.4g}): "
+                "train it on this scan (ptycho train --from)"
+            )
+    return found
 
 
 class PhysicsTraining(keras.Model):
@@ -240,7 +273,7 @@ class Batches:
         groups: list[Group] = []
         for number, count in enumerate(wanted):
             own = self.blocks[number]
-            rows = np.concatenate([rng.permutation(len(own)) for _ in range(-(-count // len(own)))])[:count]
+            rows = np.resize(rng.permutation(len(own)), count)
             groups += [(number, own[row]) for row in rows]
         rng.shuffle(groups)
         return _Sequence(self, groups, [self.config.seed, 2, epoch], training=True)
@@ -358,14 +391,19 @@ def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
 
 
 def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
-    """Loss on the withheld groups of a flat object of the best transmission; None where there are none."""
-    if not len(batches.validation_groups) or not trainer.config.nll_weight:
+    """Loss on the withheld groups of a flat object of the best transmission.
+
+    None where there are no such groups, and where the loss looks at more than the counts.
+    """
+    config = trainer.config
+    if not batches.validation_groups or config.realspace_weight or config.tv_weight:
         return None
     sequence, total = batches.validation(), 0.0
     for k in range(len(sequence)):
         (x,) = sequence[k]
         probe, _ = trainer.network.illuminate({key: x[key] for key in x if key != "fractions"})
-        empty = ops.convert_to_numpy(expected_counts(np.ones(x["counts"].shape[-2:], "complex64"), probe))
+        ones = np.ones((len(x["counts"]), 1, *x["counts"].shape[-2:]), "complex64")
+        empty = ops.convert_to_numpy(expected_counts(ones, probe))
         mask = x["mask"][:, None]
         light = (empty * mask * np.ones_like(x["target"])).sum(axis=(1, 2, 3), keepdims=True)
         share = judged_share(trainer.config)

@@ -60,6 +60,7 @@ def test_option_names_are_frozen():
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted(fit),
         "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every"]),
+        "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
         "evaluate": ["--every", "--margin"],
         "info": [],
         "demo": sorted([*settings, "--seed", "-o", "--output"]),

@@ -1,6 +1,7 @@
 """Training: it beats a flat object, repeats, resumes exactly, and moves what is trainable."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from ptycho.evaluation import compare_objects
 from ptycho.network.build import build_model
 from ptycho.reconstruction import reconstruct
 from ptycho.simulation.simulate import simulate
-from ptycho.training import Batches, learning_rate, should_stop, train
+from ptycho.training import Batches, has_collapsed, learning_rate, should_stop, thinned, train, true_object
 from tests.helpers import to_numpy
 
 QUICK = dict(stages=2, width=4, gridsize=2)
@@ -129,38 +130,220 @@ def test_mixed_precision_learns_the_same(small_scan):
     assert mixed[-1]["loss"] == pytest.approx(plain[-1]["loss"], abs=0.3 * fall)
 
 
+def batches_of(scans, gridsize=2, **config):
+    settings = ModelConfig(N=scans[0].N, **(QUICK | {"gridsize": gridsize}))
+    return Batches(scans, settings, TrainingConfig(**config))
+
+
 def test_withheld_frames_are_never_trained_on(small_scan):
-    batches = Batches(small_scan, 4, small_scan.N, TrainingConfig(validation_fraction=0.1))
-    withheld = set(batches.validation_groups.ravel().tolist())
-    assert withheld
+    batches = batches_of([small_scan], validation_fraction=0.1)
+    withheld = {int(frame) for _, group in batches.validation_groups for frame in group}
+    assert len(withheld) >= 8
     for epoch in range(3):
-        assert not withheld & set(batches.epoch(epoch).groups.ravel().tolist())
+        assert not withheld & {int(frame) for _, group in batches.epoch(epoch).groups for frame in group}
 
 
-def test_a_group_lies_whole_on_its_canvas(small_scan):
-    batches = Batches(small_scan, 9, small_scan.N, TrainingConfig())
-    for epoch in range(3):
-        arrays = batches.arrays(batches.epoch(epoch).groups)
-        corners = arrays["positions"] - small_scan.N // 2
-        assert corners.min() >= 0
-        assert corners.max() + small_scan.N <= batches.canvas_side
+@pytest.mark.parametrize("training", [True, False])
+def test_a_group_lies_whole_on_its_canvas(small_scan, training):
+    batches = batches_of([small_scan], gridsize=3, validation_fraction=0.2)
+    for sequence in [batches.epoch(k) for k in range(3)] if training else [batches.validation()]:
+        for k in range(len(sequence)):
+            (arrays,) = sequence[k]
+            corners = arrays["positions"] - small_scan.N // 2
+            assert corners.min() >= 0
+            assert corners.max() + small_scan.N <= arrays["canvas"].shape[-1]
+            assert arrays["canvas"].shape[-1] % 8 == 0
 
 
-def test_true_object_of_a_group_is_cut_where_its_frames_are(small_scan):
-    """Expected counts of the cut truth are those of the scan: chi-square per pixel is 1."""
+def test_epochs_differ_and_come_back(small_scan):
+    """An epoch follows from its number alone; validation is always of the same photons."""
+    batches = batches_of([small_scan])
+    first, again, other = (batches.epoch(k)[0][0] for k in (0, 0, 1))
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, again[name])
+    assert (first["counts"] != other["counts"]).any()
+    one, two = (batches.validation()[0][0] for _ in range(2))
+    np.testing.assert_array_equal(one["counts"], two["counts"])
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("share", [0.8, 0.3])
+def test_thinned_counts_add_up_and_are_independent(share, dtype):
+    """Each part of a Poisson count is one of its share of the mean; five standard errors."""
+    rng, draws, mean = np.random.default_rng(0), 200_000, 4.0
+    counts = rng.poisson(mean, draws).astype(dtype)
+    seen, kept = thinned(counts, share, rng)
+    assert seen.dtype == kept.dtype == np.float32
+    np.testing.assert_array_equal(seen + kept, counts)
+    for part, level in ((seen, share * mean), (kept, (1 - share) * mean)):
+        assert part.min() == 0
+        np.testing.assert_array_equal(part, np.round(part))
+        assert abs(part.mean() - level) < 5 * np.sqrt(level / draws)
+        assert part.var() == pytest.approx(level, rel=5 * np.sqrt((2 + 1 / level) / draws))
+    assert abs(np.corrcoef(seen, kept)[0, 1]) < 5 / np.sqrt(draws)
+
+
+def test_thinning_is_without_bias_for_counts_that_are_not_whole():
+    """Rounded at random: the parts add up to the counts on average. Negative ones count as none."""
+    draws, rng = 100_000, np.random.default_rng(1)
+    for value in (0.3, 2.75):
+        seen, kept = thinned(np.full(draws, value, "float32"), 0.8, rng)
+        total = seen + kept
+        assert set(np.unique(total)) == {np.floor(value), np.ceil(value)}
+        assert abs(total.mean() - value) < 5 * 0.5 / np.sqrt(draws)
+        assert abs(seen.mean() - 0.8 * value) < 5 * np.sqrt((value + 0.25) / draws)
+    np.testing.assert_array_equal(thinned(np.full(9, -3.0, "float32"), 0.5, rng), 0)
+
+
+def test_nothing_is_thinned_with_a_share_of_one():
+    counts = np.array([0, 1.5, 7], "float64")
+    for part in thinned(counts, 1.0, np.random.default_rng(0)):
+        assert part.dtype == np.float32
+        np.testing.assert_array_equal(part, counts)
+
+
+def test_the_true_object_is_known_where_the_scan_has_it(small_scan):
+    truth, lit = true_object(small_scan, np.array([-3, 5]), (20, 30))
+    np.testing.assert_array_equal(lit[:3], 0)
+    np.testing.assert_array_equal(lit[3:], 1)
+    np.testing.assert_array_equal(truth[3:], small_scan.object[:17, 5:35])
+    np.testing.assert_array_equal(truth[:3], 0)
+
+
+@pytest.mark.parametrize("thinning", [1.0, 0.8])
+def test_true_object_of_a_group_is_cut_where_its_frames_are(small_scan, thinning):
+    """Expected counts of the cut truth are those of the scan: chi-square per pixel is 1, of both parts of them."""
     from ptycho.physics.diffraction import expected_counts
     from ptycho.physics.patches import extract
     from ptycho.physics.translation import fourier_shift
 
-    batches = Batches(small_scan, 4, small_scan.N, TrainingConfig(realspace_weight=1.0))
-    arrays = batches.arrays(batches.epoch(0).groups[:5])
+    batches = batches_of([small_scan], realspace_weight=1.0, thinning=thinning)
+    arrays = batches.epoch(0)[0][0]
     patches = extract(arrays["truth"], arrays["positions"], (small_scan.N, small_scan.N))
     probe = fourier_shift(small_scan.probe[None, None], arrays["fractions"][:, :, None])
-    expected = to_numpy(expected_counts(patches, probe))
-    bright = expected > 5
-    chi2 = ((arrays["counts"] - expected) ** 2 / expected)[bright]
-    # The variance of one term is 2 + 1 / expected, at most 2.2.
-    assert abs(chi2.mean() - 1) < 5 * np.sqrt(2.2 / chi2.size)
+    whole = to_numpy(expected_counts(patches, probe))
+    np.testing.assert_array_equal(arrays["exposure"], np.float32(thinning))
+    shares = {"counts": thinning, "target": 1 - thinning if thinning < 1 else 1.0}
+    for name, share in shares.items():
+        expected = share * whole
+        bright = expected > 5
+        chi2 = ((arrays[name] - expected) ** 2 / expected)[bright]
+        # The variance of one term is 2 + 1 / expected, at most 2.2.
+        assert abs(chi2.mean() - 1) < 5 * np.sqrt(2.2 / chi2.size)
+
+
+def loss_of(model, arrays, **config):
+    """The data loss of a batch, at the network's own expected counts."""
+    trainer = training.PhysicsTraining(model, TrainingConfig(**config))
+    return float(to_numpy(trainer.data_loss(arrays, model(arrays)["expected"])))
+
+
+@pytest.mark.parametrize("architecture", ["consensus", "single"])
+def test_a_view_leaves_the_loss_of_an_empty_object_as_it_is(small_scan, architecture):
+    """A network that does nothing has the same loss in every view: frames, probe and canvas are not touched by it."""
+    from ptycho.network.architectures import View
+
+    model = model_for(small_scan, architecture=architecture)
+    for net in model.nets:
+        net.head.kernel.assign(np.zeros(net.head.kernel.shape))
+    batches = batches_of([small_scan])
+    arrays = batches.validation()[0][0]
+    assert "view" not in arrays
+    side = batches.validation_side if architecture == "consensus" else small_scan.N
+    plain = loss_of(model, arrays)
+    for number in range(View.COUNT):
+        assert loss_of(model, arrays | View.arrays(number, side)) == pytest.approx(plain, rel=1e-6)
+
+
+def test_training_shows_every_view_and_validation_none(small_scan):
+    from ptycho.network.architectures import View
+
+    batches = batches_of([small_scan], batch_groups=1)
+    key = lambda arrays: arrays["view"].tobytes() + arrays["view_sign"].tobytes()
+    numbers = {key(View.arrays(k, batches.canvas_side)): k for k in range(View.COUNT)}
+    shown = [batches.epoch(e)[k][0] for e in range(4) for k in range(len(batches.epoch(e)))]
+    # Seeded; a view would be missing in 130 draws for one seed in 300: 16 (15 / 16)^130.
+    assert len(shown) > 130
+    assert {numbers[key(arrays)] for arrays in shown} == set(range(View.COUNT))
+    assert "view" not in batches_of([small_scan], augment=False).epoch(0)[0][0]
+
+
+def other_scan(scan, photons=3e4, seed=8):
+    """Of the same size, with a probe of its own."""
+    settings = dict(N=scan.N, positions=100, step_px=4.0, jitter_px=1.0, probe_diameter=0.4)
+    return simulate(SimulationConfig(photons=photons, seed=seed, **settings))
+
+
+def test_several_scans_come_each_with_their_own_probe(small_scan):
+    scans = [small_scan, other_scan(small_scan)]
+    batches = batches_of(scans, thinning=1.0)
+    sequence = batches.epoch(0)
+    numbers = np.array([number for number, _ in sequence.groups])
+    share = len(batches.training_index[1]) / batches.training_frames
+    assert 0 < (numbers == 1).sum() < len(numbers)
+    assert abs((numbers == 1).mean() - share) < 5 * np.sqrt(share * (1 - share) / len(numbers))
+    arrays = batches.arrays(sequence.groups[:8], np.random.default_rng(0), True)
+    for k, (number, members) in enumerate(sequence.groups[:8]):
+        np.testing.assert_array_equal(arrays["counts"][k], scans[number].counts[members])
+        np.testing.assert_array_equal(arrays["probe_parts"][k, 0], scans[number].probe.real)
+        np.testing.assert_array_equal(arrays["probe_parts"][k, 1], scans[number].probe.imag)
+    assert {number for number, _ in batches.validation_groups} == {0, 1}
+    assert "probe_parts" not in batches_of([small_scan]).epoch(0)[0][0]
+
+
+@pytest.mark.slow
+def test_several_scans_train_together(small_scan):
+    scans = [small_scan, other_scan(small_scan)]
+    history = train(model_for(small_scan), scans, TrainingConfig(epochs=3))
+    assert history[-1]["validation_loss"] < history[0]["validation_loss"]
+
+
+def test_scans_that_do_not_go_together_are_refused(small_scan):
+    two_modes = small_scan.with_probe(np.concatenate([small_scan.probe, small_scan.probe]))
+    with pytest.raises(ValueError, match="no scan to train on"):
+        train(model_for(small_scan), [])
+    with pytest.raises(ValueError, match="2 probe modes, the model 1"):
+        train(model_for(small_scan), [small_scan, two_modes])
+    for learned in ("probe_trainable", "scale_trainable"):
+        with pytest.raises(ValueError, match="own probes"):
+            train(model_for(small_scan, **{learned: True}), [small_scan, small_scan])
+    with pytest.raises(ValueError, match="true object"):
+        train(model_for(small_scan), replace(small_scan, object=None), TrainingConfig(realspace_weight=1.0))
+
+
+@pytest.mark.slow
+def test_a_training_that_learns_nothing_is_noticed_and_started_again(small_scan):
+    """With steps of 1e-12 the object stays flat: two new starts, then a warning that they did not help."""
+    model = model_for(small_scan)
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="flat object") as warned:
+        history = train(model, small_scan, TrainingConfig(epochs=10, learning_rate=1e-12))
+    assert sum("starting again" in str(w.message) for w in warned) == training.RESTARTS
+    assert sum("notwithstanding" in str(w.message) for w in warned) == 1
+    assert [entry["restarts"] for entry in history] == [0] * 3 + [1] * 3 + [2] * 4
+    assert all(entry["validation_loss"] > entry["flat_loss"] * 0.999 for entry in history)
+    best = min(history, key=lambda entry: entry["validation_loss"])
+    same = all(np.allclose(a, b, atol=1e-9) for a, b in zip(before, model.get_weights(), strict=True))
+    assert same == (best["restarts"] == 0)
+
+
+@pytest.mark.slow
+def test_a_training_that_learns_is_not_started_again(small_scan):
+    """Warnings are errors here."""
+    history = train(model_for(small_scan), small_scan, TrainingConfig(epochs=8, learning_rate=3e-3))
+    assert {entry["restarts"] for entry in history} == {0}
+    assert history[-1]["validation_loss"] < 0.99 * history[-1]["flat_loss"]
+
+
+def test_collapse_is_judged_a_quarter_through_since_the_last_start():
+    entry = lambda loss, restarts=0, flat=1.0: dict(loss=0.0, validation_loss=loss, flat_loss=flat, restarts=restarts)
+    flat = [entry(1.0) for _ in range(5)]
+    assert [has_collapsed(flat[:k], 20) for k in range(1, 6)] == [False] * 4 + [True]
+    assert not has_collapsed([entry(0.5), *flat[1:]], 20)
+    assert not has_collapsed([entry(1.0, flat=None)] * 5, 20)
+    assert has_collapsed(flat + [entry(1.0, 1)] * 5, 20)
+    assert not has_collapsed(flat + [entry(1.0, 1)] * 4 + [entry(0.9, 1)], 20)
+    assert [has_collapsed(flat[:k], 4) for k in (2, 3)] == [False, True]
 
 
 def history_of(*losses):

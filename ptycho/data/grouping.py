@@ -1,41 +1,11 @@
 """Groups of neighbouring frames: the g x g that a network of gridsize g sees at once, and those withheld.
 
-Positions are ``(P, 2)`` in object pixels, order (y, x). A group is a row of frame indices, its seed first;
-it never holds a frame twice. All choices come from the generator passed in.
+Positions are ``(P, 2)`` in object pixels, order (y, x). A group is a row of frame indices; it never holds a frame
+twice. All choices come from the generator passed in.
 """
 
 import numpy as np
 from scipy.spatial import cKDTree
-
-REDRAWS = 32
-
-
-def neighbour_groups(
-    positions: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    *,
-    groups: int | None = None,
-    neighbours: int | None = None,
-) -> np.ndarray:
-    """Groups ``(G, size)`` int64: a seed frame, then ``size - 1`` of the ``neighbours`` frames nearest to it.
-
-    ``groups`` is G; None makes one group for each frame. With G >= P every frame is a seed ``G // P`` times
-    at least, with fewer the seeds are a random choice. ``neighbours`` counts the seed; as many as ``size``
-    (the default for G <= P) means exactly the nearest frames, in order of distance. More groups than frames
-    draw different members out of the ``2 * size`` nearest (the default then): a set of frames comes back
-    only where the neighbourhoods hold hardly more sets than are asked for.
-
-    Raises ValueError where a group cannot be filled.
-    """
-    frames = len(positions)
-    count = frames if groups is None else groups
-    pool = neighbours if neighbours is not None else min(frames, 2 * size if count > frames else size)
-    _check_sizes(frames, size, count, pool)
-    seeds = np.concatenate([rng.permutation(frames) for _ in range(-(-count // frames))])[:count]
-    near = _nearest(np.asarray(positions, float), seeds, pool)
-    chosen = _draw_members(near, size, rng)
-    return chosen if pool == size else _redraw_repeated(chosen, near, rng)
 
 
 def blocks(positions: np.ndarray, size: int) -> np.ndarray:
@@ -46,7 +16,7 @@ def blocks(positions: np.ndarray, size: int) -> np.ndarray:
     block cannot be filled.
     """
     frames = len(positions)
-    _check_sizes(frames, size, 1, size)
+    _check_sizes(frames, size)
     points = np.asarray(positions, float)
     low, high = points.min(axis=0), points.max(axis=0)
     half = 0.5 * np.sqrt(np.prod(np.maximum(high - low, 1e-9)) * size / frames)
@@ -76,7 +46,7 @@ def withheld_groups(
     than ``3 * size`` frames, nothing is withheld: V = 0 and all frames are for training.
     """
     frames = len(positions)
-    _check_sizes(frames, size, 1, size)
+    _check_sizes(frames, size)
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction is {fraction}: give a part of the frames, 0 up to (not including) 1")
     if fraction == 0 or frames < 3 * size:
@@ -88,45 +58,11 @@ def withheld_groups(
     return validation, np.setdiff1d(np.arange(frames), validation)
 
 
-def _check_sizes(frames: int, size: int, count: int, pool: int) -> None:
+def _check_sizes(frames: int, size: int) -> None:
     if size < 1:
         raise ValueError(f"group size is {size}: a group has one frame at least")
     if frames < size:
         raise ValueError(f"{frames} frames cannot fill a group of {size}: use a smaller gridsize or a larger scan")
-    if count < 1:
-        raise ValueError(f"groups is {count}: ask for one at least")
-    if pool < size:
-        raise ValueError(f"neighbours is {pool}, less than the {size} frames of a group: raise it to {size} or more")
-    if pool > frames:
-        raise ValueError(f"neighbours is {pool}, but there are {frames} frames: lower it to {frames} or less")
-
-
-def _nearest(points: np.ndarray, seeds: np.ndarray, pool: int) -> np.ndarray:
-    """Frames nearest to each seed ``(G, pool)`` by distance, the seed first also where positions coincide."""
-    distance, index = cKDTree(points).query(points[seeds], k=[*range(1, pool + 1)])
-    missing = ~(index == seeds[:, None]).any(axis=1)  # the seed itself, among more than `pool` equal positions
-    index[missing, -1] = seeds[missing]
-    distance[index == seeds[:, None]] = -1
-    return np.take_along_axis(index, np.argsort(distance, axis=1, kind="stable"), axis=1).astype(np.int64)
-
-
-def _draw_members(near: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The seed and ``size - 1`` of the other columns of each row, still in order of distance."""
-    keys = rng.random(near.shape)
-    keys[:, 0] = -1
-    columns = np.sort(np.argsort(keys, axis=1)[:, :size], axis=1)
-    return np.take_along_axis(near, columns, axis=1)
-
-
-def _redraw_repeated(chosen: np.ndarray, near: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw again, a bounded number of times, the groups whose set of frames another group has already."""
-    for _ in range(REDRAWS):
-        _, first = np.unique(np.sort(chosen, axis=1), axis=0, return_index=True)
-        repeated = np.setdiff1d(np.arange(len(chosen)), first)
-        if len(repeated) == 0:
-            break
-        chosen[repeated] = _draw_members(near[repeated], chosen.shape[1], rng)
-    return chosen
 
 
 def _median_cells(points: np.ndarray, index: np.ndarray, count: int) -> list[np.ndarray]:

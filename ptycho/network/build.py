@@ -40,10 +40,12 @@ class PtychoNetwork(keras.Model):
     (B, H, W)`` on it over that of the brightest probe pixel, and ``expected (B, C, N, N)`` counts.
     """
 
-    def __init__(self, settings, name=None, **kwargs):
+    def __init__(self, settings, trained_for=None, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
         self.settings = settings if isinstance(settings, ModelConfig) else ModelConfig.from_dict(settings)
         s = self.settings
+        self.trained_for: dict[str, list[float]] = dict(trained_for or {})
+        """Ranges ``[least, most]`` of what the network has learned from: see `ptycho.training.conditions`."""
         self.probe = Probe(s.probe_modes, s.N, s.probe_trainable, s.scale_trainable, name="probe")
         self.nets = [
             UNet(
@@ -111,7 +113,7 @@ class PtychoNetwork(keras.Model):
         return ops.reshape(patches, (-1, group, side, side))
 
     def get_config(self):
-        return {"name": self.name, "settings": self.settings.to_dict()}
+        return {"name": self.name, "settings": self.settings.to_dict(), "trained_for": self.trained_for}
 
 
 def stage_block(settings: ModelConfig) -> int:

@@ -28,9 +28,13 @@ def amplitude_error(
 
 
 def expected_root(expected: Float[Array, "..."]) -> Float[Array, "..."]:
-    """``E[sqrt(k)]`` of a Poisson count k with this mean, to 1.5 % of it: less than the root of the mean.
+    """``E[sqrt(k)]`` of a Poisson count k with this mean, to `ROOT_ERROR` of it: less than the root of the mean.
 
     ``m / sqrt(m + 1/4 + 3 / (4 + 2.8 m))`` has the right limits: m for few photons, ``sqrt(m) - 1 / (8 sqrt(m))`` for
     many.
     """
-    return expected / ops.sqrt(expected + 0.25 + 0.75 / (1.0 + 0.7 * expected))
+    return ops.divide(expected, ops.sqrt(expected + 0.25 + 0.75 / (1.0 + 0.7 * expected)))
+
+
+ROOT_ERROR = 0.017
+"""Part by which `expected_root` is off at most (near 2.5 photons)."""

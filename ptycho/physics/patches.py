@@ -6,6 +6,7 @@ Both treat what lies outside the canvas as zero. Integer positions copy pixels; 
 import numpy as np
 from keras import ops
 
+from ptycho import backend
 from ptycho.arrays import Array, Int, Num
 from ptycho.physics.fourier import times_real
 
@@ -42,7 +43,7 @@ def scatter(
     """Sum of patches on canvases of ``shape`` (H, W): adjoint of `gather`."""
     batch = ops.shape(patches)[0]
     pixels = batch * shape[0] * shape[1]
-    total = ops.segment_sum(ops.reshape(patches, (-1,)), ops.reshape(index, (-1,)), num_segments=pixels + 1)
+    total = backend.segment_sum(ops.reshape(patches, (-1,)), ops.reshape(index, (-1,)), pixels + 1)
     return ops.reshape(total[:pixels], (batch, *shape))
 
 

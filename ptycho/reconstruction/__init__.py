@@ -1,8 +1,8 @@
 """From a trained network to an image: tiles and patches into one object."""
 
 from ptycho.reconstruction.predict import predict
-from ptycho.reconstruction.result import Reconstruction, reconstruct
+from ptycho.reconstruction.result import Reconstruction, as_grown, reconstruct
 from ptycho.reconstruction.stitch import Stitched, stitch
 from ptycho.reconstruction.stream import Stream
 
-__all__ = ["Reconstruction", "Stitched", "Stream", "predict", "reconstruct", "stitch"]
+__all__ = ["Reconstruction", "Stitched", "Stream", "as_grown", "predict", "reconstruct", "stitch"]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ptycho.data.scan import Scan
 from ptycho.network.build import PtychoNetwork
 from ptycho.reconstruction.predict import feed, open_stream
 from ptycho.reconstruction.stitch import stitch
+from ptycho.reconstruction.stream import Stream
 from ptycho.training import Report
 
 ARRAYS = ("object", "probe", "positions_px", "coverage", "spread", "uncertainty", "used_frames", "frame_residual")
@@ -95,32 +96,45 @@ def reconstruct(
         report: told of the progress.
     """
     used = np.flatnonzero(~withheld) if withheld is not None else np.arange(len(scan))
-    probe = ops.convert_to_numpy(model.probe.value())
     stream = open_stream(model, scan, used, tile_frames, views)
     pieces = feed(stream, scan, used, report)
-    if model.settings.architecture == "cnn":
-        # Its patches have each a phase of their own.
-        kept = list(pieces)
-        if not kept:
-            raise ValueError("no patch is finite; the network's output is not a number anywhere")
-        places = np.array([piece.corner for piece in kept]) + scan.N // 2
-        stitched = stitch(np.stack([piece.values for piece in kept]), places, probe)
-        object, coverage = stitched.object, stitched.coverage
-        origin = places[0] - stitched.positions_px[0]
-    else:
+    if model.settings.architecture != "cnn":
         for _ in pieces:
             pass
-        object, coverage, origin = stream.mosaic.object, stream.mosaic.coverage, stream.mosaic.origin
-    made_of = np.zeros(len(scan), bool)
+        return replace(as_grown(stream, scan), used_frames=_made_of(stream, used, len(scan)))
+    # Its patches have each a phase of their own.
+    kept = list(pieces)
+    if not kept:
+        raise ValueError("no patch is finite; the network's output is not a number anywhere")
+    result = as_grown(stream, scan)
+    places = np.array([piece.corner for piece in kept]) + scan.N // 2
+    stitched = stitch(np.stack([piece.values for piece in kept]), places, result.probe)
+    return replace(
+        result,
+        used_frames=_made_of(stream, used, len(scan)),
+        object=stitched.object,
+        coverage=stitched.coverage,
+        positions_px=scan.positions - (places[0] - stitched.positions_px[0]),
+    )
+
+
+def _made_of(stream: Stream, used: np.ndarray, frames: int) -> np.ndarray:
+    """``(P,)`` bool: the used frames that the stream did not drop."""
+    made_of = np.zeros(frames, bool)
     made_of[used] = True
     made_of[used[stream.dropped]] = False
+    return made_of
+
+
+def as_grown(stream: Stream, scan: Scan) -> Reconstruction:
+    """The object of a stream as far as it has grown; the scan is the one whose frames, or some of them, it takes."""
+    dropped = len(stream.dropped)
     return Reconstruction(
-        object=object,
-        probe=probe,
-        positions_px=scan.positions - origin,
-        coverage=coverage,
-        spread=stream.spread if views > 1 else None,
-        used_frames=made_of,
-        used=len(used) - len(stream.dropped),
-        dropped=len(stream.dropped),
+        object=stream.mosaic.object,
+        probe=ops.convert_to_numpy(stream.model.probe.value()),
+        positions_px=scan.positions - stream.mosaic.origin,
+        coverage=stream.mosaic.coverage,
+        spread=stream.spread if len(stream.views) > 1 else None,
+        used=int(stream.arrived.sum()) - stream.held - dropped,
+        dropped=dropped,
     )

@@ -1,6 +1,7 @@
 """Frames in, in any order; pieces of the object out, as soon as their frames are there."""
 
 import math
+import time
 from collections.abc import Iterator
 
 import keras
@@ -33,13 +34,15 @@ class Stream:
         model: a trained network.
         positions: ``(P, 2)`` (y, x) in pixels, of all the frames that may come.
         mask: ``(N, N)`` bool, True where a pixel is used; None uses all.
-        tile_frames: frames in a tile at most; fewer give a smaller delay and a little more work. None: as many as
-            memory should hold (`TILE_PIXELS`).
+        tile_frames: frames in a tile (or batch) at most; fewer give a smaller delay and a little more work. None: as
+            many as memory should hold (`TILE_PIXELS`, `BATCH_PIXELS`).
+        max_wait: seconds that a frame may wait for its batch to fill (see `patience`); None: as long as it takes. Only
+            for frames on their own.
         views: how many of the 16 views of each tile to average (see `View`); with several, `spread` tells how far
             they disagree.
 
     Raises:
-        ValueError: positions or mask do not fit.
+        ValueError: positions or mask do not fit, or an option is out of its range.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Stream:
         mask: np.ndarray | None = None,
         tile_frames: int | None = None,
         views: int = 1,
+        max_wait: float | None = None,
     ):
         side = model.settings.N
         if np.ndim(positions) != 2 or np.shape(positions)[1] != 2 or not len(positions):
@@ -58,6 +62,15 @@ class Stream:
             raise ValueError(f"mask has shape {np.shape(mask)}; the model takes frames of {side} x {side}")
         if not 1 <= views <= View.COUNT:
             raise ValueError(f"views is {views}; expected 1 to {View.COUNT}")
+        if tile_frames is not None and tile_frames < 1:
+            raise ValueError(f"tile_frames is {tile_frames}; expected 1 or more, or None")
+        self._together = model.settings.architecture == "consensus"
+        if max_wait is not None and (self._together or not max_wait >= 0):
+            raise ValueError(
+                f"max_wait is {max_wait}; expected 0 or more seconds, and a network that takes frames on their own: "
+                "a tile has to wait for its frames"
+            )
+        self.max_wait = max_wait
         self.model, self.positions = model, np.asarray(positions, float)
         self.mask = np.ones((side, side), "float32") if mask is None else np.asarray(mask, "float32")
         self.whole, self.fractions = split_positions(self.positions)
@@ -66,9 +79,11 @@ class Stream:
         self.dropped: list[int] = []
         """Frames that were not used: their values, or their patches, are not numbers."""
         self.arrived = np.zeros(len(positions), bool)
+        self.most_held = 0
+        """Frames in memory at the most so far."""
         self._held: dict[int, np.ndarray] = {}
+        self._oldest = 0.0
         probe = ops.convert_to_numpy(model.probe.value())
-        self._together = model.settings.architecture == "consensus"
         if self._together:
             self._ramp = max(1.0, side / 16)
             self._tiles = cut(self.positions, reach(probe) + self._ramp, tile_frames or max(1, TILE_PIXELS // side**2))
@@ -77,7 +92,7 @@ class Stream:
             self._canvas = 8 * math.ceil((max(spans) + side) / 8)
         else:
             self._tiles = []
-            self._size = tile_frames or max(1, min(256, BATCH_PIXELS // side**2, len(positions)))
+            self._size = min(tile_frames or max(1, min(256, BATCH_PIXELS // side**2)), len(positions))
             light = illumination(model.probe.value())
             self._weight = ops.convert_to_numpy(light / ops.max(light))
         self._missing = [len(tile.frames) for tile in self._tiles]
@@ -87,7 +102,7 @@ class Stream:
             self._needed[tile.frames] += 1
             for frame in tile.frames:
                 self._tiles_of[frame].append(number)
-        self._step = _Tile(model) if self._together else _Alone(model)
+        self._step = _compiled_step(model)
 
     def order(self) -> Iterator[np.ndarray]:
         """All frames, tile after tile: the order in which the fewest have to be held."""
@@ -112,7 +127,7 @@ class Stream:
         return np.sqrt(self._variance.object.real)
 
     def add(self, index: int, counts: np.ndarray) -> list[Piece]:
-        """Take frame ``index``, ``(N, N)`` counts; returns the pieces of the object that it completes.
+        """Take frame ``index``, ``(N, N)`` counts, kept as they are; returns the pieces of the object it completes.
 
         Raises:
             ValueError: there is no such frame, or it has come already, or has another size.
@@ -126,11 +141,14 @@ class Stream:
         self.arrived[index] = True
         good = bool(np.isfinite(counts).all())
         if good:
+            if not self._held:
+                self._oldest = time.monotonic()
             self._held[index] = np.asarray(counts)
+            self.most_held = max(self.most_held, len(self._held))
         else:
             self.dropped.append(index)
         if not self._together:
-            return self._flush_batch() if len(self._held) >= self._size else []
+            return self.flush() if len(self._held) >= self._size or self.patience == 0 else []
         pieces = []
         for number in self._tiles_of[index]:
             self._missing[number] -= 1
@@ -138,10 +156,28 @@ class Stream:
                 pieces += self._flush_tile(self._tiles[number])
         return pieces
 
+    def warm_up(self) -> None:
+        """Compile: run the network once on no frames, so that the first ones do not wait for it."""
+        if self._together:
+            self._predict_tile(np.array([], int), np.zeros(2, int))
+        else:
+            self._predict_batch(np.array([], int))
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds until a frame has waited ``max_wait`` (0: it has) and `flush` is due; None: nothing waits."""
+        if self.max_wait is None or not self._held:
+            return None
+        return max(0.0, self._oldest + self.max_wait - time.monotonic())
+
+    def flush(self) -> list[Piece]:
+        """Reconstruct what is held and needs no neighbours, now: all frames on their own, but none of a tile."""
+        return self._flush_batch() if self._held and not self._together else []
+
     def finish(self) -> list[Piece]:
         """Reconstruct what has come of the tiles that are not complete; no frame is left."""
         if not self._together:
-            return self._flush_batch() if self._held else []
+            return self.flush()
         pieces = []
         for number, tile in enumerate(self._tiles):
             if self._missing[number] > 0 and any(frame in self._held for frame in tile.frames):
@@ -155,23 +191,15 @@ class Stream:
         if not len(frames):
             return []
         corner = self.whole[frames].min(axis=0) - self.model.settings.N // 2
-        inputs = self._inputs(frames)
-        positions = np.full((self._size, 2), OFF_CANVAS, "int32")
-        positions[: len(frames)] = self.whole[frames] - corner
-        inputs |= dict(positions=positions[None], canvas=np.zeros((1, self._canvas, self._canvas), "float32"))
-        canvases = []
-        for number in self.views:
-            view = View.arrays(number, self._canvas) if len(self.views) > 1 else {}
-            canvas, light = self._step.predict_on_batch(inputs | view)
-            canvases.append(canvas[0])
-        aligned = _in_phase(canvases, light[0])
+        canvases, light = self._predict_tile(frames, corner)
+        aligned = _in_phase(canvases, light)
         mean = np.mean(aligned, axis=0)
-        share = light[0] * window(tile, corner, light[0].shape, self._ramp)
-        piece = Piece(mean, share, tuple(corner))
+        share = light * window(tile, corner, light.shape, self._ramp)
+        piece = Piece(mean, share, tuple(corner), frames)
         self.mosaic.add(piece)
         if len(canvases) > 1:
             variance = np.mean(np.abs(aligned - mean) ** 2, axis=0)
-            self._disagree(Piece(variance, share, tuple(corner)))
+            self._disagree(Piece(variance, share, tuple(corner), frames))
         for frame in frames:
             self._needed[frame] -= 1
             if not self._needed[frame]:
@@ -180,11 +208,7 @@ class Stream:
 
     def _flush_batch(self) -> list[Piece]:
         frames = np.array(sorted(self._held), int)
-        inputs = self._inputs(frames)
-        patches = []
-        for number in self.views:
-            view = View.arrays(number, self.model.settings.N) if len(self.views) > 1 else {}
-            patches.append(self._step.predict_on_batch(inputs | view)[0, : len(frames)])
+        patches = self._predict_batch(frames)
         self._held.clear()
         pieces = []
         for k, frame in enumerate(frames):
@@ -194,12 +218,31 @@ class Stream:
             if not np.isfinite(mean).all():
                 self.dropped.append(int(frame))
                 continue
-            pieces.append(Piece(mean, self._weight, corner))
+            pieces.append(Piece(mean, self._weight, corner, frames[k : k + 1]))
             self.mosaic.add(pieces[-1])
             if len(alternatives) > 1:
                 variance = np.mean(np.abs(alternatives - mean) ** 2, axis=0)
-                self._disagree(Piece(variance, self._weight, corner))
+                self._disagree(Piece(variance, self._weight, corner, frames[k : k + 1]))
         return pieces
+
+    def _predict_tile(self, frames: np.ndarray, corner: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """A canvas ``(H, W)`` for each view, and the light on them, of held frames; ``corner`` is their first pixel."""
+        inputs = self._inputs(frames)
+        positions = np.full((self._size, 2), OFF_CANVAS, "int32")
+        positions[: len(frames)] = self.whole[frames] - corner
+        inputs |= dict(positions=positions[None], canvas=np.zeros((1, self._canvas, self._canvas), "float32"))
+        outputs = [self._step.predict_on_batch(inputs | view) for view in self._seen(self._canvas)]
+        return [canvas[0] for canvas, _ in outputs], outputs[0][1][0]
+
+    def _predict_batch(self, frames: np.ndarray) -> list[np.ndarray]:
+        """Patches ``(P, N, N)`` of P held frames, for each view."""
+        inputs = self._inputs(frames)
+        views = self._seen(self.model.settings.N)
+        return [self._step.predict_on_batch(inputs | view)[0, : len(frames)] for view in views]
+
+    def _seen(self, side: int) -> list[dict[str, np.ndarray]]:
+        """The views as inputs of the network, for canvases of ``side`` pixels; none for a single one."""
+        return [View.arrays(number, side) for number in self.views] if len(self.views) > 1 else [{}]
 
     def _inputs(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """The frames as the network takes them, filled up with empty ones to one size: one trace serves all."""
@@ -239,6 +282,18 @@ class _Predicting(keras.Model):
         self.network = network
         self.built = True
         self.compile(jit_compile=jit_compile(False))
+
+
+def _compiled_step(network: PtychoNetwork) -> _Predicting:
+    """The network's own compiled step, made when first asked for: a second scan is not traced again.
+
+    Not a layer of the network: set past Keras, which would save it and its trace along.
+    """
+    step = network.__dict__.get("_predicting")
+    if step is None:
+        step = _Tile(network) if network.settings.architecture == "consensus" else _Alone(network)
+        object.__setattr__(network, "_predicting", step)
+    return step
 
 
 class _Tile(_Predicting):

@@ -31,6 +31,8 @@ class Piece(NamedTuple):
     """``(h, w)`` float: light on each pixel, in units of the probe's brightest."""
     corner: tuple[int, int]
     """(y, x) of the first pixel, in pixels of the scan."""
+    frames: np.ndarray
+    """Indices of the frames that it was made of."""
 
 
 def reach(probe: np.ndarray) -> int:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho.data.grouping import group_extent, neighbour_groups, withheld_groups
+from ptycho.data.grouping import blocks, group_extents, withheld_groups
 
 
 def scattered(frames: int, seed: int = 0) -> np.ndarray:
@@ -17,94 +17,58 @@ def grid(rows: int, columns: int, step: float = 1.0) -> np.ndarray:
     return np.stack(np.mgrid[:rows, :columns], -1).reshape(-1, 2) * step
 
 
-def distances(positions: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-
-
-def test_default_groups_are_the_exact_nearest_frames_in_order() -> None:
-    positions = scattered(120)
-    groups = neighbour_groups(positions, 9, np.random.default_rng(1))
-    assert groups.shape == (120, 9)
-    assert groups.dtype == np.int64
-    assert sorted(groups[:, 0]) == list(range(120))
-    np.testing.assert_array_equal(groups, np.argsort(distances(positions), axis=1)[groups[:, 0], :9])
-
-
-def test_groups_do_not_depend_on_the_order_of_the_frames() -> None:
-    positions = scattered(80)
-    order = np.random.default_rng(5).permutation(80)
-    one = neighbour_groups(positions, 4, np.random.default_rng(1))
-    other = order[neighbour_groups(positions[order], 4, np.random.default_rng(2))]
-    assert sorted(map(tuple, one)) == sorted(map(tuple, other))
-
-
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_groups_of_any_size(data: st.DataObject) -> None:
-    size = data.draw(st.sampled_from([1, 4, 9, 16]), "size")
-    frames = data.draw(st.integers(size, 300), "frames")
-    groups = data.draw(st.none() | st.integers(1, 3 * frames), "groups")
-    neighbours = data.draw(st.none() | st.integers(size, min(frames, 3 * size)), "neighbours")
-    seed = data.draw(st.integers(0, 2**32 - 1), "seed")
-    positions = scattered(frames, seed)
-
-    def draw() -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        return neighbour_groups(positions, size, rng, groups=groups, neighbours=neighbours)
-
-    result = draw()
-    count = frames if groups is None else groups
-    pool = neighbours or min(frames, 2 * size if count > frames else size)
-    assert result.shape == (count, size)
-    assert (np.diff(np.sort(result, axis=1), axis=1) > 0).all()  # no frame twice
-    seeds = np.bincount(result[:, 0], minlength=frames)
-    assert seeds.min() >= count // frames
-    assert seeds.max() <= -(-count // frames)
-    rank = np.argsort(np.argsort(distances(positions), axis=1), axis=1)
-    assert (rank[result[:, :1], result] < pool).all()  # members are among the nearest
-    np.testing.assert_array_equal(result, draw())
+def test_blocks_of_any_size(data: st.DataObject) -> None:
+    """One for each frame, of different frames that no other lies among: they are the nearest to a point."""
+    size = data.draw(st.sampled_from([1, 4, 9, 36]), "size")
+    positions = scattered(data.draw(st.integers(size, 300), "frames"), data.draw(st.integers(0, 2**32 - 1), "seed"))
+    groups = blocks(positions, size)
+    assert groups.shape == (len(positions), size)
+    assert groups.dtype == np.int64
+    assert (np.diff(np.sort(groups, axis=1), axis=1) > 0).all()  # no frame twice
+    for group in groups:
+        low, high = positions[group].min(axis=0), positions[group].max(axis=0)
+        inside = ((positions >= low) & (positions <= high)).all(axis=1)
+        assert inside.sum() == size
+    np.testing.assert_array_equal(groups, blocks(positions, size))
 
 
-@pytest.mark.parametrize("size", [4, 9])
-def test_more_groups_than_frames_are_all_different(size: int) -> None:
-    frames = 50
-    groups = neighbour_groups(scattered(frames), size, np.random.default_rng(0), groups=6 * frames)
-    assert len({frozenset(g) for g in groups.tolist()}) == 6 * frames
+def test_blocks_of_a_grid_are_squares_with_their_frame_at_its_border_too() -> None:
+    positions = grid(12, 15, 3.0)
+    groups = blocks(positions, 25)
+    np.testing.assert_array_equal(np.ptp(positions[groups], axis=1), 4 * 3.0)
+    assert (groups == np.arange(len(positions))[:, None]).any(axis=1).all()
 
 
-def test_more_groups_than_there_are_sets_repeat_but_come() -> None:
-    groups = neighbour_groups(scattered(5), 1, np.random.default_rng(0), groups=12)
-    assert np.bincount(groups[:, 0]).min() == 2
+def test_blocks_do_not_depend_on_the_order_of_the_frames() -> None:
+    positions = scattered(80)
+    order = np.random.default_rng(5).permutation(80)
+    one, other = blocks(positions, 4), order[blocks(positions[order], 4)]
+    np.testing.assert_array_equal(np.sort(one[order], axis=1), np.sort(other, axis=1))
 
 
-def test_frames_at_equal_positions_stay_distinct() -> None:
-    """Twenty frames on one spot: the tree alone would often leave out the seed."""
-    groups = neighbour_groups(np.zeros((20, 2)), 4, np.random.default_rng(0))
-    assert sorted(groups[:, 0]) == list(range(20))
-    assert all(len(set(g)) == 4 for g in groups.tolist())
+def test_blocks_of_all_frames_or_of_one_line_or_one_place() -> None:
+    positions = scattered(12)
+    assert (np.sort(blocks(positions, 12), axis=1) == np.arange(12)).all()
+    line = blocks(grid(1, 20), 4)
+    assert np.ptp(line, axis=1).max() <= 4  # neighbours along it, but for ties
+    assert all(len(set(g)) == 4 for g in blocks(np.zeros((20, 2)), 4).tolist())
 
 
-@pytest.mark.parametrize(
-    ("frames", "size", "options", "message"),
-    [
-        (3, 4, {}, "3 frames cannot fill a group of 4"),
-        (30, 4, {"neighbours": 3}, "neighbours is 3"),
-        (30, 4, {"neighbours": 31}, "there are 30 frames"),
-        (30, 4, {"groups": 0}, "groups is 0"),
-        (30, 0, {}, "group size is 0"),
-    ],
-)
-def test_groups_that_cannot_be_filled(frames: int, size: int, options: dict, message: str) -> None:
+@pytest.mark.parametrize(("frames", "size", "message"), [(3, 4, "3 frames cannot fill"), (30, 0, "group size is 0")])
+def test_blocks_that_cannot_be_filled(frames: int, size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        neighbour_groups(scattered(frames), size, np.random.default_rng(0), **options)
+        blocks(scattered(frames), size)
+    with pytest.raises(ValueError, match=message):
+        withheld_groups(scattered(frames), size, 0.1, np.random.default_rng(0))
 
 
-def test_extent_is_the_largest_spread_along_an_axis() -> None:
+def test_extents_are_the_larger_spread_along_an_axis() -> None:
     positions = np.array([[0.0, 0.0], [1.0, 7.5], [4.0, 2.0], [9.0, 3.0]])
-    assert group_extent(positions, np.array([[0, 1], [2, 3]])) == 7.5
-    assert group_extent(positions, np.array([[0, 2], [2, 3]])) == 5.0
-    assert group_extent(positions, np.array([[1], [3]])) == 0.0
-    assert group_extent(positions, np.empty((0, 4), np.int64)) == 0.0
+    np.testing.assert_array_equal(group_extents(positions, np.array([[0, 1], [2, 3]])), [7.5, 5.0])
+    np.testing.assert_array_equal(group_extents(positions, np.array([[1], [3]])), [0.0, 0.0])
+    assert group_extents(positions, np.empty((0, 4), np.int64)).shape == (0,)
 
 
 @settings(deadline=None, max_examples=60)
@@ -134,7 +98,7 @@ def test_withheld_groups_are_compact_and_spread_over_the_scan() -> None:
     positions = grid(30, 40)
     groups, _ = withheld_groups(positions, 9, 0.06, np.random.default_rng(3))
     assert len(groups) == 8
-    assert group_extent(positions, groups) <= 5.4
+    assert group_extents(positions, groups).max() <= 5.4
     centres = positions[groups].mean(axis=1)
     quadrants = 2 * (centres[:, 0] > 14.5) + (centres[:, 1] > 19.5)
     assert np.bincount(quadrants, minlength=4).tolist() == [2, 2, 2, 2]

@@ -4,10 +4,12 @@ from keras import ops
 from scipy.special import j1
 
 from ptycho.physics.fourier import (
+    dft,
     far_field,
     fftshift,
     ifftshift,
     intensity,
+    inverse_dft,
     inverse_far_field,
     make_complex,
     polar,
@@ -52,6 +54,23 @@ def test_back_propagation_is_inverse_and_adjoint(shape):
     assert_near(inverse_far_field(far_field(x)), x, 2 * ROUNDINGS)
     assert_near(far_field(inverse_far_field(x)), x, 2 * ROUNDINGS)
     assert_adjoint(far_field, inverse_far_field, x, y, ROUNDINGS)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_uncentred_transform_is_unitary_too(shape):
+    rng = np.random.default_rng(6)
+    x, y = complex_normal(rng, *shape), complex_normal(rng, *shape)
+    assert_near(inverse_dft(dft(x)), x, 2 * ROUNDINGS)
+    assert_near(dft(inverse_dft(x)), x, 2 * ROUNDINGS)
+    assert_adjoint(dft, inverse_dft, x, y, ROUNDINGS)
+    np.testing.assert_allclose(np.linalg.norm(to_numpy(dft(x))), np.linalg.norm(x), rtol=ROUNDINGS * EPS)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_leaving_out_the_centring_only_turns_phases_of_the_far_field(shape):
+    wave = complex_normal(np.random.default_rng(7), *shape)
+    centred = to_numpy(intensity(far_field(wave)))
+    assert_near(intensity(dft(wave)), np.fft.ifftshift(centred, axes=(-2, -1)), 2 * ROUNDINGS)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 from scipy.stats import poisson
 
-from ptycho.physics.noise import amplitude_error, poisson_nll
+from ptycho.physics.noise import ROOT_ERROR, amplitude_error, expected_root, poisson_nll
 from tests.helpers import EPS, gradient, to_numpy
 
 
@@ -60,3 +60,24 @@ def test_shot_noise_has_amplitude_variance_one_quarter():
     error = to_numpy(amplitude_error(counts, np.broadcast_to(photons, counts.shape).astype("float32")))
     variance = np.mean(error.astype(float) ** 2, axis=1)
     np.testing.assert_allclose(variance, 0.25, rtol=5 * np.sqrt(2 / draws) + 0.01)
+
+
+def test_the_mean_root_is_that_of_a_poisson_count():
+    """Against the sum over the distribution, which is nothing beyond 20 standard deviations."""
+    means = np.logspace(-4, 3.5, 120)
+    counts = np.arange(int(means[-1] + 20 * np.sqrt(means[-1])))
+    exact = np.array([np.sum(np.sqrt(counts) * poisson.pmf(counts, mean)) for mean in means])
+    ratio = to_numpy(expected_root(means.astype("float32"))) / exact
+    np.testing.assert_allclose(ratio, 1, rtol=ROOT_ERROR)
+    assert np.all(np.sqrt(means) / exact > ratio)
+
+
+def test_the_mean_root_has_the_right_limits():
+    """Few photons: a root of 1 with probability m, to m^2. Many: the series of a square root, to its next term."""
+    few, many = np.logspace(-6, -2, 9), np.logspace(1.5, 4, 9)
+    np.testing.assert_allclose(to_numpy(expected_root(few.astype("float32"))) / few, 1, atol=few.max())
+    series = np.sqrt(many) - 1 / (8 * np.sqrt(many))
+    error = to_numpy(expected_root(many.astype("float32"))) - series
+    assert np.all(np.abs(error) <= many**-1.5 + EPS * 4 * np.sqrt(many))
+    np.testing.assert_array_equal(to_numpy(expected_root(np.zeros(2, "float32"))), 0)
+    assert np.isfinite(gradient(lambda e: ops.sum(expected_root(e)), np.zeros(2, "float32"))).all()

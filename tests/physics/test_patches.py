@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from ptycho.physics.patches import accumulate, extract, split_positions
+from ptycho.physics.patches import accumulate, extract, gather, patch_index, scatter, split_positions
 from tests.helpers import (
     EPS,
     assert_adjoint,
@@ -98,6 +98,36 @@ def test_accumulating_all_patches_counts_each_pixel_once_per_patch_pixel(size):
     canvas = complex_normal(np.random.default_rng(4), 1, *shape)
     total = accumulate(extract(canvas, positions, size), positions, shape)
     assert_near(total, canvas * size[0] * size[1], size[0] * size[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("shape", CANVASES)
+def test_gathering_and_scattering_by_index_are_extracting_and_accumulating(shape, size, kind):
+    rng = np.random.default_rng(7)
+    positions = positions_of("integer", 3, 5, shape)
+    canvas, patches = KINDS[kind](rng, 3, *shape), KINDS[kind](rng, 3, 5, *size)
+    index = patch_index(positions, size, shape)
+    read, added = to_numpy(gather(canvas, index)), to_numpy(scatter(patches, index, shape))
+    np.testing.assert_array_equal(read, extract_reference(canvas, positions, size))
+    np.testing.assert_array_equal(added, to_numpy(accumulate(patches, positions, shape)))
+    assert (read.dtype, added.dtype) == (canvas.dtype, patches.dtype)
+    assert_adjoint(lambda a: gather(a, index), lambda a: scatter(a, index, shape), canvas, patches)
+
+
+@pytest.mark.parametrize("far", [-(2**20), 2**20, -17, 40])
+def test_patches_off_the_canvas_read_zero_and_are_dropped(far):
+    """On either axis, and without a trace on the canvases before and behind."""
+    rng = np.random.default_rng(8)
+    shape, size = (9, 12), (5, 4)
+    inside = np.array([[[4, 5], [3, 7]]] * 3, "int32")
+    off = np.array([[[far, 5], [4, far], [far, far]]] * 3, "int32")
+    both = patch_index(np.concatenate([inside, off], axis=1), size, shape)
+    canvas, patches = complex_normal(rng, 3, *shape), complex_normal(rng, 3, 5, *size)
+    np.testing.assert_array_equal(to_numpy(gather(canvas, both))[:, 2:], 0)
+    only = to_numpy(scatter(patches[:, :2], patch_index(inside, size, shape), shape))
+    np.testing.assert_array_equal(to_numpy(scatter(patches, both, shape)), only)
+    assert np.any(only)
 
 
 def test_patches_at_one_place_add_up():
