@@ -20,9 +20,9 @@ TINY = RunConfig(model=dict(stages=2, width=4, gridsize=2), training=dict(epochs
 
 @pytest.fixture(scope="module")
 def trained(small_scan, tmp_path_factory):
-    """A run with one view and frames withheld; frame 33 has the counts of another."""
-    counts = small_scan.counts.copy()
-    counts[33] = small_scan.counts[100]
+    """A run with one view and frames withheld; frame 33 was exposed for 30 times as long."""
+    counts = small_scan.counts.astype("uint32")
+    counts[33] *= 30
     folder = tmp_path_factory.mktemp("trained")
     outcome = reconstruct_run(replace(small_scan, counts=counts), folder, TINY, withhold_every=10)
     return folder, outcome
