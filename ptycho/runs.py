@@ -147,7 +147,7 @@ def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | 
     return history
 
 
-PRETRAINING: dict[str, Any] = dict(total_frames=240_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.03)
+PRETRAINING: dict[str, Any] = dict(total_frames=100_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.03)
 """How a network is pretrained, unless a run says otherwise: the truth is known and should be used."""
 
 
