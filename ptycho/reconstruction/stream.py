@@ -102,7 +102,8 @@ class Stream:
             self._needed[tile.frames] += 1
             for frame in tile.frames:
                 self._tiles_of[frame].append(number)
-        self._step = _compiled_step(model)
+        canvas = self._canvas if self._together else 0
+        self._step = _compiled_step(model, (self._size, canvas, bool(self.fractions.any()), views > 1))
 
     def order(self) -> Iterator[np.ndarray]:
         """All frames, tile after tile: the order in which the fewest have to be held."""
@@ -289,16 +290,24 @@ class _Predicting(keras.Model):
         self.compile(jit_compile=jit_compile(False))
 
 
-def _compiled_step(network: PtychoNetwork) -> _Predicting:
-    """The network's own compiled step, made when first asked for: a second scan is not traced again.
+def _compiled_step(network: PtychoNetwork, shapes: tuple[int | bool, ...]) -> _Predicting:
+    """The network's own compiled step for inputs of these shapes: a second scan like the first is not traced again.
 
-    Not a layer of the network: set past Keras, which would save it and its trace along.
+    One step for each: TensorFlow would trace one that meets a second shape for shapes it does not know. The last
+    `KEPT_STEPS` are kept. They are not layers of the network: set past Keras, which would save them along.
     """
-    step = network.__dict__.get("_predicting")
-    if step is None:
-        step = _Tile(network) if network.settings.architecture == "consensus" else _Alone(network)
-        object.__setattr__(network, "_predicting", step)
-    return step
+    steps = network.__dict__.get("_steps")
+    if steps is None:
+        steps = {}
+        object.__setattr__(network, "_steps", steps)
+    if shapes not in steps:
+        while len(steps) >= KEPT_STEPS:
+            del steps[next(iter(steps))]
+        steps[shapes] = _Tile(network) if network.settings.architecture == "consensus" else _Alone(network)
+    return steps[shapes]
+
+
+KEPT_STEPS = 4
 
 
 class _Tile(_Predicting):

@@ -78,7 +78,7 @@ def test_a_mosaic_is_the_mean_of_its_pieces_weighted_with_light() -> None:
     positions = np.array([[10.2, 20.0], [30.7, 47.9]])
     corners = [(-3, 4), (8, 30), (25, 50), (200, 0), (6, 17)]
     pieces = [
-        Piece(complex_normal(rng, 14, 19), rng.uniform(0.1, 1, (14, 19)).astype("float32"), corner)
+        Piece(complex_normal(rng, 14, 19), rng.uniform(0.1, 1, (14, 19)).astype("float32"), corner, np.array([0]))
         for corner in corners
     ]
     wide, light = np.zeros((300, 300), complex), np.zeros((300, 300))
