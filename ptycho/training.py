@@ -190,8 +190,9 @@ class PhysicsTraining(keras.Model):
 
     def data_loss(self, x, expected):
         """Disagreement of expected counts ``(B, C, N, N)`` with the measured ones, masked pixels left out."""
-        mask = ops.expand_dims(x["mask"], 1)
-        counts, expected = x["target"] * mask, expected * judged_share(self.config) * mask
+        mask = ops.expand_dims(ops.convert_to_tensor(x["mask"]), 1)
+        counts = ops.multiply(x["target"], mask)
+        expected = ops.multiply(expected, judged_share(self.config) * mask)
         mean = ops.mean(counts, axis=(1, 2, 3), keepdims=True) + 1e-6
         loss = 0.0
         if self.config.nll_weight:
@@ -441,7 +442,8 @@ def contrast(trainer: PhysicsTraining, batches: Batches) -> float:
     """
     (x,) = batches.validation()[0]
     out = trainer.predict_on_batch(x)
-    canvas, weight = np.asarray(out["canvas"]), np.minimum(np.asarray(out["light"]), 1.0)
+    canvas = ops.convert_to_numpy(out["canvas"])
+    weight = np.minimum(ops.convert_to_numpy(out["light"]), 1.0)
     mean = (canvas * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
     spread = (np.abs(canvas - mean) ** 2 * weight).sum() / weight.sum()
     return float(np.sqrt(spread) / np.abs(mean).mean())
