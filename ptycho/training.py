@@ -441,7 +441,7 @@ def contrast(trainer: PhysicsTraining, batches: Batches) -> float:
     What tells a network that gives a flat object from one that has not learned enough to beat it.
     """
     (x,) = batches.validation()[0]
-    out = trainer.predict_on_batch(x)
+    out = trainer.network({key: ops.convert_to_tensor(value) for key, value in x.items()})
     canvas = ops.convert_to_numpy(out["canvas"])
     weight = np.minimum(ops.convert_to_numpy(out["light"]), 1.0)
     mean = (canvas * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
