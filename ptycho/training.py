@@ -443,7 +443,8 @@ def contrast(trainer: PhysicsTraining, batches: Batches) -> float:
     (x,) = batches.validation()[0]
     out = trainer.network({key: ops.convert_to_tensor(value) for key, value in x.items()})
     canvas = ops.convert_to_numpy(out["canvas"])
-    weight = np.minimum(ops.convert_to_numpy(out["light"]), 1.0)
+    weight = ops.convert_to_numpy(ops.minimum(out["light"], 1.0))
+    canvas, weight = np.array(canvas), np.array(weight)
     mean = (canvas * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
     spread = (np.abs(canvas - mean) ** 2 * weight).sum() / weight.sum()
     return float(np.sqrt(spread) / np.abs(mean).mean())
