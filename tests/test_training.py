@@ -312,6 +312,8 @@ def test_scans_that_do_not_go_together_are_refused(small_scan):
 
 
 @pytest.mark.slow
+# PyTorch tensors that Keras hands to numpy.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_training_that_learns_nothing_is_noticed_and_started_again(small_scan):
     """With steps of 1e-12 the object stays flat: two new starts, then a warning that they did not help."""
     model = model_for(small_scan)
