@@ -5,11 +5,14 @@ from keras import ops
 from ptycho.arrays import Array, Float
 
 
-def poisson_nll(counts: Float[Array, "..."], expected: Float[Array, "..."], floor: float = 1e-2) -> Float[Array, "..."]:
+def poisson_nll(
+    counts: Float[Array, "..."], expected: Float[Array, "..."], floor: float | Float[Array, "..."] = 1e-2
+) -> Float[Array, "..."]:
     """Poisson negative log-likelihood per pixel, ``expected - counts log(expected + floor)``.
 
     The term ``log(counts!)`` does not depend on the model and is left out. ``floor`` (photons, a dark rate) keeps
-    the value and the gradient finite where a model expects nothing but a photon came.
+    the value and the gradient finite where a model expects nothing but a photon came; it biases expected counts that
+    are not far above it.
     """
     return ops.subtract(expected, ops.multiply(counts, ops.log(expected + floor)))
 
