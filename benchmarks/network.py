@@ -49,20 +49,18 @@ class Condition(NamedTuple):
 
 
 CONDITIONS = {
-    "step 8, 6.9e4": Condition(1.0, 1, "best", 24_000),
-    "step 8, 6.9e4, long": Condition(1.0, 1, "best", 60_000),
-    "step 8, 6.9e3": Condition(0.1, 1, "best", 16_000),
+    "step 8, 6.9e4": Condition(1.0, 1, "best", 60_000),
+    "step 8, 6.9e3": Condition(0.1, 1, "best", 40_000),
     "step 8, 6.9e2": Condition(0.01, 1, "best", 24_000),
     "step 8, 6.9e2, from pretrained": Condition(0.01, 1, "best", 24_000, "pretrained"),
-    "step 24, 6.9e4": Condition(1.0, 3, "best", 12_000),
-    "step 32, 6.9e4": Condition(1.0, 4, "best", 8_000),
+    "step 24, 6.9e4": Condition(1.0, 3, "best", 30_000),
+    "step 32, 6.9e4": Condition(1.0, 4, "best", 16_000),
     "60 s": Condition(1.0, 1, "best", 8_000),
     "each frame alone": Condition(1.0, 1, "fast", 20_000),
 }
 # SNR in dB: what is asked for, a flat object, converged LSQML with the probe given, PtychoPINN after 514 s.
 OTHERS: dict[str, tuple[float, float, float | None, float | None]] = {
     "step 8, 6.9e4": (25.0, 11.0, 27.6, 12.4),
-    "step 8, 6.9e4, long": (25.0, 11.0, 27.6, 12.4),
     "step 8, 6.9e3": (22.5, 11.0, 20.4, None),
     "step 8, 6.9e2": (18.0, 11.0, 12.6, None),
     "step 8, 6.9e2, from pretrained": (18.0, 11.0, 12.6, None),
@@ -153,7 +151,7 @@ def table() -> None:
     entries: dict[str, dict[int, dict]] = {}
     for line in RECORD.read_text().splitlines():
         entry = json.loads(line)
-        if entry["condition"] in CONDITIONS:
+        if entry["condition"] in CONDITIONS and entry["frames"] == CONDITIONS[entry["condition"]].frames:
             entries.setdefault(entry["condition"], {})[entry["seed"]] = entry
     print(
         "| condition | seeds | training, s | sim64_test, dB | spread | amplitude SSIM | own object, dB | asked |"
