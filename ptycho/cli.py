@@ -33,8 +33,11 @@ Epochs = Annotated[int | None, typer.Option(help="Passes over the data; by defau
 Seed = Annotated[int | None, typer.Option(help="Seed of the weights and of the order of the data.")]
 ProbeUse = Annotated[
     Literal["auto", "fixed", "learn"] | None,
-    typer.Option("--probe", help="auto: a guessed probe is learned along, a known one is not."),
+    typer.Option(
+        "--probe", help="auto: a guessed probe is sought along with the object, a known one is not; learn: and trained."
+    ),
 ]
+Modes = Annotated[int | None, typer.Option(min=1, max=64, help="Incoherent probe modes; those added are sought.")]
 Precision = Annotated[Literal["float32", "mixed_bfloat16"] | None, typer.Option(help="Arithmetic of the convolutions.")]
 From = Annotated[
     str | None, typer.Option("--from", help="Start from a trained network: a run folder, or 'pretrained'.")
@@ -81,6 +84,7 @@ def train_command(
     precision: Precision = None,
     preset: Preset = None,
     start: From = None,
+    modes: Modes = None,
     resume: Resume = False,
 ) -> None:
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
@@ -89,7 +93,7 @@ def train_command(
         from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, train_run
 
-    data = open_scan(scan, _say)
+    data = open_scan(scan, _say, modes)
     with progress_bar() as report:
         _, history = train_run(data, output, run, start=start, resume=resume, report=report)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
@@ -133,6 +137,7 @@ def reconstruct_command(
     precision: Precision = None,
     preset: Preset = None,
     start: From = None,
+    modes: Modes = None,
     resume: Resume = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png."""
@@ -143,7 +148,7 @@ def reconstruct_command(
         from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, reconstruct_run
 
-    data = open_scan(scan, _say)
+    data = open_scan(scan, _say, modes)
     with progress_bar() as report:
         outcome = reconstruct_run(
             data,

@@ -78,8 +78,9 @@ def adapted(source: PtychoNetwork, scan: Scan, **settings) -> PtychoNetwork:
     Raises:
         ValueError: the settings make other stages than those of the source.
     """
-    own = source.settings.to_dict() | dict(N=scan.N, probe_modes=scan.modes, scale_trainable=False)
-    own |= dict(probe_trainable=not scan.probe_known)
+    own = source.settings.to_dict() | dict(
+        N=scan.N, probe_modes=scan.modes, scale_trainable=False, probe_trainable=False
+    )
     network = build_model(ModelConfig.from_dict(own | settings), scan.probe)
     network.trained_for = dict(source.trained_for)
     for mine, theirs in zip(network.nets, source.nets, strict=True):

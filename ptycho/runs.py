@@ -36,9 +36,10 @@ from ptycho.evaluation import (
 )
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
-from ptycho.reconstruction import Reconstruction, as_grown, reconstruct
+from ptycho.reconstruction import Reconstruction, as_grown, find_probe, reconstruct
 from ptycho.reconstruction.predict import open_stream
 from ptycho.replay import Order, ReplayReport, replay
+from ptycho.simulation.probes import with_modes
 from ptycho.simulation.simulate import simulate
 from ptycho.training import History, Report, far_from_training, train
 
@@ -64,9 +65,14 @@ class Outcome(NamedTuple):
     """What is wrong with the scan or the result by the look of it."""
 
 
-def open_scan(path: str | os.PathLike, say: Say) -> Scan:
-    """Read a scan, say what the reader found, and bring a guessed probe to the scale of the counts."""
+def open_scan(path: str | os.PathLike, say: Say, modes: int | None = None) -> Scan:
+    """Read a scan, say what the reader found, and bring a guessed probe to the scale of the counts.
+
+    With ``modes`` the probe gets so many; those added are guesses, so that the whole is one.
+    """
     scan = read_scan(Path(path))
+    if modes is not None and modes != scan.modes:
+        scan = replace(scan, probe=with_modes(scan.probe, modes), probe_known=False)
     say(f"{path}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
     for note in scan.notes:
         say(note)
@@ -75,14 +81,25 @@ def open_scan(path: str | os.PathLike, say: Say) -> Scan:
         say(f"warning: {dose}")
     if not scan.probe_known:
         scan, factor = rescale_probe(scan)
-        say(f"the probe is a guess: rescaled by {factor:.4g} to the measured counts, and learned along")
+        say(f"the probe is a guess: rescaled by {factor:.4g} to the measured counts, and sought along with the object")
     return scan
 
 
 def model_config(run: RunConfig, scan: Scan) -> ModelConfig:
-    """Settings of a network for a scan: a guessed probe is learned unless the run says otherwise."""
-    follows = dict(N=scan.N, probe_modes=scan.modes, probe_trainable=not scan.probe_known)
-    return ModelConfig.from_dict(follows | run.model)
+    """Settings of a network for a scan."""
+    return ModelConfig.from_dict(dict(N=scan.N, probe_modes=scan.modes) | run.model)
+
+
+def probe_is_sought(scan: Scan, run: RunConfig) -> bool:
+    """Whether the probe is to be found along with the object: where it is a guess, unless the run says otherwise."""
+    return bool(run.model.get("probe_trainable", not scan.probe_known))
+
+
+def with_found_probe(scan: Scan, *, withheld: np.ndarray | None = None, report: Report | None = None) -> Scan:
+    """A scan with the probe that the package's own network finds for it (`find_probe`)."""
+    solver = adapted(load_pretrained(), scan)
+    find_probe(solver, scan, withheld=withheld, report=report)
+    return replace(scan, probe=ops.convert_to_numpy(solver.probe.value()))
 
 
 def train_run(
@@ -100,6 +117,9 @@ def train_run(
     """
     folder = Path(folder)
     training = TrainingConfig.from_dict(run.training)
+    sought, goes_on = probe_is_sought(scan, run), resume and (folder / "checkpoint" / "history.json").exists()
+    if sought and not goes_on:  # a training that goes on has its probe in the checkpoint
+        scan = with_found_probe(scan, report=report)
     if start is None:
         model = build_model(model_config(run, scan), scan.probe)
     else:
@@ -108,6 +128,8 @@ def train_run(
     record = provenance(scan) | dict(model=model.settings.to_dict(), training=training.to_dict(), start=start)
     _write_json(folder / "config.json", record)
     history = train(model, scan, training, folder=folder / "checkpoint", resume=resume, report=report)
+    if sought and model.settings.architecture != "cnn":
+        find_probe(model, scan, report=report)  # the network knows the object better now
     _write_json(folder / "history.json", history)
     save_model(model, folder / "model.keras")
     return model, history
@@ -118,14 +140,19 @@ def open_model(name: str | os.PathLike) -> PtychoNetwork:
     return load_pretrained() if str(name) == "pretrained" else load_model(Path(name) / "model.keras")
 
 
-def ready_model(name: str | os.PathLike, scan: Scan) -> PtychoNetwork:
+def ready_model(
+    name: str | os.PathLike, scan: Scan, *, withheld: np.ndarray | None = None, report: Report | None = None
+) -> PtychoNetwork:
     """A trained network (see `open_model`) for a scan; warns where the scan is far from what it was trained for.
 
-    A network of a run folder brings its own probe, the package's takes the scan's.
+    A network of a run folder brings its own probe, the package's takes the scan's; where that is a guess, it is found
+    (`find_probe`) from the frames that are not withheld.
     """
     model = open_model(name)
     if str(name) == "pretrained":
         model = adapted(model, scan)
+        if not scan.probe_known:
+            find_probe(model, scan, withheld=withheld, report=report)
     for sentence in far_from_training(model, scan):
         warnings.warn(sentence, UserWarning, stacklevel=2)
     return model
@@ -177,7 +204,7 @@ def reconstruct_run(
     if model_folder is None:
         model, history = train_run(scan.subset(~withheld), folder, run, start=start, resume=resume, report=report)
     else:
-        model, history = ready_model(model_folder, scan), []
+        model, history = ready_model(model_folder, scan, withheld=withheld, report=report), []
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
     result = reconstruct(model, scan, withheld=withheld, views=views, report=report)

@@ -1,5 +1,7 @@
 """The forward model: what the detector is expected to count. Simulation, training and refinement all call this."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from ptycho.arrays import Array, Complex, Float
@@ -47,11 +49,35 @@ def descent(
     ``roots``, the square roots of the counts, and ``mask`` (1 where a pixel is used) have the zero frequency at pixel
     (0, 0), as `dft` gives it: inside a network nothing needs to be centred.
     """
+    missing = _missing_waves(patches, roots, probe, mask, expected_root)
+    return ops.sum(ops.multiply(ops.conj(probe), missing), axis=-3)
+
+
+def probe_descent(
+    patches: Complex[Array, "*batch n n"],
+    roots: Float[Array, "*batch n n"],
+    probe: Complex[Array, "*lead M n n"],
+    mask: Float[Array, "*seen n n"],
+    mean_root: Callable[[Array], Array] = expected_root,
+) -> Complex[Array, "*batch M n n"]:
+    """Which way the probe has to change for each pattern to come nearer to the counts, times the object's intensity.
+
+    As `descent`, with the roles of probe and object exchanged: ``conj(O) F^-1[...]``, for each mode. Over the
+    intensity of the objects of all frames, ``sum |O|^2``, its sum is a change of the probe.
+
+    ``mean_root`` gives the root that is expected of a count: `expected_root` without bias, `ops.sqrt` for the least
+    squares of amplitudes.
+    """
+    missing = _missing_waves(patches, roots, probe, mask, mean_root)
+    return ops.multiply(ops.conj(ops.expand_dims(patches, -3)), missing)
+
+
+def _missing_waves(patches, roots, probe, mask, mean_root):
+    """What exit waves ``(*batch, M, n, n)`` lack to give the counts."""
     waves = dft(exit_waves(patches, probe))
     expected = mode_intensities_sum(waves)
-    excess = ops.multiply(mask, ops.subtract(roots, expected_root(expected))) / ops.sqrt(expected + DARK)
-    back = inverse_dft(times_real(waves, ops.expand_dims(excess, -3)))
-    return ops.sum(ops.multiply(ops.conj(probe), back), axis=-3)
+    excess = ops.multiply(mask, ops.subtract(roots, mean_root(expected))) / ops.sqrt(expected + DARK)
+    return inverse_dft(times_real(waves, ops.expand_dims(excess, -3)))
 
 
 DARK = 0.1

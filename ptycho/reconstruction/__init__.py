@@ -1,8 +1,9 @@
 """From a trained network to an image: tiles and patches into one object."""
 
+from ptycho.reconstruction.blind import find_probe
 from ptycho.reconstruction.predict import predict
 from ptycho.reconstruction.result import Reconstruction, as_grown, reconstruct
 from ptycho.reconstruction.stitch import Stitched, stitch
 from ptycho.reconstruction.stream import Stream
 
-__all__ = ["Reconstruction", "Stitched", "Stream", "as_grown", "predict", "reconstruct", "stitch"]
+__all__ = ["Reconstruction", "Stitched", "Stream", "as_grown", "find_probe", "predict", "reconstruct", "stitch"]

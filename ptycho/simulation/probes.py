@@ -65,6 +65,24 @@ def with_photons(modes: np.ndarray, photons: float) -> np.ndarray:
     return (modes * np.sqrt(photons * weights / weights.sum())[:, None, None]).astype(np.complex64)
 
 
+SIDE_MODE = 0.02
+
+
+def with_modes(probe: np.ndarray, modes: int) -> np.ndarray:
+    """A probe ``(M, n, n)`` with modes added up to ``modes``, to start from where the light is not fully coherent.
+
+    Those added are the first mode times polynomials in y and x, as `orthogonal_modes`, with 2 % of the photons each;
+    the total stays. ValueError where the probe has more modes already.
+    """
+    if not len(probe) <= modes <= 64:
+        raise ValueError(f"{modes} probe modes asked for; the probe has {len(probe)}, and 64 are the most")
+    photons = np.sum(np.abs(probe) ** 2)
+    added = orthogonal_modes(probe[0], modes)[len(probe) :] * np.sqrt(SIDE_MODE * photons)
+    kept = probe * np.sqrt(max(1 - SIDE_MODE * len(added), 0.5))
+    joined = np.concatenate([kept, added])
+    return (joined * np.sqrt(photons / np.sum(np.abs(joined) ** 2))).astype("complex64")
+
+
 def probe_diameter(wave: np.ndarray) -> float:
     """Second-moment (D4-sigma, ISO 11146) diameter of ``|wave|^2`` ``(n, m)``, in pixels."""
     light = np.abs(wave) ** 2 / np.sum(np.abs(wave) ** 2)
