@@ -34,7 +34,7 @@ the probe stays."""
 
 BRIGHT = 1.0
 """Counts per used pixel from which on amplitudes are fitted by least squares, as engines do it. It is biased in dim
-pixels, but those of detectors hold more than shot noise: 0.0142 against 0.0155 on withheld frames of siemens-star-small.
+pixels, but those of detectors hold more than shot noise: 0.0142 against 0.0155 on withheld frames of the siemens star.
 With fewer counts the bias is in all pixels, and `expected_root` takes it out."""
 
 MOST_FRAMES = 1024

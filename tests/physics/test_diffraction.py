@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -9,6 +10,7 @@ from ptycho.physics.diffraction import (
     expected_counts,
     illumination,
     mode_intensities_sum,
+    probe_descent,
 )
 from ptycho.physics.fourier import far_field, inverse_far_field, make_complex
 from ptycho.physics.noise import ROOT_ERROR, amplitude_error, expected_root, poisson_nll
@@ -124,6 +126,32 @@ def test_descent_matches_the_sum_over_modes(n, modes):
     # 1 / sqrt(expected + DARK) amplifies the rounding of a dim wave by 3 at most.
     reference = descent_reference(patches, roots, probe, mask, level)
     assert_near(descent(patches, roots, probe, mask), reference, 3 * 128)
+
+
+@pytest.mark.parametrize("n", N_SIZES)
+def test_descent_of_the_probe_is_that_of_the_object_with_the_roles_exchanged(n):
+    """Exit waves do not know which of their two factors is the probe."""
+    rng = np.random.default_rng(17)
+    patches, probe = complex_normal(rng, 4, n, n), complex_normal(rng, 1, n, n)
+    roots = rng.uniform(0, 9, (4, n, n)).astype("float32")
+    mask = (rng.uniform(size=(n, n)) > 0.3).astype("float32")
+    found = probe_descent(patches, roots, probe, mask)
+    for k in range(4):
+        exchanged = descent(probe, roots[k : k + 1], patches[k : k + 1], mask)
+        assert_near(found[k], to_numpy(exchanged), 3 * 128)
+
+
+def test_descent_of_each_mode_is_its_share():
+    """Modes share one excess: with an empty object, that of mode m is F^-1 of the excess times its wave."""
+    rng = np.random.default_rng(18)
+    probe, roots = complex_normal(rng, 3, 8, 8), rng.uniform(0, 9, (1, 8, 8)).astype("float32")
+    mask, empty = np.ones((8, 8), "float32"), np.ones((1, 8, 8), "complex64")
+    found = to_numpy(probe_descent(empty, roots, probe, mask, keras.ops.sqrt))[0]
+    centred = np.fft.fftshift(roots[0])
+    expected = counts_reference(empty, probe)[0]
+    for mode, change in zip(probe, found, strict=True):
+        wave = (centred - np.sqrt(expected)) / np.sqrt(expected + DARK) * dft_reference(mode)
+        assert_near(change, dft_reference(wave.conj()).conj(), 3 * 128)
 
 
 def test_masked_pixels_do_not_matter():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho.simulation.probes import make_probe, orthogonal_modes, probe_diameter
+from ptycho.simulation.probes import make_probe, orthogonal_modes, probe_diameter, with_modes
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -96,3 +96,19 @@ def test_the_default_probe_is_like_the_one_of_the_benchmark() -> None:
     ours = make_probe(64)[0]
     assert probe_diameter(ours) == pytest.approx(probe_diameter(benchmark), rel=0.1)
     assert probe_diameter(far(ours)) == pytest.approx(probe_diameter(far(benchmark)), rel=0.1)
+
+
+def test_added_modes_take_a_little_of_the_light_and_leave_the_first_as_it_is() -> None:
+    """Rounding to float32 changes a square by EPS at most."""
+    first = make_probe(33, 5000.0)
+    more = with_modes(first, 3).astype(np.complex128)
+    power = (np.abs(more) ** 2).sum(axis=(1, 2))
+    np.testing.assert_allclose(power.sum(), 5000.0, rtol=2 * EPS)
+    np.testing.assert_allclose(power[1:] / power.sum(), 0.02, rtol=4 * EPS)
+    ratio = more[0] / first[0]
+    np.testing.assert_allclose(ratio, np.sqrt(0.96), rtol=8 * EPS)
+
+
+def test_modes_are_not_taken_away() -> None:
+    with pytest.raises(ValueError, match="has 3"):
+        with_modes(make_probe(32, modes=3), 2)
