@@ -56,7 +56,7 @@ CONDITIONS = {
     "step 24, 6.9e4": Condition(1.0, 3, "best", 30_000),
     "step 32, 6.9e4": Condition(1.0, 4, "best", 16_000),
     "60 s": Condition(1.0, 1, "best", 8_000),
-    "each frame alone": Condition(1.0, 1, "fast", 20_000),
+    "each frame alone": Condition(1.0, 1, "fast", 100_000),
 }
 # SNR in dB: what is asked for, a flat object, converged LSQML with the probe given, PtychoPINN after 514 s.
 OTHERS: dict[str, tuple[float, float, float | None, float | None]] = {

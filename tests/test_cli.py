@@ -63,6 +63,7 @@ def test_option_names_are_frozen():
         "--precision",
         "--preset",
         "--from",
+        "--modes",
         "--resume",
         "-o",
         "--output",

@@ -18,7 +18,7 @@ def star(data_folder):
 def test_what_was_done_to_the_file_is_said(star):
     scan, said = star
     assert any("zero frequency was at the corner" in line for line in said)
-    assert any("rescaled" in line and "learned along" in line for line in said)
+    assert any("rescaled" in line and "sought along" in line for line in said)
     # No mask: a flat object gives the photons of the probe.
     assert illumination(scan.probe).sum() == pytest.approx(scan.mean_counts, rel=1e-4)
 

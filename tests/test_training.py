@@ -238,6 +238,24 @@ def loss_of(model, arrays, **config):
     return float(to_numpy(trainer.data_loss(arrays, model(arrays)["expected"])))
 
 
+@pytest.mark.parametrize("mean", [17.0, 0.03])
+def test_the_floor_of_the_likelihood_follows_the_counts(small_scan, mean):
+    """Counts over three decades, 690 or 4e5 in 4096 pixels: the loss of the truth is the least among spectra that are a
+    little steeper or flatter, with the same photons; and the same at every dose, to 64 roundings of its terms."""
+    trainer = training.PhysicsTraining(model_for(small_scan), TrainingConfig(thinning=1.0))
+    shape = 10 ** np.random.default_rng(4).uniform(-3, 0, (1, 1, 24, 24))
+
+    def loss(steepness, level):
+        expected, truth = shape**steepness, shape / shape.mean()
+        target = (level * truth).astype("float32")
+        x = dict(target=target, mask=np.ones((1, 24, 24), "float32"))
+        return float(trainer.data_loss(x, (level * expected / expected.mean()).astype("float32")))
+
+    assert loss(1.0, mean) < min(loss(0.95, mean), loss(1.05, mean))
+    scale = np.log(1e3)  # of the logarithms that are summed
+    assert abs(loss(1.05, mean) - loss(1.05, 1.0)) < 64 * np.finfo("float32").eps * scale
+
+
 @pytest.mark.parametrize("architecture", ["consensus", "single"])
 def test_a_view_leaves_the_loss_of_an_empty_object_as_it_is(small_scan, architecture):
     """A network that does nothing has the same loss in every view: frames, probe and canvas are not touched by it."""

@@ -41,7 +41,7 @@ class Scan:
     pixel_size_m: float | None = None
     """Side of an object pixel in metres, for scale bars; no computation uses it."""
     probe_known: bool = True
-    """False: the probe is a guess in arbitrary units, to be rescaled to the counts and learned along."""
+    """False: the probe is a guess in arbitrary units, to be rescaled to the counts and sought along with the object."""
     source: str = ""
     """Where the scan came from, for people."""
     notes: tuple[str, ...] = ()

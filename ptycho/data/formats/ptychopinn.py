@@ -202,7 +202,7 @@ def _other_notes(keys: tuple[str, ...], arrays: dict[str, Array], refused: Notes
         ),
         (
             not known,
-            "The scale of 'probeGuess' is arbitrary: it is rescaled to the counts and learned along.",
+            "The scale of 'probeGuess' is arbitrary: it is rescaled to the counts and sought along with the object.",
         ),
         (len(scans) > 1, f"'scan_index' tells {len(scans)} scans apart; they were read as one."),
     )

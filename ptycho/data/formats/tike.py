@@ -34,7 +34,7 @@ def read(path: Path) -> Scan:
         probe=_one_view(required(arrays, "probe", path), 3, "probe", path),
         probe_known=False,
         source=str(path),
-        notes=("The scale of the probe is arbitrary: it is rescaled to the counts and learned along.",),
+        notes=("The scale of the probe is arbitrary: it is rescaled to the counts and sought along with the object.",),
     )
     return doctor.centred_scan(scan)
 
