@@ -3,6 +3,8 @@
     PTYCHO_DATA=../shared/data python benchmarks/network.py quality            every condition, three seeds: hours
     PTYCHO_DATA=../shared/data python benchmarks/network.py quality --only "step 8, 6.9e4" --seeds 0
     PTYCHO_DATA=../shared/data python benchmarks/network.py speed
+    PTYCHO_DATA=../shared/data python benchmarks/network.py star
+    PTYCHO_DATA=../shared/data python benchmarks/network.py trust
     python benchmarks/network.py table                                         what is recorded in network.jsonl
 
 Each run is a line of ``network.jsonl``, with the commit that made it. The other programs' figures were measured once,
@@ -11,7 +13,10 @@ on the same machine and files (docs/results.md).
 
 import json
 import os
+import resource
 import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +25,18 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
+from ptycho.calibration import calibration
 from ptycho.checkpoint import load_pretrained
-from ptycho.config import PRESETS, ModelConfig, Preset, TrainingConfig
-from ptycho.data.formats import read_scan
+from ptycho.config import PRESETS, ModelConfig, Preset, SimulationConfig, TrainingConfig
+from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
-from ptycho.evaluation import compare_objects
+from ptycho.evaluation import compare_objects, uncertainty
+from ptycho.evaluation.align import register
+from ptycho.evaluation.trust import band_coverage, lit_pixels
 from ptycho.network.build import build_model
 from ptycho.pretraining import adapted
 from ptycho.reconstruction import reconstruct
+from ptycho.simulation.simulate import simulate
 from ptycho.training import train
 
 RECORD = Path(__file__).with_suffix(".jsonl")
@@ -115,25 +124,88 @@ KEYS = ("snr_db", "amplitude_ssim", "phase_ssim", "phase_rms_rad")
 
 @app.command()
 def speed() -> None:
-    """Frames a second, whole program from arrays to image; compilation apart."""
-    scan = sim64("test", 1.0, 1)
+    """Frames a second of the whole program, from file to image, compilation apart; and of training. N 64, 128, 256."""
     for preset in PRESETS:
-        model = build_model(ModelConfig(N=64, **PRESETS[preset]), scan.probe)
-        history = train(model, scan, TrainingConfig(epochs=4))
-        training = len(scan) / float(np.median([entry["seconds"] for entry in history[1:]]))
+        for N, frames in ((64, 1681), (64, 1000), (64, 3000), (64, 10_000), (64, 30_000), (128, 1000), (256, 400)):
+            subprocess.run([sys.executable, __file__, "speed-one", preset, str(N), str(frames)], check=True)
+
+
+@app.command()
+def speed_one(preset: Preset, n: int, frames: int) -> None:
+    """One row of `speed`, in a process of its own: its memory is that of this size alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scan.h5"
+        scan = many_frames(frames) if n == 64 else simulate(SimulationConfig(N=n, positions=frames, step_px=n / 8))
+        write_scan(scan, path)
+        model = build_model(ModelConfig(N=n, **PRESETS[preset]), scan.probe)
+        entry: dict = dict(condition=f"speed {preset}", N=n, frames=len(scan))
+        if frames < 3000:
+            history = train(model, scan, TrainingConfig(epochs=4))
+            entry["training"] = round(len(scan) / float(np.median([e["seconds"] for e in history[1:]])))
+        del scan
+        before = peak_memory()
         times = []
-        for _ in range(4):
+        for _ in range(3):
             start = time.perf_counter()
-            reconstruct(model, read_scan(Path(os.environ["PTYCHO_DATA"]) / "sim64_test.npz"))
+            reconstruct(model, read_scan(path))
             times.append(time.perf_counter() - start)
-        record(
-            dict(
-                condition=f"speed {preset}",
-                training=round(training),
-                prediction=round(len(scan) / min(times[1:])),
-                compilation_s=round(times[0] - min(times[1:]), 2),
-            )
-        )
+        entry |= dict(prediction=round(entry["frames"] / min(times[1:])), first_s=round(times[0] - min(times[1:]), 1))
+        record(entry | dict(peak_mb_before=before, peak_mb=peak_memory()))
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def many_frames(count: int) -> Scan:
+    """The frames of sim64_test over and over, each time beside the others: a long, narrow scan."""
+    scan = sim64("test", 1.0, 1)
+    copies = -(-count // len(scan))
+    width = np.ptp(scan.positions[:, 1]) + 8
+    positions = np.concatenate([scan.positions + (0, k * width) for k in range(copies)])[:count]
+    counts = np.tile(scan.counts, (copies, 1, 1))[:count]
+    return replace(scan, counts=counts, positions=positions, object=None)
+
+
+@app.command()
+def star() -> None:
+    """siemens-star-small from its rough probe, frames 0, 10, 20, ... withheld: the whole command, and its image."""
+    path = Path(os.environ["PTYCHO_DATA"]) / "siemens-star-small.npz.bz2"
+    ways = {
+        "pretrained, no training": ["--model", "pretrained"],
+        "pretrained, no training, 3 modes": ["--model", "pretrained", "--modes", "3"],
+        "from pretrained, 8 epochs": ["--from", "pretrained", "--epochs", "8", "--set", "training.learning_rate=1e-3"],
+        "from nothing, 12 epochs": ["--epochs", "12"],
+    }
+    command = [str(Path(sys.executable).with_name("ptycho")), "reconstruct", str(path), "--withhold-every", "10"]
+    for name, options in ways.items():
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            subprocess.run([*command, "-o", folder, *options], check=True)
+            took = time.perf_counter() - start
+            scores = json.loads((Path(folder) / "scores.json").read_text())
+        record(dict(condition=f"star, {name}", seconds=round(took, 1), withheld_error=scores["withheld_error"]))
+
+
+@app.command()
+def trust(views: int = 8) -> None:
+    """The share of pixels of sim64 whose error lies within one and two sigma, of the pretrained network."""
+    for name in ("step 8, 6.9e4", "step 8, 6.9e3", "step 8, 6.9e2", "step 24, 6.9e4"):
+        at = CONDITIONS[name]
+        scan = sim64("test", at.dose, at.every)
+        model = adapted(load_pretrained(), scan)
+        result = reconstruct(model, scan, views=views)
+        factor = calibration(model, scan, result, views=views)
+        sigma = uncertainty(result.spread, result.coverage, result.probe, factor)
+        fit = register(result.object, scan.object)
+        low = np.array(fit.origin_px)
+        corner = np.rint(np.array(scan.positions - result.positions_px)[0]).astype(int)
+        here = tuple(slice(a, a + b) for a, b in zip(low - corner, fit.truth.shape, strict=True))
+        lit = lit_pixels(result.coverage)[here]
+        shares = band_coverage(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[here], lit)
+        shares = {key: round(share, 3) for key, share in shares.items()}
+        record(dict(condition=f"trust, {name}", views=views, factor=round(factor, 3)) | shares)
 
 
 def record(entry: dict) -> None:

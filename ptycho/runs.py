@@ -210,7 +210,7 @@ def reconstruct_run(
     result = reconstruct(model, scan, withheld=withheld, views=views, report=report)
     more = dict(withhold_every=withhold_every or 0, views=views, model=model.settings.to_dict())
     if views > 1:
-        factor = calibration(model, scan, views=views)
+        factor = calibration(model, scan, result, views=views)
         more["uncertainty_calibration"] = factor
         result = replace(result, uncertainty=uncertainty(result.spread, result.coverage, result.probe, factor))
     result, trust = examine(result, scan)

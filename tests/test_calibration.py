@@ -8,6 +8,7 @@ from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import band_coverage
 from ptycho.network.build import build_model
+from ptycho.reconstruction import reconstruct
 from ptycho.training import train
 
 VIEWS = 4
@@ -40,6 +41,27 @@ def test_the_factor_makes_the_band_right_and_holds_for_another_sample(model, sma
     assert abs(share(other, factor) - 0.632) < 0.33
 
 
+def test_a_result_lends_the_rehearsal_its_contrast_and_itself(model, small_scan):
+    """The contrast within what 20 cells show at random: a factor of exp(0.5) is twice sqrt(1 / 20)."""
+    result = reconstruct(model, small_scan, views=VIEWS)
+    lit = result.object[result.coverage > 0.1 * np.median(result.coverage)]
+    alike = rehearse(model, small_scan, result, views=VIEWS)
+    for kind in (np.abs, np.angle):
+        wanted = kind(lit / lit.mean()).std()
+        found = kind(alike.truth[alike.where] / alike.truth[alike.where].mean()).std()
+        assert abs(np.log(found / wanted)) < 0.5
+    again = rehearse(model, small_scan, result, again=True, views=VIEWS)
+    (height, width), whole = again.truth.shape, result.object.shape
+    apart = min(
+        np.abs(result.object[y : y + height, x : x + width] - again.truth).max()
+        for y in range(whole[0] - height + 1)
+        for x in range(whole[1] - width + 1)
+    )
+    assert apart < 1e-6  # somewhere the truth of the rehearsal is the result, pixel by pixel
+    both = calibration(model, small_scan, result, views=VIEWS)
+    assert both == pytest.approx(np.sqrt(alike.factor * again.factor), rel=1e-3)
+
+
 def test_without_views_the_factor_is_over_shot_noise_alone(model, small_scan):
     """A network after three epochs is far from what its photons allow."""
     assert calibration(model, small_scan, views=1) > 1
@@ -53,7 +75,7 @@ def test_a_large_scan_is_rehearsed_on_a_compact_block(model, small_scan):
     mask = np.ones((small_scan.N, small_scan.N), bool)
     mask[0] = False
     scan = Scan(counts=counts, positions=np.stack([y, x], axis=1), probe=small_scan.probe, mask=mask)
-    block = _like(scan, small_scan.probe, 0)
+    block = _like(scan, None, False, small_scan.probe, 0)
     assert len(block) == FRAMES
     # The 32 x 32 nearest to the middle of 40 x 40, 3 px apart.
     np.testing.assert_allclose(np.ptp(block.positions, axis=0), 31 * 3.0)
