@@ -3,6 +3,7 @@
     PTYCHO_DATA=../shared/data python benchmarks/network.py quality            every condition, three seeds: hours
     PTYCHO_DATA=../shared/data python benchmarks/network.py quality --only "step 8, 6.9e4" --seeds 0
     PTYCHO_DATA=../shared/data python benchmarks/network.py speed
+    PTYCHO_DATA=../shared/data python benchmarks/network.py precision
     PTYCHO_DATA=../shared/data python benchmarks/network.py star
     PTYCHO_DATA=../shared/data python benchmarks/network.py trust
     python benchmarks/network.py table                                         what is recorded in network.jsonl
@@ -36,6 +37,7 @@ from ptycho.evaluation.trust import band_coverage, lit_pixels
 from ptycho.network.build import build_model
 from ptycho.pretraining import adapted
 from ptycho.reconstruction import reconstruct
+from ptycho.runs import ADAPTING
 from ptycho.simulation.simulate import simulate
 from ptycho.training import train
 
@@ -59,10 +61,11 @@ class Condition(NamedTuple):
 
 CONDITIONS = {
     "step 8, 6.9e4": Condition(1.0, 1, "best", 60_000),
-    "step 8, 6.9e3": Condition(0.1, 1, "best", 40_000),
+    "step 8, 6.9e3": Condition(0.1, 1, "best", 60_000),
     "step 8, 6.9e2": Condition(0.01, 1, "best", 24_000),
-    "step 8, 6.9e2, from pretrained": Condition(0.01, 1, "best", 24_000, "pretrained"),
+    "step 8, 6.9e2, from pretrained": Condition(0.01, 1, "best", 48_000, "pretrained"),
     "step 24, 6.9e4": Condition(1.0, 3, "best", 30_000),
+    "step 24, 6.9e4, from pretrained": Condition(1.0, 3, "best", 30_000, "pretrained"),
     "step 32, 6.9e4": Condition(1.0, 4, "best", 16_000),
     "60 s": Condition(1.0, 1, "best", 8_000),
     "each frame alone": Condition(1.0, 1, "fast", 100_000),
@@ -74,6 +77,7 @@ OTHERS: dict[str, tuple[float, float, float | None, float | None]] = {
     "step 8, 6.9e2": (18.0, 11.0, 12.6, None),
     "step 8, 6.9e2, from pretrained": (18.0, 11.0, 12.6, None),
     "step 24, 6.9e4": (22.0, 11.0, 21.8, None),
+    "step 24, 6.9e4, from pretrained": (22.0, 11.0, 21.8, None),
     "step 32, 6.9e4": (17.5, 11.0, 14.9, None),
     "60 s": (19.0, 11.0, 17.9, None),
     "each frame alone": (17.5, 11.0, None, 12.4),
@@ -104,7 +108,7 @@ def quality(
         for seed in seeds or (0, 1, 2):
             scan = sim64("train", at.dose, at.every)
             if at.start:
-                model, rate = adapted(load_pretrained(), scan), dict(learning_rate=1e-3)
+                model, rate = adapted(load_pretrained(), scan), ADAPTING
             else:
                 model, rate = build_model(ModelConfig(N=64, seed=seed, **PRESETS[at.preset]), scan.probe), {}
             start = time.perf_counter()
@@ -153,6 +157,28 @@ def speed_one(preset: Preset, n: int, frames: int) -> None:
         record(entry | dict(peak_mb_before=before, peak_mb=peak_memory()))
 
 
+@app.command()
+def precision(frames: int = 8000) -> None:
+    """The same training in float32, in mixed_bfloat16, and compiled by XLA: frames a second, losses, and the image."""
+    scan = sim64("train", 1.0, 1)
+    ways: dict[str, tuple[dict, dict]] = {
+        "float32": (dict(precision="float32"), {}),
+        "mixed_bfloat16": (dict(precision="mixed_bfloat16"), {}),
+        "float32, XLA": (dict(precision="float32"), dict(jit_compile=True)),
+    }
+    for preset in PRESETS:
+        for name, (network, fit) in ways.items():
+            model = build_model(ModelConfig(N=64, **(PRESETS[preset] | network)), scan.probe)
+            history = train(model, scan, TrainingConfig(total_frames=frames, **fit))
+            image = reconstruct(model, sim64("test", 1.0, 1)).object
+            record(
+                dict(condition=f"precision {preset}, {name}", frames=frames)
+                | dict(training=round(len(scan) / float(np.median([e["seconds"] for e in history[1:]]))))
+                | dict(losses=[round(float(e["validation_loss"]), 4) for e in history])
+                | dict(snr_db=round(compare_objects(image, sim64("test", 1.0, 1).object).snr_db, 2))
+            )
+
+
 def peak_memory() -> int:
     """Most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -175,7 +201,7 @@ def star() -> None:
     ways = {
         "pretrained, no training": ["--model", "pretrained"],
         "pretrained, no training, 3 modes": ["--model", "pretrained", "--modes", "3"],
-        "from pretrained, 8 epochs": ["--from", "pretrained", "--epochs", "8", "--set", "training.learning_rate=1e-3"],
+        "from pretrained, 8 epochs": ["--from", "pretrained", "--epochs", "8"],
         "from nothing, 12 epochs": ["--epochs", "12"],
     }
     command = [str(Path(sys.executable).with_name("ptycho")), "reconstruct", str(path), "--withhold-every", "10"]

@@ -100,7 +100,13 @@ def train_command(
 
 
 @app.command(name="pretrain")
-def pretrain_command(output: Folder, config: ConfigFile = None, settings: Settings = None, seed: Seed = None) -> None:
+def pretrain_command(
+    output: Folder,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    resume: Resume = False,
+) -> None:
     """Train a network on simulated scans of all kinds, to start from: about half an hour on two cores."""
     run = _settings(config, settings).updated("training", dict(seed=seed)).updated("pretraining", dict(seed=seed))
     with _framework():
@@ -108,7 +114,7 @@ def pretrain_command(output: Folder, config: ConfigFile = None, settings: Settin
         from ptycho.runs import pretrain_run
 
     with progress_bar() as report:
-        history = pretrain_run(output, run.updated("model", dict(seed=seed)), report=report)
+        history = pretrain_run(output, run.updated("model", dict(seed=seed)), resume=resume, report=report)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
 
 

@@ -20,6 +20,7 @@ def pretrain(
     training: TrainingConfig,
     *,
     folder: Path | None = None,
+    resume: bool = False,
     report: Report | None = None,
 ) -> tuple[PtychoNetwork, History]:
     """Train a new network on simulated scans, each with its own object, probe, positions and dose.
@@ -31,7 +32,7 @@ def pretrain(
         config: what to simulate.
         model: the network; N is that of the frames. Its weights serve other N, probes and modes as well (`adapted`).
         training: how to train it.
-        folder: for checkpoints, see `train`.
+        folder, resume: for checkpoints, see `train`.
         report: told of the progress.
     """
     scans = []
@@ -40,7 +41,7 @@ def pretrain(
         if report:
             report("simulating", number + 1, config.scans, "")
     network = build_model(model, scans[0].probe)
-    history = train(network, scans, training, folder=folder, report=report)
+    history = train(network, scans, training, folder=folder, resume=resume, report=report)
     return network, history
 
 

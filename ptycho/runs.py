@@ -113,10 +113,10 @@ def train_run(
 ) -> tuple[PtychoNetwork, History]:
     """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``.
 
-    ``start`` names a network to start from: a run folder, or ``pretrained``.
+    ``start`` names a network to start from: a run folder, or ``pretrained``; it is trained in small steps (`ADAPTING`).
     """
     folder = Path(folder)
-    training = TrainingConfig.from_dict(run.training)
+    training = TrainingConfig.from_dict((ADAPTING if start else {}) | run.training)
     sought, goes_on = probe_is_sought(scan, run), resume and (folder / "checkpoint" / "history.json").exists()
     if sought and not goes_on:  # a training that goes on has its probe in the checkpoint
         scan = with_found_probe(scan, report=report)
@@ -158,8 +158,13 @@ def ready_model(
     return model
 
 
-def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | None = None) -> History:
-    """Train a network on simulated scans and leave it in the folder: ``model.keras``, its SHA-256, ``history.json``."""
+def pretrain_run(
+    folder: str | os.PathLike, run: RunConfig, *, resume: bool = False, report: Report | None = None
+) -> History:
+    """Train a network on simulated scans and leave it in the folder: ``model.keras``, its SHA-256, ``history.json``.
+
+    With ``resume`` it goes on from the last epoch of an interrupted run in the folder, see `train`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = PretrainingConfig.from_dict(run.pretraining)
@@ -167,7 +172,8 @@ def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | 
     training = TrainingConfig.from_dict(PRETRAINING | run.training)
     record = dict(pretraining=settings.to_dict(), model=model_settings.to_dict(), training=training.to_dict())
     _write_json(folder / "config.json", record)
-    model, history = pretrain(settings, model_settings, training, folder=folder / "checkpoint", report=report)
+    checkpoint = folder / "checkpoint"
+    model, history = pretrain(settings, model_settings, training, folder=checkpoint, resume=resume, report=report)
     _write_json(folder / "history.json", history)
     path = save_model(model, folder / "model.keras")
     (folder / "model.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.keras\n")
@@ -176,6 +182,10 @@ def pretrain_run(folder: str | os.PathLike, run: RunConfig, *, report: Report | 
 
 PRETRAINING: dict[str, Any] = dict(total_frames=100_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.03)
 """How a network is pretrained, unless a run says otherwise: the truth is known and should be used."""
+
+ADAPTING: dict[str, Any] = dict(learning_rate=5e-4)
+"""How a network that starts from a trained one goes on, unless a run says otherwise: what it knows of slow phases, which
+the counts of one scan hardly tell, is washed out by larger steps."""
 
 
 def reconstruct_run(

@@ -71,7 +71,7 @@ def test_option_names_are_frozen():
     assert options == {
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted(fit),
-        "pretrain": sorted([*settings, "--seed", "-o", "--output"]),
+        "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
         "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every"]),
         "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
         "evaluate": ["--every", "--margin"],
