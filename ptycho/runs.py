@@ -184,8 +184,8 @@ PRETRAINING: dict[str, Any] = dict(total_frames=100_000, realspace_weight=1.0, n
 """How a network is pretrained, unless a run says otherwise: the truth is known and should be used."""
 
 ADAPTING: dict[str, Any] = dict(learning_rate=5e-4)
-"""How a network that starts from a trained one goes on, unless a run says otherwise: what it knows of slow phases, which
-the counts of one scan hardly tell, is washed out by larger steps."""
+"""How a network that starts from a trained one goes on, unless a run says otherwise: what it knows of slow phases,
+which the counts of one scan hardly tell, is washed out by larger steps."""
 
 
 def reconstruct_run(
