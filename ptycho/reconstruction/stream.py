@@ -15,8 +15,8 @@ from ptycho.physics.diffraction import illumination
 from ptycho.physics.patches import split_positions
 from ptycho.reconstruction.tiles import Mosaic, Piece, Tile, cut, reach, window
 
-TILE_PIXELS = 2**25
-"""Detector pixels in a tile: 8 192 frames of 64 x 64. Memory follows from it: about 60 bytes each."""
+TILE_PIXELS = 2**24
+"""Detector pixels in a tile: 4 096 frames of 64 x 64. Memory follows from it: about 60 bytes each, 1 GB."""
 
 BATCH_PIXELS = 2**20
 """Detector pixels in a batch of frames that are each on their own."""
