@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from ptycho.arrays import Array, Complex, Float, Num
-from ptycho.physics.fourier import far_field, inverse_far_field, make_complex
+from ptycho.physics.fourier import dft, inverse_dft, make_complex
 from ptycho.physics.patches import accumulate, extract
 
 
@@ -32,12 +32,16 @@ def fourier_shift(
     The leading axes of ``shifts`` broadcast against those of ``waves``. At an even size the Nyquist frequency is
     shifted like ``exp(-i pi d)``, so the shift by ``-d`` is the inverse and the adjoint.
     """
-    waves, shifts = ops.convert_to_tensor(waves), ops.cast(ops.convert_to_tensor(shifts), "float32")
-    height, width = waves.shape[-2:]
-    frequency_y = np.fft.fftshift(np.fft.fftfreq(height)).astype("float32")
-    frequency_x = np.fft.fftshift(np.fft.fftfreq(width)).astype("float32")
-    angle = (-2 * np.pi) * ops.add(
-        ops.multiply(shifts[..., 0, None, None], frequency_y[:, None]),
-        ops.multiply(shifts[..., 1, None, None], frequency_x),
+    waves = ops.convert_to_tensor(waves)
+    return inverse_dft(dft(waves) * shift_ramp(shifts, tuple(waves.shape[-2:])))
+
+
+def shift_ramp(shifts: Float[Array, "*shifts 2"], size: tuple[int, int]) -> Complex[Array, "*shifts n m"]:
+    """What the DFT of a wave of ``size`` (n, m), zero frequency first, is multiplied with to move it by (dy, dx)."""
+    shifts = ops.cast(ops.convert_to_tensor(shifts), "float32")
+    frequency_y, frequency_x = (np.fft.fftfreq(n).astype("float32") for n in size)
+    # Not `ops.add`: with shapes (1, n, 1) and (1, 1, n) Keras 3.15 on TensorFlow takes the second for a bias.
+    angle = (-2 * np.pi) * (
+        shifts[..., 0, None, None] * frequency_y[:, None] + shifts[..., 1, None, None] * frequency_x
     )
-    return inverse_far_field(far_field(waves) * make_complex(ops.cos(angle), ops.sin(angle)))
+    return make_complex(ops.cos(angle), ops.sin(angle))

@@ -144,6 +144,17 @@ def test_shifts_broadcast_over_the_modes_of_a_probe():
     assert_near(moved[4, 2], to_numpy(fourier_shift(probe[0, 2], shifts[4])), 16)
 
 
+@pytest.mark.parametrize("shifts", [(1, 2), (2,), (1, 1, 2), (3, 2)])
+def test_one_shift_is_as_any_other(shifts):
+    """Keras 3.15 adds (1, n, 1) and (1, 1, n) as if the second were a bias: one shift alone was a wrong one."""
+    rng = np.random.default_rng(0)
+    wave, shift = complex_normal(rng, 8, 8), rng.uniform(-1, 1, shifts).astype("float32")
+    y, x = np.fft.fftfreq(8)[:, None], np.fft.fftfreq(8)
+    ramp = np.exp(-2j * np.pi * (shift[..., 0, None, None] * y + shift[..., 1, None, None] * x))
+    expected = np.fft.ifft2(np.fft.fft2(wave) * ramp)
+    assert_near(fourier_shift(wave, shift), expected, 128)
+
+
 def test_fourier_shift_is_differentiable_in_the_shift():
     """For a plane wave below Nyquist d/dd exp(-2 pi i k d / n) is known: here the real part of one pixel."""
     n, k = 8, 2
