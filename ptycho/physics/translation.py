@@ -39,7 +39,7 @@ def fourier_shift(
 def shift_ramp(shifts: Float[Array, "*shifts 2"], size: tuple[int, int]) -> Complex[Array, "*shifts n m"]:
     """What the DFT of a wave of ``size`` (n, m), zero frequency first, is multiplied with to move it by (dy, dx)."""
     shifts = ops.cast(ops.convert_to_tensor(shifts), "float32")
-    frequency_y, frequency_x = (np.fft.fftfreq(n).astype("float32") for n in size)
+    frequency_y, frequency_x = (ops.convert_to_tensor(np.fft.fftfreq(n), dtype="float32") for n in size)
     # Not `ops.add`: with shapes (1, n, 1) and (1, 1, n) Keras 3.15 on TensorFlow takes the second for a bias.
     angle = (-2 * np.pi) * (
         shifts[..., 0, None, None] * frequency_y[:, None] + shifts[..., 1, None, None] * frequency_x
