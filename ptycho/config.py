@@ -232,6 +232,47 @@ class PretrainingConfig(_Config):
             self._require(0 < low <= high <= most, name, f"(low, high) with 0 < low <= high <= {most}")
 
 
+RefineMethod = Literal["gauss-newton", "lsqml", "rpie"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig(_Config):
+    """How object, probe and nuisance parameters are fitted to the counts."""
+
+    method: RefineMethod = "gauss-newton"
+    """``gauss-newton``: all frames at once, after a few stochastic epochs where there is nothing to start from.
+    ``lsqml`` and ``rpie``: batch after batch."""
+    noise: Literal["amplitude", "poisson"] = "amplitude"
+    """Least squares of amplitudes, or the Poisson likelihood of the counts."""
+    epochs: int = 100
+    """Passes over the frames at most."""
+    probe_from: int | None = None
+    """Epoch (from 1) from which the probe is fitted; None: never."""
+    positions_from: int | None = None
+    """The same for the position of each frame."""
+    background_from: int | None = None
+    """The same for counts that do not come from the sample, the same in all frames."""
+    batch_frames: int | None = None
+    """Frames in a batch of the stochastic methods; None: a sixteenth of all."""
+    batching: Literal["compact", "random"] = "compact"
+    """Batches of frames as far from each other as can be, or drawn at random."""
+    withheld: float = 0.05
+    """Part of the frames kept from the fit, to tell when it is at its best."""
+    patience: int = 5
+    """Epochs without a better misfit of the withheld frames after which it stops."""
+    seed: int = 0
+    """Seed of the order of the frames, and of which are withheld."""
+
+    def __post_init__(self) -> None:
+        self._require(self.epochs >= 1, "epochs", "1 or more")
+        for name in ("probe_from", "positions_from", "background_from"):
+            value = getattr(self, name)
+            self._require(value is None or value >= 1, name, "1 or more, or None")
+        self._require(self.batch_frames is None or self.batch_frames >= 1, "batch_frames", "1 or more, or None")
+        self._require(0 <= self.withheld < 0.5, "withheld", "0 up to 0.5")
+        self._require(self.patience >= 1, "patience", "1 or more")
+
+
 Section = Literal["model", "training", "simulation", "pretraining"]
 SECTIONS = get_args(Section)
 

@@ -53,7 +53,7 @@ def withheld_groups(
         return np.empty((0, size), np.int64), np.arange(frames)
     count = min(max(1, round(fraction * frames / size)), (frames - size) // size)
     points = np.asarray(positions, float)
-    cells = _median_cells(points, np.arange(frames), count)
+    cells = median_cells(points, np.arange(frames), count)
     validation = np.stack([_compact_group(points, cell, size, rng) for cell in cells])
     return validation, np.setdiff1d(np.arange(frames), validation)
 
@@ -65,7 +65,7 @@ def _check_sizes(frames: int, size: int) -> None:
         raise ValueError(f"{frames} frames cannot fill a group of {size}: use a smaller gridsize or a larger scan")
 
 
-def _median_cells(points: np.ndarray, index: np.ndarray, count: int) -> list[np.ndarray]:
+def median_cells(points: np.ndarray, index: np.ndarray, count: int) -> list[np.ndarray]:
     """Cut frames in two across their longer side, and so on, until there are ``count`` equal cells."""
     if count == 1:
         return [index]
@@ -73,7 +73,7 @@ def _median_cells(points: np.ndarray, index: np.ndarray, count: int) -> list[np.
     ordered = index[np.argsort(points[index, axis], kind="stable")]
     left = count // 2
     cut = len(index) * left // count
-    return _median_cells(points, ordered[:cut], left) + _median_cells(points, ordered[cut:], count - left)
+    return median_cells(points, ordered[:cut], left) + median_cells(points, ordered[cut:], count - left)
 
 
 def _compact_group(points: np.ndarray, cell: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

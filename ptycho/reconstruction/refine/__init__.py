@@ -1,0 +1,1 @@
+"""Refinement: an image made as good as the photons allow."""
