@@ -15,6 +15,7 @@ _HOME = {
     "ModelConfig": "ptycho.config",
     "TrainingConfig": "ptycho.config",
     "SimulationConfig": "ptycho.config",
+    "NearField": "ptycho.config",
     "build_model": "ptycho.network.build",
     "train": "ptycho.training",
     "reconstruct": "ptycho.reconstruction",

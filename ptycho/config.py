@@ -4,9 +4,11 @@ There is no global configuration. A function takes the piece it needs; a change 
 (`dataclasses.replace`).
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from os import PathLike
 from typing import Any, Literal, Self, get_args
 
@@ -158,6 +160,35 @@ class TrainingConfig(_Config):
         self._require(any(getattr(self, n) > 0 for n in weights), "nll_weight", "one loss weight above 0 at least")
 
 
+NearFieldKind = Literal["fresnel", "angular-spectrum"]
+NEAR_FIELD_KINDS = get_args(NearFieldKind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearField(_Config):
+    """The way from the sample to a detector that is not in the far field; lengths in object pixels.
+
+    For light that comes from a point (a magnified near field) it is the equivalent parallel beam: the pixel as it is
+    on the sample, and the distance over the magnification.
+    """
+
+    distance_px: float
+    """From the sample to the detector; negative where light is followed back."""
+    wavelength_px: float
+    """Wavelength."""
+    kind: NearFieldKind = "angular-spectrum"
+    """``angular-spectrum`` is exact; ``fresnel`` is for small angles."""
+
+    def __post_init__(self) -> None:
+        for name in ("distance_px", "wavelength_px"):
+            value = getattr(self, name)
+            self._require(isinstance(value, Real) and math.isfinite(value), name, "a finite number of object pixels")
+            object.__setattr__(self, name, float(value))  # of any kind, numpy's too
+        self._require(self.distance_px != 0, "distance_px", "another than 0: right behind the sample no phase is seen")
+        self._require(self.wavelength_px > 0, "wavelength_px", "more than 0 object pixels")
+        self._require(self.kind in NEAR_FIELD_KINDS, "kind", f"one of {NEAR_FIELD_KINDS}")
+
+
 ObjectKind = Literal["cells", "siemens", "lines", "gold_balls"]
 
 
@@ -190,6 +221,8 @@ class SimulationConfig(_Config):
     """Incoherent probe modes; mode m carries half the photons of mode m - 1."""
     noise: bool = True
     """Draw Poisson counts; False keeps the expected ones (float32)."""
+    near_field: NearField | None = None
+    """Where the detector is, if it is not in the far field: a `NearField`, in files a table of its settings."""
     seed: int = 0
     """Seed of the object, of the positions and of the noise, which draw independently of each other."""
 
@@ -204,6 +237,11 @@ class SimulationConfig(_Config):
         self._require(0 < self.probe_diameter <= 1, "probe_diameter", "0 to 1")
         self._require(1 <= self.probe_modes <= 64, "probe_modes", "1 to 64")
         self._require(self.seed >= 0, "seed", "0 or more")
+        if isinstance(self.near_field, Mapping):  # from a file
+            object.__setattr__(self, "near_field", NearField.from_dict(self.near_field))
+        self._require(
+            self.near_field is None or isinstance(self.near_field, NearField), "near_field", "a NearField, or None"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

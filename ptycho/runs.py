@@ -297,8 +297,9 @@ def judge(result: Reconstruction, scan: Scan, withheld: np.ndarray) -> Outcome:
     frames = np.flatnonzero(withheld)
     if not len(frames):
         return Outcome(result, scores, None, None)
-    error = frame_error(result.object, result.probe, result.positions_px, scan.counts, frames, scan.mask)
-    expected = expected_counts(result.object, result.probe, result.positions_px, frames)
+    way = scan.transfer
+    error = frame_error(result.object, result.probe, result.positions_px, scan.counts, frames, scan.mask, way)
+    expected = expected_counts(result.object, result.probe, result.positions_px, frames, way)
     noise = shot_noise_error(expected[:, scan.mask])
     return Outcome(result, scores, error, noise)
 
@@ -306,7 +307,8 @@ def judge(result: Reconstruction, scan: Scan, withheld: np.ndarray) -> Outcome:
 def examine(result: Reconstruction, scan: Scan) -> tuple[Reconstruction, Trust]:
     """The result with the residuals of the frames that it is made of, and what they come to."""
     frames = np.arange(len(scan)) if result.used_frames is None else np.flatnonzero(result.used_frames)
-    found = frame_residuals(result.object, result.probe, result.positions_px, scan.counts, frames, scan.mask)
+    seen = scan.counts, frames, scan.mask, scan.transfer
+    found = frame_residuals(result.object, result.probe, result.positions_px, *seen)
     ratio = np.full(len(scan), np.nan, "float32")
     ratio[frames] = found.ratio
     return replace(result, frame_residual=ratio), summarise(found)
@@ -350,6 +352,7 @@ def provenance(scan: Scan) -> dict[str, Any]:
         frames=len(scan),
         counts_per_frame=scan.mean_counts,
         notes=list(scan.notes),
+        **({} if scan.near_field is None else dict(near_field=scan.near_field.to_dict())),
     )
 
 

@@ -364,6 +364,7 @@ def _check_scans(scans: Sequence[Scan], settings: ModelConfig, config: TrainingC
     if not scans:
         raise ValueError("there is no scan to train on; give one at least")
     for scan in scans:
+        scan.require_far_field()
         if scan.N != settings.N:
             raise ValueError(f"the scan's frames have N {scan.N}, the model N {settings.N}; build a model for the scan")
         if config.realspace_weight and scan.object is None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from ptycho.config import NearField
 from ptycho.data.scan import Scan, chunks, empty_pattern, illumination
 
 Array = np.ndarray
@@ -59,7 +60,7 @@ def warned_of_corner(scan: Scan) -> Scan:
         "The signal is strongest towards the corners of the frames; if the zero frequency is at pixel 0, "
         "move it to the centre (ptycho.data.doctor.centred)."
     )
-    if note in scan.notes or zero_frequency(scan.counts, scan.mask) == "centre":
+    if scan.near_field or note in scan.notes or zero_frequency(scan.counts, scan.mask) == "centre":
         return scan
     return replace(scan, notes=(*scan.notes, note))
 
@@ -152,7 +153,7 @@ def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     """
     if scan.probe_known:
         return scan, 1.0
-    empty = float(empty_pattern(scan.probe)[scan.mask].sum())
+    empty = float(empty_pattern(scan.probe, scan.transfer)[scan.mask].sum())
     if empty <= 1e-12 * scan.photons:  # zero, but for rounding
         raise ValueError(
             "Scan.probe sends no light to the used pixels through an empty sample; check that the mask is "
@@ -186,7 +187,8 @@ def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     brightest = ndimage.maximum_filter(total, footprint=~np.eye(9, dtype=bool)[4].reshape(3, 3), mode="constant")
     dead = scan.mask & (total == 0) & (expected >= 20)
     hot = (total >= 100) & (total > 10 * brightest)
-    hot[scan.N // 2, scan.N // 2] = False
+    if scan.near_field is None:
+        hot[scan.N // 2, scan.N // 2] = False
     return dead, hot
 
 
@@ -237,12 +239,20 @@ def _about_detector(scan: Scan) -> list[tuple[str, str]]:
     place = zero_frequency(scan.counts, scan.mask)
     where = f"pixel {scan.N // 2}, the centre" if place == "centre" else "the corner by the look of it: shift it"
     return [
-        ("zero frequency", where),
+        ("propagation", _way(scan.near_field)),
+        *([] if scan.near_field else [("zero frequency", where)]),
         ("masked pixels", f"{100 * (1 - scan.mask.mean()):.1f} %"),
         ("dead pixels", _pixels(dead)),
         ("hot pixels", _pixels(hot)),
         ("saturation", saturation(scan) or "none"),
     ]
+
+
+def _way(near: NearField | None) -> str:
+    """From the sample to the detector."""
+    if near is None:
+        return "far field"
+    return f"near field ({near.kind}), {near.distance_px:g} pixels at a wavelength of {near.wavelength_px:g} pixels"
 
 
 def _pixels(found: Array) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.config import NearField
+
 Array = np.ndarray
 
 CHUNK_PIXELS = 2**18
@@ -29,7 +31,8 @@ class Scan:
     """
 
     counts: Array
-    """(P, N, N) photon counts (intensity), any real numeric dtype, zero frequency at pixel ``N // 2``."""
+    """(P, N, N) photon counts (intensity), any real numeric dtype, zero frequency at pixel ``N // 2``; in the near
+    field the pixel straight behind that of the probe."""
     positions: Array
     """(P, 2) float64 (y, x): the object pixel, fractions allowed, under probe pixel ``(N // 2, N // 2)``."""
     probe: Array
@@ -42,6 +45,8 @@ class Scan:
     """Side of an object pixel in metres, for scale bars; no computation uses it."""
     probe_known: bool = True
     """False: the probe is a guess in arbitrary units, to be rescaled to the counts and sought along with the object."""
+    near_field: NearField | None = None
+    """Where the detector is; None: in the far field."""
     source: str = ""
     """Where the scan came from, for people."""
     notes: tuple[str, ...] = ()
@@ -57,6 +62,8 @@ class Scan:
         self._set("object", _checked_object(self.object, self.positions))
         self._set("pixel_size_m", _checked_pixel_size(self.pixel_size_m))
         self._set("notes", _checked_notes(self.notes))
+        if not (self.near_field is None or isinstance(self.near_field, NearField)):
+            raise ValueError(f"Scan.near_field is {self.near_field!r}; expected a NearField, or None for the far field")
         if not self.frame_counts.any():
             raise ValueError(
                 f"Scan.counts is 0 in every used pixel of all {frames} frames; check that the right data set "
@@ -89,6 +96,21 @@ class Scan:
     def modes(self) -> int:
         """Incoherent probe modes M."""
         return len(self.probe)
+
+    @cached_property
+    def transfer(self) -> Array | None:
+        """(N, N) complex64 transfer function of the near field (`transfer_function`); None for the far field."""
+        if self.near_field is None:
+            return None
+        from ptycho.physics.propagation import transfer_function
+
+        near = self.near_field
+        return transfer_function((self.N, self.N), near.distance_px, near.wavelength_px, near.kind)
+
+    def require_far_field(self, what: str = "networks", instead: str = "refine the scan without one") -> None:
+        """Raise ValueError for a scan in the near field, where ``what`` (in the plural) cannot take it."""
+        if self.near_field is not None:
+            raise ValueError(f"Scan.near_field is {self.near_field}; {what} are for the far field only: {instead}")
 
     @cached_property
     def frame_counts(self) -> Array:
@@ -171,7 +193,7 @@ class Scan:
         counts, photons, empty = (
             self.mean_counts,
             self.photons,
-            float(empty_pattern(self.probe)[self.mask].sum()),
+            float(empty_pattern(self.probe, self.transfer)[self.mask].sum()),
         )
         remedy = "check the units of both, or mark the probe as a guess (probe_known=False) to have it rescaled"
         if counts > 1.05 * photons:
@@ -200,8 +222,13 @@ def illumination(probe: Array) -> Array:
     return (wide.real**2 + wide.imag**2).sum(axis=0)
 
 
-def empty_pattern(probe: Array) -> Array:
-    """(N, N) float64: counts expected with no sample, ``sum_m |F P_m|^2``, zero frequency at ``N // 2``."""
+def empty_pattern(probe: Array, transfer: Array | None = None) -> Array:
+    """(N, N) float64: counts expected with no sample, ``sum_m |F P_m|^2``, zero frequency at ``N // 2``.
+
+    With the transfer function (N, N) of a near field those in it.
+    """
+    if transfer is not None:
+        return illumination(np.fft.ifft2(transfer * np.fft.fft2(probe.astype(np.complex128))))
     waves = np.fft.fft2(probe.astype(np.complex128), norm="ortho")  # where the probe sits is phase only
     return illumination(np.fft.fftshift(waves, axes=(-2, -1)))
 

@@ -22,12 +22,14 @@ def frame_error(
     counts: Num[Array, "P n n"],
     frames: Iterable[int],
     mask: Bool[Array, "n n"] | None = None,
+    transfer: Complex[Array, "n n"] | None = None,
 ) -> float:
     """``sum (s |model| - sqrt(counts))^2 / sum counts`` over the given frames, with the best scale ``s``.
 
     ``probe`` may leave out the mode axis. ``positions_px`` are (y, x) in pixels of ``object``, which
     continues with its border values. ``mask`` is True where a pixel is used. ``counts`` may be any array
-    read frame by frame.
+    read frame by frame. ``transfer`` is the transfer function of a near field (`Scan.transfer`); None: the far
+    field.
 
     One scale serves all the frames. The least value that noise allows is `shot_noise_error`.
     Raises ValueError without frames, without photons, and where the shapes do not fit.
@@ -36,7 +38,7 @@ def frame_error(
     use = np.ones(counts.shape[-2:], bool) if mask is None else np.asarray(mask, bool)
     overlap = model_power = total = 0.0
     for i in frames:
-        model = np.sqrt(_frame_intensity(object, probe, positions_px[i])[use])
+        model = np.sqrt(_frame_intensity(object, probe, positions_px[i], transfer)[use])
         measured = np.sqrt(np.asarray(counts[i])[use].astype(float))
         overlap += model @ measured
         model_power += model @ model
@@ -53,10 +55,14 @@ def expected_counts(
     probe: Inexact[Array, "M n n"],
     positions_px: Float[Array, "P 2"],
     frames: Iterable[int],
+    transfer: Complex[Array, "n n"] | None = None,
 ) -> Float[Array, "F n n"]:
-    """The counts (F, n, n) that an object and a probe in sqrt(photons) lead one to expect in these frames."""
+    """The counts (F, n, n) that an object and a probe in sqrt(photons) lead one to expect in these frames.
+
+    ``transfer`` as in `frame_error`.
+    """
     object, probe = _checked(object, probe, np.shape(probe)[-1])
-    return np.stack([_frame_intensity(object, probe, positions_px[i]) for i in frames])
+    return np.stack([_frame_intensity(object, probe, positions_px[i], transfer) for i in frames])
 
 
 def shot_noise_error(expected: Num[Array, "..."]) -> float:
@@ -101,12 +107,25 @@ def _summed_scatter(root: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def _frame_intensity(
-    object: Complex[Array, "H W"], probe: Complex[Array, "M n n"], position_px: Float[Array, " 2"]
+    object: Complex[Array, "H W"],
+    probe: Complex[Array, "M n n"],
+    position_px: Float[Array, " 2"],
+    transfer: Complex[Array, "n n"] | None,
 ) -> Float[Array, "n n"]:
-    """Expected counts of one frame: ``sum_m |F(P_m O)|^2``, zero frequency at pixel (n // 2, n // 2)."""
-    exit_waves = probe * _patch(object, position_px, probe.shape[-1])
-    far = fft.fftshift(fft.fft2(exit_waves, norm="ortho"), axes=(-2, -1))
-    return np.sum(np.abs(far) ** 2, axis=0)
+    """Expected counts of one frame (`detected`)."""
+    return detected(probe * _patch(object, position_px, probe.shape[-1]), transfer)
+
+
+def detected(
+    exit_waves: Complex[Array, "*batch M n n"], transfer: Complex[Array, "n n"] | None
+) -> Float[Array, "*batch n n"]:
+    """Expected counts of exit waves: ``sum_m |F psi_m|^2``, zero frequency at pixel (n // 2, n // 2).
+
+    With a transfer function ``sum_m |F^-1[transfer F psi_m]|^2``.
+    """
+    if transfer is not None:
+        return (np.abs(fft.ifft2(fft.fft2(exit_waves) * transfer)) ** 2).sum(axis=-3)
+    return fft.fftshift((np.abs(fft.fft2(exit_waves, norm="ortho")) ** 2).sum(axis=-3), axes=(-2, -1))
 
 
 def _patch(object: Complex[Array, "H W"], position_px: Float[Array, " 2"], side: int) -> Complex[Array, "n n"]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 
 from ptycho.arrays import Array, Bool, Complex, Float, Inexact, Num
-from ptycho.evaluation.frames import _checked
+from ptycho.evaluation.frames import _checked, detected
 
 CHUNK_PIXELS = 2**20
 """Probe-mode pixels computed in one go: 16 MB for each complex array on the way."""
@@ -85,6 +85,7 @@ def frame_residuals(
     counts: Num[Array, "P n n"],
     frames: Iterable[int] | None = None,
     mask: Bool[Array, "n n"] | None = None,
+    transfer: Complex[Array, "n n"] | None = None,
 ) -> FrameResiduals:
     """Residuals of frames in units of shot noise, over the used pixels of each:
 
@@ -95,7 +96,8 @@ def frame_residuals(
     ``probe`` may leave out the mode axis and is in sqrt(photons). ``positions_px`` are (y, x) in pixels of ``object``,
     which continues with its border values; the patch is read at the whole part, the probe moves by the rest.
     ``frames`` are the F indices to look at, None all P. ``mask`` is True where a pixel is used. ``counts`` may be any
-    array that is read frame by frame; no more than a few MB of it are floats at a time.
+    array that is read frame by frame; no more than a few MB of it are floats at a time. ``transfer`` is the transfer
+    function of a near field (`Scan.transfer`); None: the far field.
 
     Raises ValueError without frames, without a used pixel, and where the shapes do not fit.
     """
@@ -113,7 +115,7 @@ def frame_residuals(
         )
     squared, light, variance = np.empty((3, len(chosen)))
     start = 0
-    for expected in _expected(object, probe, np.asarray(positions_px, float)[chosen]):
+    for expected in _expected(object, probe, np.asarray(positions_px, float)[chosen], transfer):
         here = slice(start, start + len(expected))
         e = expected[:, use]
         c = np.stack([np.asarray(counts[i])[use] for i in chosen[here]]).astype(float)
@@ -126,9 +128,12 @@ def frame_residuals(
 
 
 def _expected(
-    object: Complex[Array, "H W"], probe: Complex[Array, "M n n"], positions: Float[Array, "F 2"]
+    object: Complex[Array, "H W"],
+    probe: Complex[Array, "M n n"],
+    positions: Float[Array, "F 2"],
+    transfer: Complex[Array, "n n"] | None,
 ) -> Iterator[Float[Array, "b n n"]]:
-    """Expected counts, chunk by chunk: ``sum_m |F(P_m O)|^2``, zero frequency at pixel (n // 2, n // 2).
+    """Expected counts (`detected`), chunk by chunk.
 
     The probe is moved, not the object: it is dark at its border, so that a Fourier shift does not ring there.
     """
@@ -144,8 +149,7 @@ def _expected(
         patches = object[rows[:, :, None], columns[:, None, :]]
         ramps = [np.exp(-2j * np.pi * frequency * rest[:, k, None]) for k in (0, 1)]
         moved = fft.ifft2(waves * (ramps[0][:, None, :, None] * ramps[1][:, None, None, :])) if rest.any() else probe
-        far = fft.fft2(moved * patches[:, None], norm="ortho")
-        yield fft.fftshift((np.abs(far) ** 2).sum(axis=1), axes=(-2, -1))
+        yield detected(moved * patches[:, None], transfer)
 
 
 def summarise(residuals: FrameResiduals) -> Trust:

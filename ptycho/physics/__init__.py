@@ -10,6 +10,8 @@ Conventions, written once and kept everywhere
   expected total of a pattern is ``sum |probe|^2``. Modes add incoherently.
 - A position is the object coordinate, in object pixels, under probe pixel ``(n // 2, n // 2)``.
 - The far field is the unitary centred DFT: photons are conserved.
+- In the near field detector pixels are those of the patch, pixel ``n // 2`` behind probe pixel ``n // 2``. Lengths
+  along the beam are in object pixels too; a wave is ``exp(i (k x - omega t))``.
 - A positive shift ``(dy, dx)`` moves content towards larger indices: ``out[y, x] = in[y - dy, x - dx]``.
 - `extract` reads patches from a canvas (zero outside it); `accumulate` is its exact adjoint.
 - Masks are True where a pixel is used.

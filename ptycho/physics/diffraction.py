@@ -7,6 +7,7 @@ from keras import ops
 from ptycho.arrays import Array, Complex, Float
 from ptycho.physics.fourier import dft, fftshift, intensity, inverse_dft, times_real
 from ptycho.physics.noise import expected_root
+from ptycho.physics.propagation import near_field
 
 
 def exit_waves(
@@ -22,10 +23,19 @@ def mode_intensities_sum(waves: Complex[Array, "*batch M n n"]) -> Float[Array, 
 
 
 def expected_counts(
-    patches: Complex[Array, "*batch n n"], probe: Complex[Array, "*lead M n n"]
+    patches: Complex[Array, "*batch n n"],
+    probe: Complex[Array, "*lead M n n"],
+    transfer: Complex[Array, "n n"] | None = None,
 ) -> Float[Array, "*batch n n"]:
-    """``sum_m |F(P_m O)|^2``: expected photons in each detector pixel, zero frequency at ``n // 2``."""
-    return fftshift(mode_intensities_sum(dft(exit_waves(patches, probe))))
+    """Expected photons in each detector pixel: ``sum_m |F(P_m O)|^2``, zero frequency at ``n // 2``.
+
+    With a transfer function (`ptycho.physics.propagation`) those of the near field, ``sum_m |near_field(P_m O)|^2``,
+    each detector pixel straight behind that of the patch.
+    """
+    waves = exit_waves(patches, probe)
+    if transfer is not None:
+        return mode_intensities_sum(near_field(waves, transfer))
+    return fftshift(mode_intensities_sum(dft(waves)))
 
 
 def illumination(probe: Complex[Array, "*batch M n n"]) -> Float[Array, "*batch n n"]:

@@ -30,7 +30,7 @@ def predict(
         report: told of the progress.
 
     Raises:
-        ValueError: the scan's N is not the model's.
+        ValueError: the scan's N is not the model's, or it is in the near field.
     """
     used = np.arange(len(scan)) if used is None else np.asarray(used)
     stream = open_stream(model, scan, used, tile_frames, views)
@@ -42,7 +42,8 @@ def predict(
 def open_stream(
     model: PtychoNetwork, scan: Scan, used: np.ndarray, tile_frames: int | None = None, views: int = 1
 ) -> Stream:
-    """A stream for the used frames of a scan; ValueError where the scan's N is not the model's."""
+    """A stream for the used frames of a scan; ValueError where its N is not the model's, and for the near field."""
+    scan.require_far_field()
     if scan.N != model.settings.N:
         raise ValueError(f"the scan's frames have N {scan.N}, the model N {model.settings.N}")
     return Stream(model, scan.positions[used], mask=scan.mask, tile_frames=tile_frames, views=views)

@@ -1,6 +1,7 @@
 """Scans with known truth, from the one forward model `ptycho.physics.diffraction.expected_counts`."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from ptycho.config import SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.patches import extract, split_positions
+from ptycho.physics.propagation import transfer_function
 from ptycho.physics.translation import fourier_shift
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.probes import make_probe
@@ -42,7 +44,7 @@ def simulate(
     same positions.
 
     Raises ValueError where a frame lies outside the object, where the probe does not fit ``config.N``, and
-    where counts exceed uint32.
+    where counts exceed uint32. Warns where the near field is undersampled (`transfer_function`).
     """
     object_rng, position_rng, noise_rng = (
         np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3)
@@ -55,7 +57,10 @@ def simulate(
     if object is None:
         object = make_object(config.object_kind, canvas_shape(positions, config.N), object_rng)
     check_inside(positions, config.N, object.shape)
-    frames = expected_batches(object, probe, positions)
+    near, transfer = config.near_field, None
+    if near is not None:
+        transfer = transfer_function((config.N, config.N), near.distance_px, near.wavelength_px, near.kind)
+    frames = expected_batches(object, probe, positions, transfer=transfer)
     if config.noise:
         frames = (poisson_counts(frame, noise_rng) for frame in frames)
     return Scan(
@@ -63,22 +68,28 @@ def simulate(
         positions=positions,
         probe=probe,
         object=np.asarray(object, np.complex64),
+        near_field=near,
         source=f"simulated ({sample}, seed {config.seed})",
     )
 
 
 def expected_batches(
-    object: np.ndarray, probe: np.ndarray, positions: np.ndarray, batch: int | None = None
+    object: np.ndarray,
+    probe: np.ndarray,
+    positions: np.ndarray,
+    batch: int | None = None,
+    transfer: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Expected counts float32 ``(<= batch, N, N)``, batch by batch in the order of ``positions``.
 
     Each patch ``(N, N)`` is read at the whole part of its position, and the probe ``(M, N, N)`` is moved by
     the sub-pixel rest (`fourier_shift`). Outside the object the transmission is 0. ``batch`` frames are
-    computed at a time, by default as many as take some tens of MB.
+    computed at a time, by default as many as take some tens of MB. ``transfer (N, N)`` leads to the near field,
+    None to the far one.
     """
     whole, rest = split_positions(positions)
     count = batch or max(1, min(len(positions), BATCH_PIXELS // probe.size))
-    frames = compiled(_moved_probe_frames if rest.any() else _whole_pixel_frames)
+    frames = compiled(partial(_moved_probe_frames if rest.any() else _whole_pixel_frames, transfer=transfer))
     object, probe = np.asarray(object, np.complex64), np.asarray(probe, np.complex64)
     for start in range(0, len(positions), count):
         here = np.arange(start, start + count).clip(max=len(positions) - 1)  # one shape, so it compiles once
@@ -130,14 +141,14 @@ def check_inside(positions: np.ndarray, N: int, shape: tuple[int, ...]) -> None:
         )
 
 
-def _whole_pixel_frames(object, probe, whole, rest):
+def _whole_pixel_frames(object, probe, whole, rest, transfer):
     patches = extract(object[None], whole[None], tuple(probe.shape[-2:]))[0]
-    return expected_counts(patches, probe[None])
+    return expected_counts(patches, probe[None], transfer)
 
 
-def _moved_probe_frames(object, probe, whole, rest):
+def _moved_probe_frames(object, probe, whole, rest, transfer):
     patches = extract(object[None], whole[None], tuple(probe.shape[-2:]))[0]
-    return expected_counts(patches, fourier_shift(probe[None], rest[:, None]))
+    return expected_counts(patches, fourier_shift(probe[None], rest[:, None]), transfer)
 
 
 def _made_probe(config: SimulationConfig) -> np.ndarray:

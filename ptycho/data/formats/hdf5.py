@@ -2,8 +2,9 @@
 
 Data sets ``counts`` (P, N, N), one chunk per frame; ``positions_px`` (P, 2) as (y, x); ``probe`` (M, N, N);
 optional ``mask`` (N, N), True = use, and ``object`` (H, W). Attributes of the root: ``format`` = ptycho-scan,
-``version``, ``probe_known``, ``notes``, optional ``pixel_size_m``. A file made by hand needs the first three
-data sets only.
+``version``, ``probe_known``, ``notes``, optional ``pixel_size_m``; for the near field ``near_field_distance_px``,
+``near_field_wavelength_px`` and ``near_field_kind`` (see `ptycho.config.NearField`). A file made by hand needs the
+first three data sets only.
 """
 
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from ptycho.data import doctor
 from ptycho.data.formats._container import hdf5_keys, required
-from ptycho.data.formats.npz import as_bool
+from ptycho.data.formats.npz import as_bool, near_field_of, near_field_values
 from ptycho.data.scan import Scan
 
 NAME = "hdf5"
@@ -40,6 +41,7 @@ def read(path: Path) -> Scan:
         size = file.attrs.get("pixel_size_m")
         known = bool(file.attrs.get("probe_known", True))
         notes = tuple(np.atleast_1d(file.attrs.get("notes", ())))
+        near = near_field_of(dict(file.attrs), path)
     scan = Scan(
         counts=required(arrays, "counts", path),
         positions=required(arrays, "positions_px", path),
@@ -48,6 +50,7 @@ def read(path: Path) -> Scan:
         object=arrays.get("object"),
         pixel_size_m=None if size is None else float(size),
         probe_known=known,
+        near_field=near,
         source=str(path),
         notes=notes,
     )
@@ -63,6 +66,7 @@ def write(scan: Scan, path: Path) -> None:
         file.attrs["notes"] = np.array(scan.notes, dtype=h5py.string_dtype())
         if scan.pixel_size_m is not None:
             file.attrs["pixel_size_m"] = scan.pixel_size_m
+        file.attrs.update(near_field_values(scan))
         packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
         file.create_dataset("counts", data=scan.counts, chunks=(1, scan.N, scan.N), **packing)
         file.create_dataset("positions_px", data=scan.positions)

@@ -77,7 +77,11 @@ def read(path: Path) -> Scan:
 
 
 def write(scan: Scan, path: Path) -> None:
-    """Write counts, stated to be counts. Without a true object, ``objectGuess`` is an empty sample."""
+    """Write counts, stated to be counts. Without a true object, ``objectGuess`` is an empty sample.
+
+    Raises ValueError for a scan in the near field.
+    """
+    scan.require_far_field("files of PtychoPINN", "write HDF5 or NPZ")
     y, x = scan.positions.T
     truth = _empty_sample(scan) if scan.object is None else scan.object
     arrays = {
