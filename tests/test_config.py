@@ -2,10 +2,15 @@ import json
 
 import pytest
 
-from ptycho.config import ModelConfig, RunConfig, SimulationConfig, TrainingConfig
+from ptycho.config import ModelConfig, NearField, RunConfig, SimulationConfig, TrainingConfig
+
+NEAR = NearField(distance_px=1200.0, wavelength_px=0.005, kind="fresnel")
 
 
-@pytest.mark.parametrize("config", [ModelConfig(N=64), TrainingConfig(epochs=3), SimulationConfig(N=32)])
+@pytest.mark.parametrize(
+    "config",
+    [ModelConfig(N=64), TrainingConfig(epochs=3), SimulationConfig(N=32), NEAR, SimulationConfig(near_field=NEAR)],
+)
 def test_json_round_trip(config):
     assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -30,6 +35,13 @@ def test_unknown_setting_is_named():
         (lambda: TrainingConfig(validation_fraction=1.0), r"validation_fraction is 1"),
         (lambda: TrainingConfig(learning_rate=0.0), r"learning_rate is 0"),
         (lambda: SimulationConfig(photons=0.0), r"photons is 0"),
+        (lambda: SimulationConfig(near_field=3.0), r"near_field is 3.0; expected a NearField"),
+        (lambda: SimulationConfig(near_field={"distance": 3.0}), r"NearField has no setting 'distance'"),
+        (lambda: NearField(distance_px=0.0, wavelength_px=0.1), r"distance_px is 0"),
+        (lambda: NearField(distance_px=float("inf"), wavelength_px=0.1), r"distance_px is inf"),
+        (lambda: NearField(distance_px="5", wavelength_px=0.1), r"distance_px is '5'"),
+        (lambda: NearField(distance_px=9.0, wavelength_px=-0.1), r"wavelength_px is -0.1"),
+        (lambda: NearField(distance_px=9.0, wavelength_px=0.1, kind="far"), r"kind is 'far'"),
     ],
 )
 def test_impossible_values_are_refused(make, named):
@@ -46,3 +58,9 @@ def test_run_settings_from_a_file_and_over_it(tmp_path):
     file.write_text("[modle]\nstages = 6\n")
     with pytest.raises(ValueError, match="'modle'"):
         RunConfig.from_toml(file)
+
+
+def test_a_near_field_is_a_table_in_a_file(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('[simulation.near_field]\ndistance_px = 1200\nwavelength_px = 5e-3\nkind = "fresnel"\n')
+    assert SimulationConfig.from_dict(RunConfig.from_toml(file).simulation).near_field == NEAR

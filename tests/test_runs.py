@@ -8,11 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho.config import ModelConfig, RunConfig
+from ptycho.config import ModelConfig, NearField, RunConfig, SimulationConfig
 from ptycho.data.formats import write_scan
 from ptycho.network.build import build_model
 from ptycho.reconstruction import Reconstruction
-from ptycho.runs import look_wrong, reconstruct_run
+from ptycho.runs import examine, judge, look_wrong, provenance, reconstruct_run
+from ptycho.simulation.simulate import simulate
 from tests.test_cli import run as command
 
 TINY = RunConfig(model=dict(stages=2, width=4, gridsize=2), training=dict(epochs=2))
@@ -81,3 +82,51 @@ def test_a_network_of_bounded_outputs_is_looked_at_for_saturation(small_scan):
     network.nets[0].head.weights[-1].assign([0.0, 5.0])
     network.nets[0].head.weights[0].assign(np.zeros(network.nets[0].head.weights[0].shape))
     assert "phase is within 1 % of +-pi in 100 % of pixels" in look_wrong(network, flat, small_scan)[1]
+
+
+@pytest.fixture(scope="module")
+def near_scan():
+    near = NearField(distance_px=40.0, wavelength_px=0.5)
+    # At whole positions: between pixels `judge` moves the object, the simulation the probe.
+    return simulate(SimulationConfig(N=24, positions=64, step_px=4.0, integer_positions=True, near_field=near, seed=3))
+
+
+def test_the_true_object_is_judged_by_the_near_field_it_was_seen_in(near_scan):
+    """Six withheld frames of 1e5 photons are off by what shot noise leaves, to a few parts in a hundred."""
+    withheld = near_scan.withheld_mask(10)
+    coverage = np.ones(near_scan.object.shape, "float32")
+    truth = Reconstruction(
+        object=near_scan.object,
+        probe=near_scan.probe,
+        positions_px=near_scan.positions,
+        coverage=coverage,
+        used_frames=~withheld,
+        used=int((~withheld).sum()),
+        dropped=0,
+        provenance=provenance(near_scan),
+    )
+    outcome = judge(truth, near_scan, withheld)
+    assert outcome.withheld_error == pytest.approx(outcome.shot_noise, rel=0.1)
+    assert examine(truth, near_scan)[1].median_ratio == pytest.approx(1, abs=0.1)
+    assert truth.provenance["near_field"] == near_scan.near_field.to_dict()
+    far = replace(near_scan, near_field=None)
+    assert judge(truth, far, withheld).withheld_error > 5 * outcome.withheld_error
+    assert "near_field" not in provenance(far)
+
+
+def test_networks_refuse_a_near_field(near_scan, tmp_path):
+    from ptycho.reconstruction import predict, reconstruct
+    from ptycho.training import train
+
+    model = build_model(ModelConfig(N=24, **TINY.model), near_scan.probe)
+    for use in (train, predict, reconstruct):
+        with pytest.raises(ValueError, match="networks are for the far field only"):
+            use(model, near_scan)
+    with pytest.raises(ValueError, match="networks are for the far field only"):
+        reconstruct_run(near_scan, tmp_path, TINY)
+
+
+def test_a_near_field_is_simulated_and_described_by_the_commands(tmp_path):
+    near = "simulation.near_field={distance_px=40,wavelength_px=0.5}"
+    command(f"simulate {tmp_path}/scan.h5 --N 24 --positions 16 --set {near}")
+    assert "near field (angular-spectrum), 40 pixels" in " ".join(command(f"info {tmp_path}/scan.h5").split())

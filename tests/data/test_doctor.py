@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ptycho.config import NearField
 from ptycho.data import doctor
 from ptycho.data.scan import Scan, empty_pattern
 
@@ -293,6 +294,23 @@ def test_description_of_a_guess_with_the_zero_frequency_at_the_corner() -> None:
     assert "corner" in rows["zero frequency"] and "guess" in rows["probe"]
     assert rows["dose check"] == "nothing to check" and rows["true object"] == "61 x 41 pixels"
     assert dict(doctor.describe(scan))["dose check"] == "consistent"
+
+
+def test_description_of_a_near_field_has_its_way_and_no_zero_frequency() -> None:
+    assert dict(doctor.describe(scan_of()))["propagation"] == "far field"
+    rows = dict(doctor.describe(scan_of(near_field=NearField(distance_px=1500, wavelength_px=2e-3, kind="fresnel"))))
+    assert rows["propagation"] == "near field (fresnel), 1500 pixels at a wavelength of 0.002 pixels"
+    assert "zero frequency" not in rows
+
+
+def test_a_guess_in_the_near_field_is_brought_to_the_counts_that_are_used() -> None:
+    """The probe lights the middle, where the mask is: in the far field most of its light would fall elsewhere."""
+    mask = disc_probe(32, 8)[0] != 0
+    near = NearField(distance_px=1.0, wavelength_px=0.1)
+    scan = scan_of(near_field=near, mask=mask, probe=3e-4 * disc_probe(32, 8), probe_known=False)
+    rescaled, _ = doctor.rescale_probe(scan)
+    assert empty_pattern(rescaled.probe, scan.transfer)[mask].sum() == pytest.approx(scan.mean_counts, rel=1e-5)
+    assert rescaled.photons < 1.2 * scan.mean_counts
 
 
 # --- a saturated detector ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ptycho.config import NearField
 from ptycho.data import formats
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import CHUNK_PIXELS, Scan, empty_pattern
@@ -60,6 +61,7 @@ def assert_same(actual: Scan, wanted: Scan) -> None:
     np.testing.assert_array_equal(actual.mask, wanted.mask)
     assert actual.pixel_size_m == wanted.pixel_size_m
     assert actual.probe_known == wanted.probe_known
+    assert actual.near_field == wanted.near_field
     assert (actual.object is None) == (wanted.object is None)
     if wanted.object is not None:
         np.testing.assert_array_equal(actual.object, wanted.object)
@@ -235,6 +237,33 @@ def test_own_files_are_not_shifted_but_a_corner_is_noted_once(name: str, tmp_pat
     assert_same(again, scan)
     assert len(again.notes) == 1 and "corners" in again.notes[0]
     assert read_scan(write_scan(again, tmp_path / name)).notes == again.notes
+
+
+NEAR = NearField(distance_px=1234.5, wavelength_px=0.00625, kind="fresnel")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+@pytest.mark.parametrize("near", [NEAR, NearField(distance_px=-3.0, wavelength_px=0.1)])
+def test_a_near_field_round_trips_and_has_no_corner_to_note(name: str, near: NearField, tmp_path: Path) -> None:
+    scan = scan_of(counts=np.fft.ifftshift(scan_of().counts, axes=(1, 2)), near_field=near)
+    again = read_scan(write_scan(scan, tmp_path / name))
+    assert_same(again, scan)
+    assert again.notes == ()
+
+
+def test_a_near_field_by_hand_needs_both_its_lengths(tmp_path: Path) -> None:
+    scan = scan_of()
+    arrays = dict(counts=scan.counts, positions_px=scan.positions, probe=scan.probe)
+    np.savez(tmp_path / "a.npz", **arrays, near_field_distance_px=100, near_field_wavelength_px=0.01)
+    assert read_scan(tmp_path / "a.npz").near_field == NearField(distance_px=100.0, wavelength_px=0.01)
+    np.savez(tmp_path / "b.npz", **arrays, near_field_distance_px=100)
+    with pytest.raises(ValueError, match=r"b\.npz has a near field without its wavelength_px"):
+        read_scan(tmp_path / "b.npz")
+
+
+def test_a_format_without_a_place_for_the_near_field_refuses_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"PtychoPINN are for the far field only: write HDF5 or NPZ"):
+        write_scan(scan_of(near_field=NEAR), tmp_path / "a.npz", "ptychopinn")
 
 
 class Bomb:

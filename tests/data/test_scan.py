@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ptycho.config import NearField
 from ptycho.data.scan import CHUNK_PIXELS, Scan, empty_pattern, illumination
 
 DTYPES = (
@@ -324,3 +325,54 @@ def test_a_beam_stop_is_no_dose_mismatch() -> None:
     mask[4, 4] = False
     scan = Scan(**fields(counts=np.repeat(expected[None], 12, axis=0), probe=probe, mask=mask))
     assert scan.mean_counts < 0.05 * scan.photons and scan.check_dose() is None
+
+
+# ------------------------------------------------------------------------------------------------- near field
+
+NEAR = NearField(distance_px=7.0, wavelength_px=0.5)
+
+
+def test_the_transfer_function_of_a_scan_is_that_of_its_near_field() -> None:
+    from ptycho.physics.propagation import transfer_function
+
+    scan = Scan(**fields(near_field=NEAR))
+    assert scan.transfer is not None
+    np.testing.assert_array_equal(scan.transfer, transfer_function((8, 8), 7.0, 0.5, "angular-spectrum"))
+    assert scan.subset([0, 3]).near_field == scan.with_probe(2 * scan.probe).near_field == NEAR
+    assert Scan(**fields()).transfer is None
+
+
+def test_the_empty_pattern_in_the_near_field_has_the_light_where_it_falls() -> None:
+    """Right behind the probe, but for what little diffracts within a quarter of a pixel."""
+    y, x = np.mgrid[:16, :15]
+    probe = np.exp(-((y - 6.0) ** 2 + (x - 9.0) ** 2) / 18)[None, :, :15]
+    probe = np.pad(probe, ((0, 0), (0, 0), (0, 1)))
+    light = illumination(probe)
+    scan = Scan(**fields(N=16, probe=probe, near_field=NearField(distance_px=0.25, wavelength_px=0.5, kind="fresnel")))
+    np.testing.assert_allclose(empty_pattern(scan.probe, scan.transfer), light, atol=1e-2)
+    np.testing.assert_allclose(empty_pattern(scan.probe, scan.transfer).sum(), light.sum(), rtol=1e-6)
+
+
+def test_the_dose_check_knows_the_near_field() -> None:
+    """Light on a corner of a detector that sees nothing else: in the far field it would be all over the frame."""
+    probe = np.zeros((16, 16))
+    probe[2:6, 2:6] = 10
+    counts = np.zeros((12, 16, 16), np.uint16)
+    counts[:, 2:6, 2:6] = 100
+    mask = np.zeros((16, 16), bool)
+    mask[8:, 8:] = True
+    counts[:, 15, 15] = 1
+    near = NearField(distance_px=0.5, wavelength_px=0.1)
+    given = fields(N=16, counts=counts, probe=probe, mask=mask)
+    assert Scan(**given, near_field=near).check_dose() is None
+    assert "counts on average" in str(Scan(**given).check_dose())
+
+
+def test_a_near_field_has_to_be_one_and_what_cannot_take_it_says_so() -> None:
+    with pytest.raises(ValueError, match=r"Scan\.near_field is 7\.0; expected a NearField"):
+        Scan(**fields(near_field=7.0))
+    Scan(**fields()).require_far_field()
+    with pytest.raises(
+        ValueError, match=r"Scan\.near_field is NearField\(distance_px=7.*networks are for the far field"
+    ):
+        Scan(**fields(near_field=NEAR)).require_far_field()

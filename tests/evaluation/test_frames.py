@@ -14,8 +14,9 @@ def scan(side=15, modes=2, frames=12, photons=1e5, seed=0):
     return image, probe, rng.uniform((0, 0), (40, 29), (frames, 2))
 
 
-def brute_force_counts(image, probe, position):
-    """One frame by sums written out: border values go on, Fourier interpolation, the unitary DFT, centred."""
+def brute_force_counts(image, probe, position, transfer=None):
+    """One frame by sums written out: border values go on, Fourier interpolation, the unitary DFT, centred; with a
+    ``transfer`` function, centred too, times that and back."""
     side = probe.shape[-1]
     k = np.arange(side) - side // 2
     dft = np.exp(-2j * np.pi * np.outer(k, k) / side) / np.sqrt(side)
@@ -25,7 +26,10 @@ def brute_force_counts(image, probe, position):
     patch = padded[60 + whole[0] :, 60 + whole[1] :][:side, :side]
     move = [dft.conj().T @ np.diag(np.exp(2j * np.pi * k * f / side)) @ dft for f in corner - whole]
     patch = move[0] @ patch @ move[1].T
-    return sum(np.abs(dft @ (p * patch) @ dft.T) ** 2 for p in probe)
+    far = [dft @ (p * patch) @ dft.T for p in probe]
+    if transfer is not None:
+        far = [dft.conj().T @ (transfer * wave) @ dft.conj() for wave in far]
+    return sum(np.abs(wave) ** 2 for wave in far)
 
 
 @pytest.mark.parametrize("side", [15, 16])
@@ -33,6 +37,24 @@ def test_expected_counts_by_brute_force(side):
     image, probe, positions = scan(side)
     for i, counts in enumerate(expected_counts(image, probe, positions, range(12))):
         np.testing.assert_allclose(counts, brute_force_counts(image, probe, positions[i]), rtol=1e-9, atol=1e-6)
+
+
+def near_field(side):
+    """A transfer function with its zero frequency at pixel (0, 0)."""
+    f = np.fft.fftfreq(side)
+    return np.exp(-1j * np.pi * 9.0 * (f[:, None] ** 2 + f**2))
+
+
+@pytest.mark.parametrize("side", [15, 16])
+def test_the_near_field_by_brute_force(side):
+    image, probe, positions = scan(side)
+    transfer = near_field(side)
+    counts = expected_counts(image, probe, positions, range(12), transfer)
+    for frame, position in zip(counts, positions, strict=True):
+        expected = brute_force_counts(image, probe, position, np.fft.fftshift(transfer))
+        np.testing.assert_allclose(frame, expected, rtol=1e-9, atol=1e-6)
+    assert abs(frame_error(image, probe, positions, counts, range(12), transfer=transfer)) < 1e-12
+    assert frame_error(image, probe, positions, counts, range(12)) > 0.01
 
 
 def test_photons_are_conserved():

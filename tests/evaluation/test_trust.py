@@ -49,6 +49,19 @@ def test_the_true_object_has_ratio_1_and_a_standard_normal_deviation(dose, reque
     assert trust.sentence().endswith("times the shot noise (median)")
 
 
+def test_the_true_object_of_a_near_field_has_ratio_1_only_in_the_near_field():
+    """Half the frames of the far field, and as far from it: a deviation of mean 0 and standard deviation 1."""
+    from ptycho.config import NearField, SimulationConfig
+    from ptycho.simulation.simulate import simulate
+
+    near = NearField(distance_px=40.0, wavelength_px=0.5)
+    scan = simulate(SimulationConfig(N=SIDE, positions=64, step_px=4.0, near_field=near, seed=3))
+    found = residuals(scan, transfer=scan.transfer)
+    assert abs(found.deviation.mean()) < 5 / np.sqrt(64)
+    assert abs(found.deviation.std() - 1) < 5 * np.sqrt(3 / (4 * 64))
+    assert residuals(scan).deviation.min() > 5
+
+
 def test_the_ratio_is_the_formula(bright_scan):
     """One frame at a whole-pixel position, written out; float32 in the simulated counts plays no part."""
     position = np.array([[20.0, 22.0]])

@@ -236,7 +236,7 @@ def test_gradient_matches_finite_differences(of):
         return (z, probe) if of == "patch" else (patch, z)
 
     def loss(re, im):
-        return ops.sum(weight * ops.square(expected_counts(*pair(make_complex(re, im)), transfer)))
+        return ops.sum(ops.multiply(weight, ops.square(expected_counts(*pair(make_complex(re, im)), transfer))))
 
     def reference(parts):
         o, modes = pair(parts[0] + 1j * parts[1])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import ptycho.simulation.simulate as module
-from ptycho.config import SimulationConfig
+from ptycho.config import NearField, SimulationConfig
+from ptycho.physics.propagation import transfer_function
 from ptycho.simulation.simulate import expected_batches, poisson_counts, simulate
 
 EPS = float(np.finfo(np.float32).eps)
@@ -20,7 +21,9 @@ needs_data = pytest.mark.skipif(
 )
 
 
-def reference(object: np.ndarray, probe: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def reference(
+    object: np.ndarray, probe: np.ndarray, positions: np.ndarray, transfer: np.ndarray | None = None
+) -> np.ndarray:
     """The forward model again, in plain numpy and double precision, pixel by pixel where it matters."""
     n = probe.shape[-1]
     ky, kx = np.fft.fftfreq(n)[:, None], np.fft.fftfreq(n)[None, :]
@@ -30,7 +33,9 @@ def reference(object: np.ndarray, probe: np.ndarray, positions: np.ndarray) -> n
         patch = np.array([[object[iy - n // 2 + j, ix - n // 2 + i] for i in range(n)] for j in range(n)])
         ramp = np.exp(-2j * np.pi * (ky * (y - iy) + kx * (x - ix)))
         moved = np.fft.ifft2(np.fft.fft2(probe.astype(complex)) * ramp)
-        frames.append((np.abs(np.fft.fftshift(np.fft.fft2(moved * patch), axes=(1, 2)) / n) ** 2).sum(axis=0))
+        waves = np.fft.fft2(moved * patch)
+        far = np.fft.fftshift(waves, axes=(1, 2)) / n
+        frames.append((np.abs(far if transfer is None else np.fft.ifft2(transfer * waves)) ** 2).sum(axis=0))
     return np.array(frames)
 
 
@@ -59,6 +64,28 @@ def test_frames_agree_with_brute_force(n: int, modes: int, sub_pixel: bool) -> N
     positions = positions if sub_pixel else np.floor(positions)
     expected = reference(object, probe, positions)
     np.testing.assert_allclose(frames_of(object, probe, positions), expected, atol=64 * EPS * expected.max(), rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["fresnel", "angular-spectrum"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_near_field_is_the_formula_and_the_scan_carries_it(kind: Any, whole: bool) -> None:
+    """As above, with one transform more."""
+    near = NearField(distance_px=30.0, wavelength_px=0.5, kind=kind)
+    config = replace(SMALL, near_field=near, noise=False, probe_modes=2, integer_positions=whole)
+    scan = simulate(config)
+    assert scan.near_field == near
+    transfer = transfer_function((24, 24), 30.0, 0.5, kind)
+    np.testing.assert_array_equal(scan.transfer, transfer)
+    expected = reference(scan.object, scan.probe, scan.positions, transfer)
+    np.testing.assert_allclose(scan.counts, expected, atol=96 * EPS * expected.max(), rtol=0)
+    far = simulate(replace(config, near_field=None))
+    np.testing.assert_array_equal(scan.positions, far.positions)
+    np.testing.assert_allclose(scan.frame_counts, far.frame_counts, rtol=64 * EPS)
+
+
+def test_a_near_field_that_the_frames_cannot_hold_is_said() -> None:
+    with pytest.warns(UserWarning, match="undersampled"):
+        simulate(replace(SMALL, near_field=NearField(distance_px=60.0, wavelength_px=0.5)))
 
 
 def test_moving_object_and_position_together_changes_nothing() -> None:
