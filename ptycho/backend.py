@@ -125,3 +125,26 @@ def _fft(wave: Any, tensorflow_name: str, name: str) -> Any:
     import torch
 
     return getattr(torch.fft, name)(wave)
+
+
+def value_and_gradient(function: Callable[[Any], tuple[Any, Any]], parts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """``function(parts)``, which is ``(value, more)``, and the gradient of the value by each of the real parts."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        with tensorflow.GradientTape() as tape:
+            tape.watch(parts)
+            found = function(parts)
+        return found, tape.gradient(found[0], parts)
+    if backend == "jax":
+        import jax
+
+        return jax.value_and_grad(function, has_aux=True)(parts)
+    import torch
+
+    with torch.enable_grad():
+        parts = {name: part.detach().requires_grad_() for name, part in parts.items()}
+        found = function(parts)
+        slopes = torch.autograd.grad(found[0], list(parts.values()))
+    return found, dict(zip(parts, slopes, strict=True))

@@ -270,26 +270,46 @@ class PretrainingConfig(_Config):
             self._require(0 < low <= high <= most, name, f"(low, high) with 0 < low <= high <= {most}")
 
 
-RefineMethod = Literal["gauss-newton", "lsqml", "rpie"]
+RefineMethod = Literal["cg", "lsqml", "rpie", "adam"]
+Noise = Literal["amplitude", "poisson"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineConfig(_Config):
-    """How object, probe and nuisance parameters are fitted to the counts."""
+    """How object, probe and nuisance parameters are fitted to the counts.
 
-    method: RefineMethod = "gauss-newton"
-    """``gauss-newton``: all frames at once, after a few stochastic epochs where there is nothing to start from.
-    ``lsqml`` and ``rpie``: batch after batch."""
-    noise: Literal["amplitude", "poisson"] = "amplitude"
+    The fields that end in ``_from`` name the epoch, from 1 on, from which an unknown is fitted; None: never.
+    """
+
+    method: RefineMethod = "cg"
+    """``cg``: conjugate gradients over all frames at once, after a few epochs of ``lsqml`` where there is nothing to
+    start from. ``lsqml``, ``rpie`` and ``adam`` change object and probe batch after batch."""
+    noise: Noise = "amplitude"
     """Least squares of amplitudes, or the Poisson likelihood of the counts."""
     epochs: int = 100
     """Passes over the frames at most."""
     probe_from: int | None = None
-    """Epoch (from 1) from which the probe is fitted; None: never."""
+    """The probe, all its modes."""
     positions_from: int | None = None
-    """The same for the position of each frame."""
+    """The position of each frame (``cg``)."""
+    affine_from: int | None = None
+    """One linear map of all positions: scale, rotation and shear (``cg``)."""
     background_from: int | None = None
-    """The same for counts that do not come from the sample, the same in all frames."""
+    """Counts that do not come from the sample, the same in all frames (``cg``)."""
+    variation_from: int | None = None
+    """Change of the probe's first mode from frame to frame (``cg``)."""
+    variations: int = 1
+    """Modes that the probe varies by, 1 to 3."""
+    background_blur_px: float = 0.0
+    """Detector pixels over which the background is smooth; 0: each pixel has its own."""
+    tv_weight: float = 0.0
+    """Total variation of the object, in units of the light on it."""
+    anchor_weight: float = 0.0
+    """Squared distance of the object from the image that the fit starts from, in units of the light on it."""
+    amplitude_bound: float | None = None
+    """Largest amplitude of the object; None: any."""
+    probe_support: float | None = None
+    """Diameter, as a part of N, of the disc outside which the probe is zero; None: it may be anywhere."""
     batch_frames: int | None = None
     """Frames in a batch of the stochastic methods; None: a sixteenth of all."""
     batching: Literal["compact", "random"] = "compact"
@@ -302,13 +322,28 @@ class RefineConfig(_Config):
     """Seed of the order of the frames, and of which are withheld."""
 
     def __post_init__(self) -> None:
+        self._require(self.method in get_args(RefineMethod), "method", f"{get_args(RefineMethod)}")
+        self._require(self.noise in get_args(Noise), "noise", f"{get_args(Noise)}")
         self._require(self.epochs >= 1, "epochs", "1 or more")
-        for name in ("probe_from", "positions_from", "background_from"):
-            value = getattr(self, name)
-            self._require(value is None or value >= 1, name, "1 or more, or None")
+        for name in UNKNOWNS:
+            value = getattr(self, f"{name}_from")
+            self._require(value is None or value >= 1, f"{name}_from", "1 or more, or None")
+            self._require(
+                value is None or name == "probe" or self.method == "cg", f"{name}_from", f"None with {self.method}"
+            )
+        self._require(1 <= self.variations <= 3, "variations", "1 to 3")
+        for name in ("background_blur_px", "tv_weight", "anchor_weight"):
+            self._require(getattr(self, name) >= 0, name, "0 or more")
+        self._require(self.amplitude_bound is None or self.amplitude_bound > 0, "amplitude_bound", "above 0, or None")
+        self._require(self.probe_support is None or self.probe_support > 0, "probe_support", "above 0, or None")
         self._require(self.batch_frames is None or self.batch_frames >= 1, "batch_frames", "1 or more, or None")
+        self._require(self.batching in ("compact", "random"), "batching", "'compact' or 'random'")
         self._require(0 <= self.withheld < 0.5, "withheld", "0 up to 0.5")
         self._require(self.patience >= 1, "patience", "1 or more")
+
+
+UNKNOWNS = ("probe", "positions", "affine", "background", "variation")
+"""What a `RefineConfig` can fit beside the object."""
 
 
 Section = Literal["model", "training", "simulation", "pretraining"]

@@ -39,5 +39,15 @@ def expected_root(expected: Float[Array, "..."]) -> Float[Array, "..."]:
     return ops.divide(expected, ops.sqrt(expected + 0.25 + 0.75 / (1.0 + 0.7 * expected)))
 
 
+def root_scatter(expected: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``E[(sqrt(k) - sqrt(m))^2]`` of a Poisson count k with mean m: what shot noise alone leaves of a misfit.
+
+    From `expected_root`, arranged so that nothing cancels: 2 m for few photons, 1/4 for many.
+    """
+    q = 0.25 + 0.75 / (1.0 + 0.7 * expected)
+    ratio = ops.divide(q, ops.maximum(expected, 1e-12))
+    return 2.0 * q / (1.0 + ratio + ops.sqrt(1.0 + ratio))
+
+
 ROOT_ERROR = 0.017
 """Part by which `expected_root` is off at most (near 2.5 photons)."""

@@ -36,12 +36,23 @@ def fourier_shift(
     return inverse_dft(dft(waves) * shift_ramp(shifts, tuple(waves.shape[-2:])))
 
 
-def shift_ramp(shifts: Float[Array, "*shifts 2"], size: tuple[int, int]) -> Complex[Array, "*shifts n m"]:
-    """What the DFT of a wave of ``size`` (n, m), zero frequency first, is multiplied with to move it by (dy, dx)."""
+def shift_ramp(
+    shifts: Float[Array, "*shifts 2"], size: tuple[int, int], centred: bool = False
+) -> Complex[Array, "*shifts n m"]:
+    """What the DFT of a wave of ``size`` (n, m) is multiplied with to move it by (dy, dx).
+
+    Zero frequency first, or at pixel ``(n // 2, m // 2)`` if ``centred``.
+    """
     shifts = ops.cast(ops.convert_to_tensor(shifts), "float32")
-    frequency_y, frequency_x = (ops.convert_to_tensor(np.fft.fftfreq(n), dtype="float32") for n in size)
-    # Not `ops.add`: with shapes (1, n, 1) and (1, 1, n) Keras 3.15 on TensorFlow takes the second for a bias.
-    angle = (-2 * np.pi) * (
-        shifts[..., 0, None, None] * frequency_y[:, None] + shifts[..., 1, None, None] * frequency_x
+    # One factor for each axis: n + m cosines a shift, where their product has n m pixels.
+    y, x = (_phases(shifts[..., axis, None], n, centred) for axis, n in enumerate(size))
+    return ops.multiply(ops.expand_dims(y, -1), ops.expand_dims(x, -2))
+
+
+def _phases(shift, n: int, centred: bool):
+    """``exp(-2 pi i f d)`` for the ``n`` frequencies of an axis."""
+    frequency = np.fft.fftfreq(n)
+    angle = shift * ops.convert_to_tensor(
+        -2 * np.pi * (np.fft.fftshift(frequency) if centred else frequency), dtype="float32"
     )
     return make_complex(ops.cos(angle), ops.sin(angle))

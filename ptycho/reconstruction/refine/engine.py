@@ -1,19 +1,21 @@
-"""Refinement of a scan: object, probe and nuisance parameters fitted to the counts."""
+"""The unknowns of a scan, and ways to change them all for the counts."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from keras import ops
+from scipy.ndimage import gaussian_filter
+from scipy.signal import fftconvolve
 
 from ptycho.backend import compiled
 from ptycho.data.scan import Scan
-from ptycho.physics.fourier import ifftshift
 from ptycho.physics.patches import split_positions
 from ptycho.reconstruction.refine.batches import Batching, Members, batches
 from ptycho.reconstruction.refine.model import Optics, curvature, descent
-from ptycho.reconstruction.refine.steps import lsqml, rpie, solved
+from ptycho.reconstruction.refine.penalties import Penalties
+from ptycho.reconstruction.refine.steps import Loss, adam, lsqml, rpie, solved
 
 MARGIN_PX = 4
 """Pixels of object around what the frames see: positions may move by so much."""
@@ -30,16 +32,33 @@ SAMPLE = 0.25
 LONGEST_MOVE_PX = 0.5
 """A position moves by so much in a step at most."""
 
+ADAM_RATES = dict(object=0.02, probe=0.01)
+"""Step sizes of Adam: of the object's transmission, and of the probe over its largest amplitude."""
+
+OF_FRAMES = ("positions", "share")
+"""Unknowns that each frame has of its own."""
+
+
+@lru_cache(maxsize=64)
+def _compiled(function, optics: Optics, options: tuple[tuple[str, Any], ...] = ()):
+    """One compiled function for all scans and fits that are alike."""
+    return compiled(partial(function, optics=optics, **dict(options)))
+
 
 class Solver:
     """The unknowns of a scan, and steps that change them.
 
     Args:
         scan: P frames.
-        frames: indices of those to fit to.
-        object: ``(H, W)`` on the canvas of the solver, see `placed`; None: empty space.
-        probe: ``(M, N, N)``; None: the scan's.
+        frames: indices of those that object, probe and what all frames share are fitted to.
+        judging: indices of frames that only have their own positions and shares fitted.
+        probe: ``(M, N, N)`` to start from; None: the scan's.
         poisson: fit the Poisson likelihood, not the least squares of amplitudes.
+        margin_px: how far positions may move in all.
+        variation: modes that the probe's first mode varies by from frame to frame.
+        amplitude_bound: largest amplitude of the object; None: any.
+        probe_support: ``(N, N)`` bool: where the probe may be; None: everywhere.
+        background_blur_px: the background is smooth on this scale.
         seed: of the order of the frames.
     """
 
@@ -47,30 +66,42 @@ class Solver:
         self,
         scan: Scan,
         frames: np.ndarray,
+        judging: np.ndarray,
         *,
         probe: np.ndarray | None = None,
         poisson: bool = False,
+        margin_px: int = MARGIN_PX,
+        variation: int = 0,
+        amplitude_bound: float | None = None,
+        probe_support: np.ndarray | None = None,
+        background_blur_px: float = 0.0,
         seed: int = 0,
     ):
         side = scan.N
-        self.scan, self.frames, self.seed = scan, np.asarray(frames), seed
+        self.scan, self.seed, self.margin = scan, seed, margin_px
+        self.frames, self.judging = np.asarray(frames), np.asarray(judging)
+        self.amplitude_bound, self.probe_support = amplitude_bound, probe_support
+        self.background_blur_px = background_blur_px
         self.positions = np.array(scan.positions)
         """(P, 2) in pixels of the scan, as far as they have been corrected."""
         whole, fractions = split_positions(self.positions)
-        self.origin = whole.min(axis=0) - side // 2 - MARGIN_PX
+        self.origin = whole.min(axis=0) - side // 2 - margin_px
         """(y, x) of the first pixel of the object, in pixels of the scan."""
-        shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * MARGIN_PX)
+        shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
         self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson)
-        self.state: dict[str, Any] = dict(
+        self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
         )
+        self.share = np.zeros((len(scan), variation), "float32")
+        """(P, K): how much of each variation of the probe a frame has."""
         self.momentum: dict[str, np.ndarray] = {}
         """The last change of each unknown."""
-        self.lengths = np.zeros(0)
-        """Lengths of the last step, for each unknown along its descent and along its last change."""
+        self.moments: dict[str, Any] = {}
+        """Of Adam."""
+        self.penalties = Penalties(float((np.abs(self.state["probe"]) ** 2).sum()) * len(self.frames) / np.prod(shape))
         self.epoch = 0
-        self._mask = ops.convert_to_numpy(ifftshift(scan.mask.astype("float32")))
-        self._functions: dict[Any, Any] = {}
+        self._mask = scan.mask.astype("float32")
+        self._judging_asks: dict[str, np.ndarray] = {}
 
     def place(self, image: np.ndarray, origin: Sequence[int], where: np.ndarray) -> None:
         """Start from an image ``(h, w)`` whose first pixel is at ``origin`` of the scan, where ``where`` is True."""
@@ -78,15 +109,18 @@ class Solver:
         low, high = np.maximum(corner, 0), np.minimum(corner + image.shape, self.optics.shape)
         here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         there = tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))
-        canvas = np.array(ops.convert_to_numpy(self.state["object"]))
+        canvas = np.array(self.state["object"])
         canvas[here] = np.where(where[there], image[there], canvas[here])
         self.state["object"] = canvas
 
     def start(self, unknowns: Sequence[str]) -> None:
         """Make ready for unknowns that a state does not begin with."""
+        side = self.scan.N
         if "background" in unknowns and "background" not in self.state:
-            self.state["background"] = np.zeros((self.scan.N, self.scan.N), "float32")
-        if "positions" in unknowns:
+            self.state["background"] = np.zeros((side, side), "float32")
+        if "variation" in unknowns and "variation" not in self.state:
+            self.state["variation"] = first_variations(self.state["probe"][0], self.share.shape[1])
+        if "positions" in unknowns or "affine" in unknowns:
             self.optics = self.optics._replace(moved=True)
 
     def stochastic(self, method: str, unknowns: Sequence[str], size: int, batching: Batching = "compact") -> float:
@@ -95,19 +129,38 @@ class Solver:
         ``method`` is ``lsqml`` or ``rpie``. Returns the misfit ``sum (sqrt(k) - sqrt(e))^2``, of each batch before its
         step.
         """
-        settings: dict[str, Any] = dict(unknowns=tuple(unknowns))
-        if method == "lsqml":
-            step = self._compiled(lsqml, damping=DAMPING, **settings)
-        else:
-            step = self._compiled(rpie, alpha=DAMPING, **settings)
+        function = dict(lsqml=lsqml, rpie=rpie)[method]
+        step = _compiled(function, self.optics, (("unknowns", _movable(unknowns)), ("damping", DAMPING)))
         misfits = []
         for members in batches(self.scan.positions, self.frames, size, batching, self._generator()):
-            found = dict(step(self.state, self._batch(members)))
+            found = dict(step(self._tensors(), self._pulled(members)))
             misfits.append(found.pop("misfit"))
-            self.state |= found
-        self.momentum.clear()
-        self.epoch += 1
-        return float(sum(float(misfit) for misfit in misfits))
+            found.pop("noise")
+            self._take(found)
+        return self._finished(misfits)
+
+    def adam(self, unknowns: Sequence[str], size: int, loss: Loss, batching: Batching = "random") -> float:
+        """The same by Adam, down the gradient of a loss."""
+        names = _movable(unknowns)
+        step = _compiled(adam, self.optics, (("unknowns", names), ("loss", loss)))
+        self.moments = {name: self.moments.get(name, _no_moments(self.state[name])) for name in names} | dict(
+            step=self.moments.get("step", np.float32(0))
+        )
+        rates = dict(
+            object=np.float32(ADAM_RATES["object"]),
+            probe=np.float32(ADAM_RATES["probe"] * np.abs(self.state["probe"]).max()),
+        )
+        misfits = []
+        for members in batches(self.scan.positions, self.frames, size, batching, self._generator()):
+            found, self.moments = step(
+                self._tensors(), self._pulled(members), self.moments, {name: rates[name] for name in names}
+            )
+            found = dict(found)
+            misfits.append(found.pop("misfit"))
+            found.pop("noise")
+            self._take(found)
+        self.moments = {name: ops.convert_to_numpy(value) for name, value in self.moments.items()}
+        return self._finished(misfits)
 
     def together(self, unknowns: Sequence[str]) -> float:
         """Change all unknowns at once, by all frames.
@@ -116,110 +169,271 @@ class Solver:
         conjugate gradients, with the lengths of all directions solved for together. Returns the misfit before it.
         """
         self.start(unknowns)
+        asked = _asked(unknowns)
         chunks = self._chunks(self.frames)
-        total = self._descent(chunks, tuple(unknowns))
-        lines = {name: [self._line(name, total), *self._again(name)] for name in unknowns}
-        wanted = [np.vdot(line, total[name]).real for name, own in lines.items() for line in own]
+        total = self._descent(chunks, asked)
+        lines = self._lines(unknowns, total)
+        of_kind = {name: [line for own, line in lines if own == name] for name in dict.fromkeys(n for n, _ in lines)}
+        wanted = [np.vdot(line, total[name]).real for name, own in of_kind.items() for line in own]
         sample = chunks[: max(1, round(SAMPLE * len(chunks)))]
-        bend, gram = self._compiled(curvature), np.zeros((len(wanted),) * 2, "float32")
+        bend, gram, tensors = _compiled(curvature, self.optics), np.zeros((len(wanted),) * 2), self._tensors()
         for members in sample:
             here = {
-                name: [line[members.frames] if name == "positions" else line for line in own]
-                for name, own in lines.items()
+                name: [line[members.frames] if name in OF_FRAMES else line for line in own]
+                for name, own in of_kind.items()
             }
-            gram += ops.convert_to_numpy(bend(self.state, self._batch(members), here))
+            gram += ops.convert_to_numpy(bend(tensors, self._batch(members), here))
         gram *= len(self.frames) / sum(members.present.sum() for members in sample)
-        self.lengths = ops.convert_to_numpy(solved(gram, np.array(wanted, "float32")))
-        lengths = iter(self.lengths)
-        for name, own in lines.items():
-            self._change(name, sum((next(lengths) * line for line in own), np.zeros_like(own[0])))
+        objects = len(of_kind.get("object", ()))
+        pull, _ = self.penalties.descent(self.state["object"])
+        for k, line in enumerate(of_kind.get("object", ())):  # the object's lines come first
+            wanted[k] += np.vdot(line, pull).real
+        gram[:objects, :objects] += self.penalties.curvature(self.state["object"], of_kind.get("object", []))
+        lengths = iter(np.asarray(ops.convert_to_numpy(solved(gram.astype("float32"), np.array(wanted, "float32")))))
+        for name, own in of_kind.items():
+            change = sum((next(lengths) * line for line in own), np.zeros_like(own[0]))
+            if name == "positions":
+                self._move(change, alone="positions" in unknowns)
+            else:
+                self._change(name, change)
         self.epoch += 1
         return float(total["misfit"])
 
-    def misfit(self, frames: np.ndarray) -> float:
-        """``sum (sqrt(k) - sqrt(e))^2`` of some frames."""
-        if not len(frames):
-            return 0.0
-        measure = self._compiled(descent, unknowns=())
-        return sum(float(measure(self.state, self._batch(chunk))["misfit"]) for chunk in self._chunks(frames))
+    def judge(self, unknowns: Sequence[str] = ()) -> tuple[float, float]:
+        """Misfit of the judging frames (those fitted to where there are none), and what shot noise would leave of it.
+
+        What frames have of their own is asked for along the way, and changed in the next step.
+        """
+        frames = self.judging if len(self.judging) else self.frames
+        own = tuple(name for name in _asked(unknowns) if name in OF_FRAMES and len(self.judging))
+        if "positions" not in unknowns:  # an affine map moves all frames alike
+            own = tuple(name for name in own if name != "positions")
+        wanted = own + (("variation",) if "share" in own else ())
+        total = self._descent(self._chunks(frames), wanted)
+        self._judging_asks = {name: self._own_line(name, total) for name in own}
+        return float(total["misfit"]), float(total["noise"])
 
     def coverage(self) -> np.ndarray:
         """Light on each pixel of the object ``(H, W)`` float32, in units of the probe's brightest."""
-        probe = ops.convert_to_numpy(self.state["probe"])
-        light = (np.abs(probe) ** 2).sum(axis=0)
-        light /= light.max()
-        total = np.zeros(self.optics.shape, "float32")
-        whole, _ = split_positions(self.positions[self.frames])
-        for y, x in whole - self.scan.N // 2 - self.origin:
-            total[y : y + self.scan.N, x : x + self.scan.N] += light
-        return total
+        light = _light(self.state["probe"])
+        return self._spread(light / light.max(), self.frames)
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """A copy of the unknowns."""
-        return dict(positions=self.positions.copy()) | {k: ops.convert_to_numpy(v) for k, v in self.state.items()}
+        """All that a fit goes on from, as named arrays."""
+        saved: dict[str, Any] = dict(positions=self.positions, share=self.share, epoch=np.array(self.epoch))
+        for prefix, arrays in (("state", self.state), ("momentum", self.momentum), ("moments", self.moments)):
+            saved |= {f"{prefix}.{name}": ops.convert_to_numpy(value) for name, value in arrays.items()}
+        saved |= {f"judging.{name}": value for name, value in self._judging_asks.items()}
+        return {name: np.array(value) for name, value in saved.items()}
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Go back to a `snapshot`."""
-        self.positions = saved["positions"].copy()
-        self.state = {name: value for name, value in saved.items() if name != "positions"}
+        self.positions, self.share = saved["positions"].copy(), saved["share"].copy()
+        self.epoch = int(saved["epoch"])
+        part = lambda prefix: {n.partition(".")[2]: v.copy() for n, v in saved.items() if n.startswith(prefix + ".")}
+        self.state, self.momentum, self.moments = part("state"), part("momentum"), part("moments")
+        self._judging_asks = part("judging")
+        if split_positions(self.positions)[1].any():
+            self.optics = self.optics._replace(moved=True)
+
+    def _finished(self, misfits: list) -> float:
+        self.state = {name: ops.convert_to_numpy(value) for name, value in self.state.items()}
         self.momentum.clear()
+        self.epoch += 1
+        return float(sum(float(misfit) for misfit in misfits))
+
+    def _take(self, found: dict[str, Any]) -> None:
+        """New values of object and probe, within their bounds."""
+        self.state |= found
+        for name in found:
+            if (name == "object" and self.amplitude_bound) or (name == "probe" and self.probe_support is not None):
+                self.state[name] = self._bounded(name, ops.convert_to_numpy(self.state[name]))
+
+    def _bounded(self, name: str, value: np.ndarray) -> np.ndarray:
+        if name == "object" and self.amplitude_bound:
+            value = value * np.minimum(1, self.amplitude_bound / np.maximum(np.abs(value), 1e-12)).astype("float32")
+        if name == "probe" and self.probe_support is not None:
+            value = value * self.probe_support
+        return value
 
     def _descent(self, chunks: list[Members], unknowns: tuple[str, ...]) -> dict[str, np.ndarray]:
-        part = self._compiled(descent, unknowns=unknowns)
-        total: dict[str, Any] = {
-            name: np.zeros((len(self.scan), 2), "float32")
-            for name in ("positions", "positions_light")
-            if "positions" in unknowns
-        }
+        part, tensors = _compiled(descent, self.optics, (("unknowns", unknowns),)), self._tensors()
+        total: dict[str, Any] = {}
         for members in chunks:
             here = members.present > 0
-            for name, value in part(self.state, self._batch(members)).items():
-                if name in ("positions", "positions_light"):
-                    total[name][members.frames[here]] = ops.convert_to_numpy(value)[here]
+            for name, value in part(tensors, self._batch(members)).items():
+                if name.partition("_")[0] in OF_FRAMES:
+                    value = ops.convert_to_numpy(value)
+                    if name not in total:
+                        total[name] = np.zeros((len(self.scan), *value.shape[1:]), "float32")
+                    total[name][members.frames[here]] = value[here]
                 else:
                     total[name] = total[name] + value if name in total else value
         return {name: ops.convert_to_numpy(value) for name, value in total.items()}
 
-    def _line(self, name: str, total: dict[str, np.ndarray]) -> np.ndarray:
-        """The descent of an unknown over the light on it."""
-        asked, light = total[name], total[f"{name}_light"]
-        return (asked / (light + DAMPING * light.max())).astype(asked.dtype)
+    def _lines(self, unknowns: Sequence[str], total: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        """Directions to go, each with what it changes: the descent of each unknown over its light, and its last
+        change."""
+        found: list[tuple[str, np.ndarray]] = []
+        for name in (*unknowns, *(("share",) if "variation" in unknowns else ())):
+            if name == "affine":
+                found.append(("positions", self._affine_line(total)))
+                continue
+            found.append((name, self._own_line(name, total) if name in OF_FRAMES else self._line(name, total)))
+            if name in self.momentum:
+                found.append((name, self.momentum[name]))
+        if "affine" in unknowns and "positions" not in unknowns and "positions" in self.momentum:
+            found.append(("positions", self.momentum["positions"]))
+        return found
 
-    def _again(self, name: str) -> list[np.ndarray]:
-        return [self.momentum[name]] if name in self.momentum else []
+    def _line(self, name: str, total: dict[str, np.ndarray]) -> np.ndarray:
+        """The descent of what frames share, over the light on it."""
+        asked = total[name]
+        if name == "object":
+            light = self._spread(_light(self.state["probe"]), self.frames)
+            pull, bend = self.penalties.descent(self.state["object"])
+            return ((asked + pull) / (light + bend + DAMPING * light.max())).astype("complex64")
+        if name == "background":
+            light = total["background_light"]
+            line = asked / (light + DAMPING * light.max())
+            return gaussian_filter(line, self.background_blur_px) if self.background_blur_px else line
+        if name == "probe":
+            light = self._probe_light(np.ones(len(self.frames)))
+            return (asked / (light + DAMPING * light.max())).astype("complex64")
+        light = np.stack([self._probe_light(weight) for weight in self.share[self.frames].T**2])
+        return (asked / (light + DAMPING * light.max(axis=(1, 2), keepdims=True) + 1e-12)).astype("complex64")
+
+    def _own_line(self, name: str, total: dict[str, np.ndarray]) -> np.ndarray:
+        """What each frame asks of its own unknowns: Newton's step, frame by frame."""
+        asked, bend = total[name], total[f"{name}_bend"]
+        if name == "share":
+            return asked / (bend + DAMPING * bend.max(axis=0) + 1e-12)
+        ridge = DAMPING * np.trace(bend, axis1=1, axis2=2).max() + 1e-12
+        return np.linalg.solve(bend + ridge * np.eye(2), asked[..., None])[..., 0].astype("float32")
+
+    def _affine_line(self, total: dict[str, np.ndarray]) -> np.ndarray:
+        """The linear map of positions that all frames together ask for, as a move of each ``(P, 2)``."""
+        x = (self.scan.positions - self.scan.positions[self.frames].mean(axis=0)).astype("float64")
+        own, bend = total["positions"][self.frames].astype("float64"), total["positions_bend"][self.frames]
+        here = x[self.frames]
+        normal = np.einsum("pa,pb,pij->iajb", here, here, bend).reshape(4, 4)
+        normal += 1e-6 * np.trace(normal) * np.eye(4)
+        matrix = np.linalg.solve(normal, np.einsum("pi,pa->ia", own, here).ravel()).reshape(2, 2)
+        return (x @ matrix.T).astype("float32")
 
     def _change(self, name: str, change: np.ndarray) -> None:
-        if name == "positions":
-            change = np.clip(change, -LONGEST_MOVE_PX, LONGEST_MOVE_PX)
-            change[self.frames] -= change[self.frames].mean(axis=0)  # it is the object that would move
-            moved = self.positions + change - self.scan.positions
-            self.positions = self.scan.positions + np.clip(moved, -MARGIN_PX, MARGIN_PX)
+        if name == "share":
+            if "share" in self._judging_asks:
+                change[self.judging] = self._judging_asks["share"][self.judging]
+            self.share = self.share + change
+            mean = self.share[self.frames].mean(axis=0)  # it is the probe that would change
+            self.share -= mean
+            self.state["probe"] = self.state["probe"].copy()
+            self.state["probe"][0] += np.tensordot(mean, self.state["variation"], 1)
         elif name == "background":
-            self.state[name] = np.maximum(ops.convert_to_numpy(self.state[name]) + change, 0)
+            self.state[name] = np.maximum(self.state[name] + change, 0)
         else:
-            self.state[name] = (ops.convert_to_numpy(self.state[name]) + change).astype("complex64")
+            self.state[name] = self._bounded(name, (self.state[name] + change).astype("complex64"))
         self.momentum[name] = change
+
+    def _move(self, change: np.ndarray, alone: bool) -> None:
+        """Move frames by ``(P, 2)``, each on its ``alone`` or by one map for all."""
+        if "positions" in self._judging_asks:
+            change[self.judging] += self._judging_asks["positions"][self.judging]
+        if alone:
+            change = np.clip(change, -LONGEST_MOVE_PX, LONGEST_MOVE_PX)
+        else:
+            change = change * min(1, 2 * LONGEST_MOVE_PX / max(np.abs(change).max(), 1e-12))
+        change = change - change[self.frames].mean(axis=0)  # it is the object that would move
+        moved = self.positions + change - self.scan.positions
+        self.positions = self.scan.positions + np.clip(moved, -self.margin, self.margin)
+        self.momentum["positions"] = change.astype("float32")
+
+    def _spread(self, light: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Sum over frames of light ``(N, N)`` where they are: ``(H, W)`` float32."""
+        total = fftconvolve(self._points(np.ones(len(frames)), frames), light)
+        return np.maximum(total[: self.optics.shape[0], : self.optics.shape[1]], 0).astype("float32")
+
+    def _probe_light(self, weight: np.ndarray) -> np.ndarray:
+        """Sum over the fitted frames of the object's intensity under each probe pixel ``(N, N)``, with weights."""
+        bright = np.abs(self.state["object"]) ** 2
+        full = fftconvolve(bright, self._points(weight, self.frames)[::-1, ::-1])
+        height, width = self.optics.shape
+        side = self.scan.N
+        return np.maximum(full[height - 1 : height - 1 + side, width - 1 : width - 1 + side], 0).astype("float32")
+
+    def _points(self, weight: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        points = np.zeros(self.optics.shape, "float32")
+        np.add.at(points, tuple(self._corners(frames).T), weight)
+        return points
+
+    def _corners(self, frames: np.ndarray) -> np.ndarray:
+        return split_positions(self.positions[frames])[0] - self.scan.N // 2 - self.origin
+
+    def _tensors(self) -> dict[str, Any]:
+        return {name: ops.convert_to_tensor(value) for name, value in self.state.items()}
 
     def _batch(self, members: Members) -> dict[str, Any]:
         whole, fraction = split_positions(self.positions[members.frames])
-        return dict(
+        batch: dict[str, Any] = dict(
             corner=(whole - self.scan.N // 2 - self.origin).astype("int32"),
             fraction=fraction,
-            counts=self.scan.counts[members.frames].astype("float32"),
+            counts=self.scan.counts[members.frames],
             mask=self._mask,
             present=members.present,
         )
+        if "variation" in self.state:
+            batch["share"] = self.share[members.frames]
+        if self.scan.transfer is not None:
+            batch["transfer"] = self.scan.transfer
+        return batch
+
+    def _pulled(self, members: Members) -> dict[str, Any]:
+        """A batch, with its part of what the penalties ask."""
+        part = np.float32(members.present.sum() / len(self.frames))
+        if not (self.penalties.tv or self.penalties.anchor):
+            pull, bend = np.zeros((1, 1), "complex64"), np.zeros((1, 1), "float32")
+        else:
+            pull, bend = self.penalties.descent(ops.convert_to_numpy(self.state["object"]))
+        return self._batch(members) | dict(pull=pull * part, pull_bend=bend * part)
 
     def _chunks(self, frames: np.ndarray) -> list[Members]:
         """All frames, in parts that fit into memory, each spread over the scan."""
-        size = max(1, CHUNK_PIXELS // ops.convert_to_numpy(self.state["probe"]).size)
+        size = max(1, CHUNK_PIXELS // self.state["probe"].size)
         return batches(self.scan.positions, frames, size, "compact", self._generator())
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
 
-    def _compiled(self, function, **options):
-        key = (function, tuple(options.items()), self.optics)
-        if key not in self._functions:
-            self._functions[key] = compiled(partial(function, optics=self.optics, **options))
-        return self._functions[key]
+
+def _movable(unknowns: Sequence[str]) -> tuple[str, ...]:
+    """Those that a stochastic step changes."""
+    return tuple(name for name in unknowns if name in ("object", "probe"))
+
+
+def _asked(unknowns: Sequence[str]) -> tuple[str, ...]:
+    """What `descent` has to compute for these: the affine comes from the positions, shares with the variation."""
+    names = [name for name in unknowns if name != "affine"]
+    if "affine" in unknowns and "positions" not in names:
+        names.append("positions")
+    if "variation" in names:
+        names.append("share")
+    return tuple(names)
+
+
+def _no_moments(value: np.ndarray) -> np.ndarray:
+    return np.zeros((4, *value.shape), "float32")
+
+
+def _light(probe: np.ndarray) -> np.ndarray:
+    return (np.abs(probe) ** 2).sum(axis=0)
+
+
+def first_variations(mode: np.ndarray, count: int) -> np.ndarray:
+    """``(K, N, N)``: what a probe ``(N, N)`` most likely varies by, each with its power.
+
+    Its strength, and its place along y and x.
+    """
+    made = [mode, *(np.roll(mode, -1, axis) - np.roll(mode, 1, axis) for axis in (0, 1))][:count]
+    power = np.linalg.norm(mode)
+    return np.stack([variation * (power / np.linalg.norm(variation)) for variation in made]).astype("complex64")

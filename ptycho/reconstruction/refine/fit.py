@@ -1,23 +1,33 @@
 """A scan refined from what is known of it, until frames that the fit does not see say that it is at its best."""
 
+import json
+import os
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from keras import ops
 
-from ptycho.config import RefineConfig
+from ptycho.config import UNKNOWNS, RefineConfig
 from ptycho.data.scan import Scan
-from ptycho.reconstruction.refine.engine import Solver
+from ptycho.physics.noise import amplitude_error, poisson_nll
+from ptycho.reconstruction.refine.engine import MARGIN_PX, Solver
+from ptycho.reconstruction.refine.steps import Loss
 from ptycho.reconstruction.result import Reconstruction
 from ptycho.reconstruction.tiles import COVERED
 from ptycho.training import Report
 
-WARM_UP = ((24, 1), (6, 2))
+WARM_UP = ((24, 3),)
 """Batches an epoch, and epochs, that a fit from empty space begins with: batches bring near, all frames bring home."""
 
 WARM_UP_BLIND = ((16, 5),)
 """The same where the probe is not known either."""
+
+AFFINE_RANGE = 0.05
+"""Part of its distance from the middle that an affine map may move a frame by."""
+
+SAVED_EVERY_S = 2.0
+"""Seconds between two checkpoints at least."""
 
 
 class Refinement(NamedTuple):
@@ -25,8 +35,9 @@ class Refinement(NamedTuple):
 
     result: Reconstruction
     history: list[dict[str, Any]]
-    """One entry an epoch: ``epoch``, ``error`` and ``withheld_error`` (``sum (sqrt(k) - sqrt(e))^2 / sum k``; None
-    without withheld frames), ``seconds``."""
+    """One entry an epoch: ``epoch`` (0: what the fit started from), ``error`` of the frames fitted to (before the
+    epoch's steps), ``withheld_error`` after it (``sum (sqrt(k) - sqrt(e))^2 / sum k``; None without withheld frames),
+    ``shot_noise`` (what shot noise alone would leave of that error), ``seconds``."""
 
 
 def refine(
@@ -35,6 +46,9 @@ def refine(
     *,
     start: Reconstruction | None = None,
     withheld: np.ndarray | None = None,
+    loss: Loss | None = None,
+    folder: str | os.PathLike | None = None,
+    resume: bool = False,
     report: Report | None = None,
 ) -> Refinement:
     """Fit object, probe and nuisance parameters to the counts of a scan.
@@ -44,18 +58,76 @@ def refine(
         config: which unknowns, how, and until when.
         start: an image of the scan to start from, with its probe; None: empty space.
         withheld: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself sets aside.
+        loss: of counts and expected counts, pixel by pixel, for the method ``adam``; None: as ``config.noise`` says.
+        folder: where checkpoints are kept.
+        resume: go on from the checkpoint in ``folder``, if there is one; the result is that of an uninterrupted run.
         report: told of the progress.
 
     Raises:
-        ValueError: ``start`` is of another scan, or no frame is left to fit to.
+        ValueError: ``start`` is of another scan, no frame is left to fit to, or the checkpoint is of other settings.
     """
     config = config or RefineConfig()
+    if loss is not None and config.method != "adam":
+        raise ValueError(f"a loss of one's own needs the method 'adam', not {config.method!r}")
     fitted, judging = _divided(scan, withheld, config)
+    solver = _solver(scan, fitted, judging, config, start)
+    loss = loss or (amplitude_loss if config.noise == "amplitude" else poisson_nll)
+    totals = [max(float(scan.frame_counts[f].sum()), 1.0) for f in (fitted, judging if len(judging) else fitted)]
+    plan = _plan(config, cold=start is None)
+    checkpoint = None if folder is None else _Checkpoint(Path(folder), config)
+    history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
+    if not history:
+        begin = time.perf_counter()
+        misfit, noise = solver.judge()
+        history.append(_entry(0, None, misfit, noise, totals, len(judging) > 0, begin))
+        best = solver.snapshot()
+    for epoch in range(len(history), config.epochs + 1):
+        if epoch > plan.length and _stalled(history, config.patience, plan.length):
+            break
+        begin = time.perf_counter()
+        unknowns = _unknowns(config, epoch)
+        method, size = plan.at(epoch, len(fitted))
+        if method == "cg":
+            misfit = solver.together(unknowns)
+        elif method == "adam":
+            misfit = solver.adam(unknowns, size, loss, config.batching)
+        else:
+            misfit = solver.stochastic(method, unknowns, size, config.batching)
+        if not np.isfinite(misfit):
+            raise ValueError(
+                f"the misfit is {misfit} in epoch {epoch}: check the probe's scale, and the counts for wild values"
+            )
+        history.append(_entry(epoch, misfit, *solver.judge(unknowns), totals, len(judging) > 0, begin))
+        if _judged(history[-1]) <= min(_judged(entry) for entry in history):
+            best = solver.snapshot()
+        if checkpoint:
+            checkpoint.save(solver, history, best, last=epoch == config.epochs)
+        if report:
+            report("refining", epoch, config.epochs, f"error {_judged(history[-1]):.4f}")
+    solver.restore(best)
+    return Refinement(_result(solver, scan, fitted), history)
+
+
+def amplitude_loss(counts, expected):
+    """Squared error of amplitudes, with a gradient at zero."""
+    return amplitude_error(counts, expected) ** 2
+
+
+def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruction | None) -> Solver:
+    margin = MARGIN_PX
+    if config.affine_from is not None:
+        margin += int(np.ceil(AFFINE_RANGE * np.ptp(scan.positions, axis=0).max() / 2))
     solver = Solver(
         scan,
         fitted,
+        judging,
         probe=None if start is None else start.probe,
         poisson=config.noise == "poisson",
+        margin_px=margin,
+        variation=config.variations if config.variation_from is not None else 0,
+        amplitude_bound=config.amplitude_bound,
+        probe_support=None if config.probe_support is None else disc(scan.N, config.probe_support),
+        background_blur_px=config.background_blur_px,
         seed=config.seed,
     )
     if start is not None:
@@ -66,33 +138,16 @@ def refine(
             )
         origin = np.rint((scan.positions - start.positions_px).mean(axis=0)).astype(int)
         solver.place(start.object, origin, start.coverage > 0)
-    totals = [max(float(scan.frame_counts[frames].sum()), 1.0) for frames in (fitted, judging)]
-    schedule = _batches_by_epoch(config, cold=start is None)
-    history: list[dict[str, Any]] = []
-    best = (np.inf, solver.snapshot())
-    for epoch in range(1, config.epochs + 1):
-        begin = time.perf_counter()
-        unknowns = _unknowns(config, epoch)
-        count = schedule(epoch)
-        if count:
-            size = config.batch_frames or -(-len(fitted) // count)
-            method = "rpie" if config.method == "rpie" else "lsqml"
-            misfit = solver.stochastic(method, [u for u in unknowns if u in ("object", "probe")], size, config.batching)
-        else:
-            misfit = solver.together(unknowns)
-        entry: dict[str, Any] = dict(epoch=epoch, error=misfit / totals[0], withheld_error=None)
-        if len(judging):
-            entry["withheld_error"] = solver.misfit(judging) / totals[1]
-        entry["seconds"] = round(time.perf_counter() - begin, 4)
-        history.append(entry)
-        if report:
-            report("refining", epoch, config.epochs, f"error {_judged(entry):.4f}")
-        if _judged(entry) < best[0]:
-            best = (_judged(entry), solver.snapshot())
-        if not count and _stalled(history, config.patience):
-            break
-    solver.restore(best[1])
-    return Refinement(_result(solver, scan, fitted), history)
+    solver.penalties = solver.penalties._replace(
+        tv=config.tv_weight, anchor=config.anchor_weight, image=solver.state["object"].copy()
+    )
+    return solver
+
+
+def disc(side: int, diameter: float) -> np.ndarray:
+    """``(side, side)`` bool: a disc around the middle, its diameter a part of the side."""
+    y, x = np.mgrid[:side, :side] - side // 2
+    return np.hypot(y, x) <= diameter * side / 2
 
 
 def _divided(scan: Scan, withheld: np.ndarray | None, config: RefineConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -106,19 +161,46 @@ def _divided(scan: Scan, withheld: np.ndarray | None, config: RefineConfig) -> t
 
 
 def _unknowns(config: RefineConfig, epoch: int) -> list[str]:
-    begin = dict(probe=config.probe_from, positions=config.positions_from, background=config.background_from)
+    begin = {name: getattr(config, f"{name}_from") for name in UNKNOWNS}
     return ["object", *(name for name, first in begin.items() if first is not None and epoch >= first)]
 
 
-def _batches_by_epoch(config: RefineConfig, cold: bool):
-    """A function of the epoch: into how many batches the frames are cut; 0: none, all at once."""
-    if config.method != "gauss-newton":
-        return lambda epoch: 16
-    plan: list[int] = []
-    if cold:
-        for count, epochs in WARM_UP if config.probe_from is None else WARM_UP_BLIND:
-            plan += [count] * epochs
-    return lambda epoch: plan[epoch - 1] if epoch <= len(plan) else 0
+class _Plan(NamedTuple):
+    """Which method changes the unknowns in which epoch."""
+
+    method: str
+    batch_frames: int | None
+    warm_up: tuple[int, ...]
+    """Batches of the first epochs."""
+
+    @property
+    def length(self) -> int:
+        return len(self.warm_up)
+
+    def at(self, epoch: int, frames: int) -> tuple[str, int]:
+        """Method and batch size of an epoch."""
+        if self.method != "cg":
+            return self.method, self.batch_frames or -(-frames // 16)
+        if epoch <= len(self.warm_up):
+            return "lsqml", self.batch_frames or -(-frames // self.warm_up[epoch - 1])
+        return "cg", frames
+
+
+def _plan(config: RefineConfig, cold: bool) -> _Plan:
+    stages = WARM_UP if config.probe_from is None else WARM_UP_BLIND
+    warm_up = tuple(count for count, epochs in stages for _ in range(epochs)) if cold and config.method == "cg" else ()
+    return _Plan(config.method, config.batch_frames, warm_up)
+
+
+def _entry(epoch, misfit, judged, noise, totals, withheld: bool, begin: float) -> dict[str, Any]:
+    error = judged / totals[1]
+    return dict(
+        epoch=epoch,
+        error=misfit / totals[0] if misfit is not None else None if withheld else error,
+        withheld_error=error if withheld else None,
+        shot_noise=noise / totals[1],
+        seconds=round(time.perf_counter() - begin, 4),
+    )
 
 
 def _judged(entry: dict[str, Any]) -> float:
@@ -129,19 +211,56 @@ STALLED = 1e-3
 """An error that falls by less than this part of itself in `patience` epochs has stopped falling."""
 
 
-def _stalled(history: list[dict[str, Any]], patience: int) -> bool:
-    errors = [_judged(entry) for entry in history]
+def _stalled(history: list[dict[str, Any]], patience: int, warm_up: int) -> bool:
+    errors = [_judged(entry) for entry in history[warm_up:]]
     return len(errors) > patience and min(errors[-patience:]) > (1 - STALLED) * min(errors[:-patience])
+
+
+class _Checkpoint:
+    """What a fit goes on from after a kill, in one file that is replaced at once."""
+
+    def __init__(self, folder: Path, config: RefineConfig):
+        self.path, self.config = folder / "refinement.npz", config
+        self.saved = -np.inf
+
+    def save(self, solver: Solver, history: list, best: dict[str, np.ndarray], last: bool) -> None:
+        """Write the state of a fit, unless the last time was only just now."""
+        if not last and time.monotonic() - self.saved < SAVED_EVERY_S:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = solver.snapshot() | {f"best.{name}": value for name, value in best.items()}
+        texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()))
+        temporary = self.path.with_suffix(".new.npz")
+        np.savez(temporary, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in texts.items()})
+        temporary.replace(self.path)
+        self.saved = time.monotonic()
+
+    def load(self, solver: Solver) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+        """Bring a solver to where the last checkpoint was: its history and best state; none if there is no file."""
+        if not self.path.exists():
+            return [], {}
+        with np.load(self.path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        saved = json.loads(str(arrays.pop("config")))
+        if saved != self.config.to_dict():
+            differ = sorted(k for k, v in self.config.to_dict().items() if saved.get(k) != v)
+            raise ValueError(
+                f"{self.path} holds a fit with other settings ({', '.join(differ)}); resume with the same ones, or "
+                "into another folder"
+            )
+        history = json.loads(str(arrays.pop("history")))
+        solver.restore({name: value for name, value in arrays.items() if not name.startswith("best.")})
+        return history, {n.removeprefix("best."): value for n, value in arrays.items() if n.startswith("best.")}
 
 
 def _result(solver: Solver, scan: Scan, fitted: np.ndarray) -> Reconstruction:
     coverage = solver.coverage()
-    image = np.where(coverage > COVERED, ops.convert_to_numpy(solver.state["object"]), 0).astype("complex64")
+    image = np.where(coverage > COVERED, solver.state["object"], 0).astype("complex64")
     used = np.zeros(len(scan), bool)
     used[fitted] = True
     return Reconstruction(
         object=image,
-        probe=orthogonal(ops.convert_to_numpy(solver.state["probe"])),
+        probe=orthogonal(solver.state["probe"]),
         positions_px=solver.positions - solver.origin,
         coverage=np.where(coverage > COVERED, coverage, 0).astype("float32"),
         used_frames=used,
@@ -152,6 +271,8 @@ def _result(solver: Solver, scan: Scan, fitted: np.ndarray) -> Reconstruction:
 
 def orthogonal(probe: np.ndarray) -> np.ndarray:
     """The same incoherent light ``(M, N, N)`` in modes that are orthogonal, the most powerful first."""
+    if len(probe) == 1:
+        return probe
     flat = probe.reshape(len(probe), -1)
     _, powers, modes = np.linalg.svd(flat, full_matrices=False)
     return (powers[:, None] * modes).reshape(probe.shape).astype("complex64")

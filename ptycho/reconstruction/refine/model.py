@@ -5,24 +5,31 @@ on the same scale. Its change with the unknowns is that of the amplitudes, ``Re(
 through the unknowns has one such pattern for each frame, and the products of these patterns are the Gauss-Newton
 curvature. Descent and curvature are kept apart: the descent of all frames is needed, of the curvature a sample will do.
 
-State: ``object (H, W)``, ``probe (M, N, N)``, and ``background (N, N)`` where there is one, with the zero frequency at
-pixel (0, 0), as all patterns here. A batch: ``corner (B, 2)`` int, ``fraction (B, 2)``, ``counts (B, N, N)`` as
-measured, with the zero frequency in the middle, ``mask (N, N)`` and ``present (B,)``: 0 for frames that only fill up.
+Unknowns, all arrays of `State`: ``object (H, W)``, ``probe (M, N, N)``, ``background (N, N)`` where there is one, and
+``variation (K, N, N)`` where the first mode of the probe varies from frame to frame: frame j has ``sum_k c_jk
+variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
+
+A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
+``counts (B, N, N)`` of any dtype, ``mask (N, N)``, ``present (B,)``: 0 for frames that only fill up; ``share (B, K)``,
+the c above, and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a phase ramp on its way
+to a far detector, so that patterns have their zero frequency in the middle as they are measured: no pixel is moved.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
 
-from ptycho.physics.diffraction import exit_waves, illumination, mode_intensities_sum
-from ptycho.physics.fourier import dft, ifftshift, intensity, inverse_dft, times_real
+from ptycho.physics.diffraction import exit_waves, mode_intensities_sum
+from ptycho.physics.fourier import dft, intensity, inverse_dft, times_real
+from ptycho.physics.noise import root_scatter
 from ptycho.physics.patches import gather, patch_index, scatter
+from ptycho.physics.propagation import near_field, near_field_adjoint
 from ptycho.physics.translation import shift_ramp
 
 State = Mapping[str, Any]
 Batch = Mapping[str, Any]
-Noise = str
 
 FAINT = 1e-6
 """Photons added to an expected count before its root is divided by."""
@@ -45,23 +52,38 @@ class Frames:
     def __init__(self, state: State, batch: Batch, optics: Optics):
         self.state, self.batch, self.optics = state, batch, optics
         side = state["probe"].shape[-1]
-        centre = ops.expand_dims(batch["corner"] + side // 2, 0)
-        self.index = patch_index(centre, (side, side), optics.shape)
+        self.index = patch_index(ops.expand_dims(batch["corner"] + side // 2, 0), (side, side), optics.shape)
         self.patches = self.cut(state["object"])
-        self.ramps = ops.expand_dims(shift_ramp(batch["fraction"], (side, side)), 1) if optics.moved else None
+        self.centring = None if "transfer" in batch else centring(side)
+        self.ramps = None
+        if optics.moved:
+            self.ramps = ops.expand_dims(shift_ramp(batch["fraction"], (side, side), self.centring is not None), 1)
         self.probes = self.placed(state["probe"])
-        self.waves = dft(exit_waves(self.patches, self.probes))
+        if "variation" in state:
+            own = ops.sum(times_real(self.placed(state["variation"]), batch["share"][:, :, None, None]), axis=1)
+            self.probes = ops.concatenate([self.probes[:, :1] + own[:, None], self.all(self.probes[:, 1:])], axis=1)
+        self.waves = self.onto_detector(exit_waves(self.patches, self.probes))
         expected = mode_intensities_sum(self.waves)
-        if "background" in state:
-            expected = expected + state["background"]
-        self.expected = expected
-        self.roots = ops.sqrt(expected + FAINT)
+        self.expected = expected + state["background"] if "background" in state else expected
+        self.roots = ops.sqrt(self.expected + FAINT)
         self.used = batch["mask"] * batch["present"][:, None, None]
-        self.measured = ops.sqrt(ifftshift(batch["counts"]))
+        self.measured = ops.sqrt(ops.cast(batch["counts"], "float32"))
         difference = self.measured - self.roots
         if optics.poisson:
             difference = difference * (self.measured + self.roots) / (2 * self.roots)
         self.residual = self.used * difference
+
+    def all(self, probes):
+        """Probes for each frame, where they are the same for all."""
+        return ops.broadcast_to(probes, (self.batch["corner"].shape[0], *probes.shape[1:]))
+
+    def onto_detector(self, waves):
+        """Exit waves on the detector."""
+        return dft(waves) if self.centring is not None else near_field(waves, self.batch["transfer"])
+
+    def from_detector(self, waves):
+        """Adjoint of `onto_detector`."""
+        return inverse_dft(waves) if self.centring is not None else near_field_adjoint(waves, self.batch["transfer"])
 
     def cut(self, canvas):
         """Patches ``(B, N, N)`` of an object."""
@@ -73,22 +95,28 @@ class Frames:
 
     def placed(self, probe):
         """A probe ``(M, N, N)`` where each frame has it: ``(B or 1, M, N, N)``."""
-        probe = ops.expand_dims(probe, 0)
+        probe = ops.expand_dims(probe if self.centring is None else probe * self.centring, 0)
         return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps)
 
     def fetched(self, probes):
         """Sum over frames of ``(B, M, N, N)``, each moved back: adjoint of `placed`."""
         if self.ramps is None:
-            return ops.sum(probes, axis=0)
-        return inverse_dft(ops.sum(dft(probes) * ops.conj(self.ramps), axis=0))
+            total = ops.sum(probes, axis=0)
+        else:
+            total = inverse_dft(ops.sum(dft(probes) * ops.conj(self.ramps), axis=0))
+        return total if self.centring is None else total * np.conj(self.centring)
 
     def misfit(self):
         """``sum (sqrt(k) - sqrt(e))^2`` over the used pixels."""
         return ops.sum(self.used * (self.measured - ops.sqrt(self.expected)) ** 2)
 
+    def noise(self):
+        """What shot noise alone would leave of the misfit, were the expected counts the true ones."""
+        return ops.sum(self.used * root_scatter(self.expected))
+
     def missing(self):
         """What the exit waves ``(B, M, N, N)`` lack: the descent of the misfit."""
-        return inverse_dft(times_real(self.waves, ops.expand_dims(self.residual / self.roots, 1)))
+        return self.from_detector(times_real(self.waves, ops.expand_dims(self.residual / self.roots, 1)))
 
     def slopes(self):
         """Exit waves that a frame gains when it moves by one pixel along y, x: ``(B, M, N, N)`` each.
@@ -101,46 +129,76 @@ class Frames:
             yield exit_waves(self.cut(rise), self.probes)
 
 
-def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...]) -> dict[str, Any]:
-    """What a batch asks of each unknown, and its misfit; sums over batches are those of their frames.
+def centring(side: int) -> np.ndarray:
+    """Phase ramp ``(side, side)`` on an exit wave that moves its far field's zero frequency to the middle."""
+    ramp = np.exp(2j * np.pi * (side // 2) / side * np.arange(side))
+    return (ramp[:, None] * ramp).astype("complex64")
 
-    ``x`` is the descent of the misfit by an unknown x, and ``x_light`` what makes ``x / x_light`` a step.
+
+def product(a, b):
+    """Real inner product of exit waves ``(B, M, N, N)``, frame by frame."""
+    return ops.sum(ops.real(a) * ops.real(b) + ops.imag(a) * ops.imag(b), axis=(1, 2, 3))
+
+
+def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...]) -> dict[str, Any]:
+    """What a batch asks of each unknown, its misfit and shot noise; sums over batches are those of their frames.
+
+    ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
+    (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, ``share_bend (B, K)``.
     """
     frames = Frames(state, batch, optics)
-    found: dict[str, Any] = dict(misfit=frames.misfit())
+    found: dict[str, Any] = dict(misfit=frames.misfit(), noise=frames.noise())
+    if not unknowns:
+        return found
     missing = frames.missing()
     if "object" in unknowns:
         found["object"] = frames.paste(ops.sum(ops.conj(frames.probes) * missing, axis=1))
-        found["object_light"] = frames.paste(illumination(frames.probes) * batch["present"][:, None, None])
     if "probe" in unknowns:
         found["probe"] = frames.fetched(missing * ops.conj(ops.expand_dims(frames.patches, 1)))
-        found["probe_light"] = ops.sum(intensity(frames.patches) * batch["present"][:, None, None], axis=0)
     if "background" in unknowns:
         found["background"] = ops.sum(frames.residual / (2 * frames.roots), axis=0)
         found["background_light"] = ops.sum(frames.used / (4 * frames.roots**2), axis=0)
     if "positions" in unknowns:
         slopes = list(frames.slopes())
-        product = lambda a, b: ops.sum(ops.real(a * ops.conj(b)), axis=(1, 2, 3))
         found["positions"] = ops.stack([product(slope, missing) for slope in slopes], axis=-1)
-        found["positions_light"] = ops.stack([product(slope, slope) for slope in slopes], axis=-1)
+        rows = [ops.stack([product(a, b) for b in slopes], axis=-1) for a in slopes]
+        found["positions_bend"] = ops.stack(rows, axis=-2) * batch["present"][:, None, None]
+    if "variation" in unknowns:
+        asked = missing[:, :1] * ops.conj(ops.expand_dims(frames.patches, 1))
+        share = batch["share"][:, :, None, None] * batch["present"][:, None, None, None]
+        found["variation"] = frames.fetched(times_real(asked, share))
+        waves = exit_waves(frames.patches, frames.placed(state["variation"]))
+        along = ops.real(waves) * ops.real(missing[:, :1]) + ops.imag(waves) * ops.imag(missing[:, :1])
+        found["share"] = ops.sum(along, axis=(2, 3))
+        found["share_bend"] = ops.sum(intensity(waves), axis=(2, 3)) * batch["present"][:, None]
     return found
 
 
 def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: Optics):
     """Gauss-Newton curvature ``(K, K)`` of a batch's misfit along lines through the unknowns.
 
-    ``lines`` has for each unknown the directions to go, for positions those of the batch's frames; K is their number,
-    in the order of ``lines``.
+    ``lines`` has for each unknown the directions to go, for those of single frames (positions, share) those of the
+    batch's frames; K is their number, in the order of ``lines``.
     """
     frames = Frames(state, batch, optics)
-    along = lambda waves: ops.sum(ops.real(ops.conj(frames.waves) * dft(waves)), axis=1) / frames.roots
+
+    def along(waves):
+        far, own = frames.onto_detector(waves), frames.waves[:, : waves.shape[1]]
+        return ops.sum(ops.real(own) * ops.real(far) + ops.imag(own) * ops.imag(far), axis=1) / frames.roots
+
+    def varied(modes, shares):
+        own = times_real(frames.placed(modes), shares[:, :, None, None])
+        return along(exit_waves(frames.patches, ops.sum(own, axis=1, keepdims=True)))
+
     make: dict[str, Callable] = dict(
         object=lambda line: along(exit_waves(frames.cut(line), frames.probes)),
-        probe=lambda line: along(exit_waves(frames.patches, frames.placed(line))),
+        probe=lambda line: along(exit_waves(frames.patches, frames.all(frames.placed(line)))),
         background=lambda line: line / (2 * frames.roots),
         positions=lambda line: along(
             sum(times_real(slope, line[:, k, None, None, None]) for k, slope in enumerate(frames.slopes()))
         ),
+        variation=lambda line: varied(line, batch["share"]),
+        share=lambda line: varied(state["variation"], line),
     )
     patterns = [frames.used * make[name](line) for name, own in lines.items() for line in own]
     flat = ops.stack([ops.reshape(pattern, (-1,)) for pattern in patterns])
