@@ -15,18 +15,19 @@ from ptycho.physics.patches import split_positions
 from ptycho.reconstruction.refine.batches import Batching, Members, batches
 from ptycho.reconstruction.refine.model import Optics, curvature, descent
 from ptycho.reconstruction.refine.penalties import Penalties
-from ptycho.reconstruction.refine.steps import Loss, adam, lsqml, rpie, solved
+from ptycho.reconstruction.refine.steps import RIDGE, Loss, adam, lsqml, rpie
 
 MARGIN_PX = 4
 """Pixels of object around what the frames see: positions may move by so much."""
 
-CHUNK_PIXELS = 2**20
-"""Pixels of all probe modes that are worked on at once: 8 MB for each complex array on the way."""
+CHUNK_PIXELS = 2**19
+"""Pixels of all probe modes that are worked on at once: 4 MB for each complex array on the way. Twice as many take
+twice as long a pixel where the cache ends."""
 
 DAMPING = 0.1
 """Light that is added to the denominator of a step, over the brightest pixel's."""
 
-SAMPLE = 0.25
+SAMPLE = 0.2
 """Part of the frames that the curvature is taken from: it only sets the lengths of steps."""
 
 LONGEST_MOVE_PX = 0.5
@@ -189,7 +190,7 @@ class Solver:
         for k, line in enumerate(of_kind.get("object", ())):  # the object's lines come first
             wanted[k] += np.vdot(line, pull).real
         gram[:objects, :objects] += self.penalties.curvature(self.state["object"], of_kind.get("object", []))
-        lengths = iter(np.asarray(ops.convert_to_numpy(solved(gram.astype("float32"), np.array(wanted, "float32")))))
+        lengths = iter(solved(gram, np.array(wanted)))
         for name, own in of_kind.items():
             change = sum((next(lengths) * line for line in own), np.zeros_like(own[0]))
             if name == "positions":
@@ -404,6 +405,13 @@ class Solver:
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
+
+
+def solved(curvature: np.ndarray, descent: np.ndarray) -> np.ndarray:
+    """Lengths ``(K,)`` of steps along K lines: least squares, each line in its own unit."""
+    unit = 1 / np.sqrt(np.diagonal(curvature) + 1e-30)
+    scaled = curvature * unit[:, None] * unit + RIDGE * np.eye(len(unit))
+    return (unit * np.linalg.solve(scaled, descent * unit)).astype("float32")
 
 
 def _movable(unknowns: Sequence[str]) -> tuple[str, ...]:

@@ -85,18 +85,18 @@ class Frames:
         """Adjoint of `onto_detector`."""
         return inverse_dft(waves) if self.centring is not None else near_field_adjoint(waves, self.batch["transfer"])
 
-    def cut(self, canvas):
-        """Patches ``(B, N, N)`` of an object."""
-        return gather(ops.expand_dims(canvas, 0), self.index)[0]
+    def cut(self, canvas, count: int | None = None):
+        """Patches ``(B, N, N)`` of an object, or those of the first ``count`` frames."""
+        return gather(ops.expand_dims(canvas, 0), self.index[:, :count])[0]
 
     def paste(self, patches):
         """Adjoint of `cut`."""
         return scatter(ops.expand_dims(patches, 0), self.index, self.optics.shape)[0]
 
-    def placed(self, probe):
-        """A probe ``(M, N, N)`` where each frame has it: ``(B or 1, M, N, N)``."""
+    def placed(self, probe, count: int | None = None):
+        """A probe ``(M, N, N)`` where each frame, or the first ``count``, has it: ``(B or 1, M, N, N)``."""
         probe = ops.expand_dims(probe if self.centring is None else probe * self.centring, 0)
-        return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps)
+        return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[:count])
 
     def fetched(self, probes):
         """Sum over frames of ``(B, M, N, N)``, each moved back: adjoint of `placed`."""

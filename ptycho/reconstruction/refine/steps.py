@@ -11,33 +11,52 @@ from keras import ops
 from ptycho.backend import value_and_gradient
 from ptycho.physics.diffraction import exit_waves, illumination
 from ptycho.physics.fourier import intensity, make_complex, times_real
-from ptycho.reconstruction.refine.model import Batch, Frames, Optics, State, product
+from ptycho.reconstruction.refine.model import Batch, Frames, Optics, State
 
 Loss = Callable[[Any, Any], Any]
 """Of counts and expected counts ``(B, N, N)``, pixel by pixel."""
 
 
+SAMPLE = 4
+"""One frame in so many tells the curvature of a stochastic step: it only sets its lengths."""
+
+
 def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
     """Object and probe after a step of the least-squares maximum-likelihood engine for a batch, and its misfit.
 
-    The descent of each over the light on it, and for each frame the lengths of both that bring its exit waves nearest
-    to those that its counts ask for; the batch takes the mean of the lengths, weighted with what each frame knows of
-    them (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), section 2.2 and eqs. 19-24).
+    The descent of each over the light on it, and the two lengths that bring the exit waves of the batch nearest to those
+    that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there each
+    frame has lengths of its own, and their mean is taken).
     """
     frames = Frames(state, batch, optics)
-    missing = frames.missing()
-    lines, waves = _directions(frames, missing, unknowns, damping, 0.0)
+    asked, lines = _directions(frames, unknowns, damping, 0.0)
     found: dict[str, Any] = dict(misfit=frames.misfit(), noise=frames.noise())
     if not lines:
         return found
-    present = batch["present"]
-    wanted = ops.stack([product(wave, missing) * present for wave in waves], axis=-1)
-    gram = ops.stack([ops.stack([product(a, b) * present for b in waves], axis=-1) for a in waves], axis=-2)
-    # Frame by frame the equations of the two lengths; their weighted mean solves the sum of the equations.
-    lengths = solved(ops.sum(gram, axis=0), ops.sum(wanted, axis=0))
-    for k, (name, line) in enumerate(lines.items()):
-        found[name] = state[name] + times_real(line, lengths[k])
-    return found
+    # A line times what its unknown asks for is what its exit waves have in common with the missing ones.
+    wanted = [inner(lines[name], asked[name]) for name in lines]
+    waves, part = _gains(frames, lines)
+    gram = [[inner(a, b) / part * (1 + RIDGE * (i == j)) for j, b in enumerate(waves)] for i, a in enumerate(waves)]
+    if len(waves) == 1:
+        lengths = [wanted[0] / (gram[0][0] + 1e-30)]
+    else:
+        ((a, b), (_, c)), (u, v) = gram, wanted
+        norm = 1 / (a * c - b * b + 1e-30)
+        lengths = [norm * (c * u - b * v), norm * (a * v - b * u)]
+    return found | {name: state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)}
+
+
+def _gains(frames: Frames, lines: dict[str, Any]):
+    """What some frames' exit waves gain along lines, and the part of the batch that they are."""
+    present = frames.batch["present"]
+    count = -(-present.shape[0] // SAMPLE)
+    few = present[:count, None, None, None]
+    first = lambda z: z[:count] if z.shape[0] > 1 else z
+    gain = dict(
+        object=lambda line: exit_waves(frames.cut(line, count), first(frames.probes)),
+        probe=lambda line: exit_waves(frames.patches[:count], first(frames.placed(line, count))),
+    )
+    return [times_real(gain[name](line), few) for name, line in lines.items()], ops.sum(few) / ops.sum(present)
 
 
 def rpie(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
@@ -46,41 +65,35 @@ def rpie(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...
     Maiden, Johnson, Li, Optica 4, 736 (2017), eqs. 19 and 20, numerators and denominators summed over the batch.
     """
     frames = Frames(state, batch, optics)
-    lines, _ = _directions(frames, frames.missing(), unknowns, damping, damping, waves=False)
+    _, lines = _directions(frames, unknowns, damping, damping)
     found: dict[str, Any] = dict(misfit=frames.misfit(), noise=frames.noise())
     return found | {name: state[name] + line for name, line in lines.items()}
 
 
-def _directions(frames: Frames, missing, unknowns, damping: float, mixed: float, waves: bool = True):
-    """Steps of object and probe, ``descent / ((1 - mixed) light + damping max(light))``, and what exit waves gain."""
-    batch = frames.batch
+def _directions(frames: Frames, unknowns: tuple[str, ...], damping: float, mixed: float):
+    """What object and probe are asked for, and that ``/ ((1 - mixed) light + damping max(light))``."""
+    batch, asked, lines = frames.batch, {}, {}
     present = batch["present"][:, None, None]
     over = lambda asked, light, most: times_real(asked, 1 / ((1 - mixed) * light + damping * most + 1e-12))
-    lines, gained = {}, []
+    missing = frames.missing()
     if "object" in unknowns:
-        asked = frames.paste(ops.sum(ops.conj(frames.probes) * missing, axis=1)) + batch["pull"]
-        light = frames.paste(frames.all(illumination(frames.probes)[:, None])[:, 0] * present)
-        lines["object"] = over(asked, light + batch["pull_bend"], ops.max(light))
-        if waves:
-            gained.append(exit_waves(frames.cut(lines["object"]), frames.probes))
+        asked["object"] = frames.paste(ops.sum(ops.conj(frames.probes) * missing, axis=1)) + batch["pull"]
+        light = frames.paste(illumination(frames.probes) * present)
+        lines["object"] = over(asked["object"], light + batch["pull_bend"], ops.max(light))
     if "probe" in unknowns:
-        asked = frames.fetched(missing * ops.conj(ops.expand_dims(frames.patches, 1)))
+        asked["probe"] = frames.fetched(missing * ops.conj(ops.expand_dims(frames.patches, 1)))
         light = ops.sum(intensity(frames.patches) * present, axis=0)
-        lines["probe"] = over(asked, light, ops.max(light))
-        if waves:
-            gained.append(exit_waves(frames.patches, frames.all(frames.placed(lines["probe"]))))
-    return lines, gained
+        lines["probe"] = over(asked["probe"], light, ops.max(light))
+    return asked, lines
+
+
+def inner(a, b):
+    """Real inner product of two complex arrays."""
+    return ops.sum(ops.real(a) * ops.real(b) + ops.imag(a) * ops.imag(b))
 
 
 RIDGE = 1e-4
 """Added to the diagonal of a curvature in units of itself: lines that are nearly the same share a step."""
-
-
-def solved(curvature, descent):
-    """Lengths ``(K,)`` of steps along K lines: least squares, each line in its own unit."""
-    unit = 1 / ops.sqrt(ops.diagonal(curvature) + 1e-30)
-    scaled = curvature * unit[:, None] * unit + RIDGE * ops.eye(unit.shape[0])
-    return unit * ops.solve(scaled, ops.expand_dims(descent * unit, -1))[:, 0]
 
 
 DECAYS = (0.9, 0.999)
