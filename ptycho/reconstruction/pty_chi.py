@@ -49,7 +49,7 @@ def run_ptychi(
     engine: Engine = "lsqml",
     modes: int | None = None,
     epochs: int = 30,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     probe_fixed: bool | None = None,
     withheld: np.ndarray | None = None,
     positions: bool = False,
@@ -59,14 +59,15 @@ def run_ptychi(
 ) -> PtychiRun:
     """Reconstruct a scan by an engine of pty-chi, from empty space, on the CPU in single precision.
 
-    What is not named here is pty-chi's own default.
+    What is not named here is pty-chi's own default. An engine that diverges is stopped; its object is not finite then.
 
     Args:
         scan: P frames; its probe is the first guess.
         engine: ``lsqml`` (Odstrcil et al. 2018), ``rpie`` or ``epie`` (Maiden et al. 2017).
         modes: incoherent probe modes, those added as by `with_modes`; None: the scan's.
         epochs: passes over the frames.
-        batch_size: frames in a batch; they are drawn at random.
+        batch_size: frames in a batch, drawn at random; None: a sixteenth of those used, 32 at most. The PIE engines add
+            up the steps of a batch, and diverge where many of its frames overlap.
         probe_fixed: keep the probe as it is; None: where the scan knows it.
         withheld: ``(P,)`` bool: frames that pty-chi is not given.
         positions: correct the positions too, from the first epoch on; withheld frames follow the mean correction.
@@ -84,6 +85,7 @@ def run_ptychi(
         raise ValueError("all frames are withheld: none is left to fit to")
     probe = scan.probe if modes is None else with_modes(scan.probe, modes)
     fixed = scan.probe_known if probe_fixed is None else probe_fixed
+    batch_size = batch_size or min(32, -(-len(used) // 16))
     task_type, api = _imported()
     with _torch_as_before(threads):
         begin = time.perf_counter()
@@ -102,7 +104,7 @@ def run_ptychi(
         )
         task.reconstructor.dataloader.generator.manual_seed(seed)
         setup_seconds = time.perf_counter() - begin
-        history = _iterate(task, epochs, report)
+        history = _iterate(task, epochs, f"pty-chi {engine}", report)
         image = task.get_data_to_cpu("object", as_numpy=True)[0]
         if not fixed:
             probe = scan.N * task.get_data_to_cpu("probe", as_numpy=True)[0]
@@ -111,6 +113,15 @@ def run_ptychi(
             placed += moved.mean(axis=0)
             placed[used] += moved - moved.mean(axis=0)
     return PtychiRun(_result(image, probe, placed + middle, used), history, setup_seconds)
+
+
+def why_not() -> str | None:
+    """A sentence that says why pty-chi cannot be run here, or None where it can."""
+    try:
+        _imported()
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _imported() -> tuple[Any, Any]:
@@ -187,7 +198,7 @@ def _canvas(scan: Scan) -> tuple[np.ndarray, tuple[int, int]]:
     return low, (int(height), int(width))
 
 
-def _iterate(task: Any, epochs: int, report: Report | None) -> list[dict[str, Any]]:
+def _iterate(task: Any, epochs: int, name: str, report: Report | None) -> list[dict[str, Any]]:
     history: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         begin = time.perf_counter()
@@ -196,7 +207,9 @@ def _iterate(task: Any, epochs: int, report: Report | None) -> list[dict[str, An
         loss = float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
         history.append(dict(epoch=epoch, seconds=seconds, loss=loss))
         if report:
-            report("iterating", epoch, epochs, f"loss {loss:.4f}")
+            report(name, epoch, epochs, f"loss {loss:.4f}")
+        if not np.isfinite(loss):
+            break
     return history
 
 
