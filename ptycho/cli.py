@@ -235,8 +235,8 @@ def compare_command(
             report=report,
         )
     _table(*table(comparison.entries))
-    if comparison.left_out:
-        _say(comparison.left_out)
+    for note in comparison.notes:
+        _say(note)
     _say(f"results in {output}")
 
 

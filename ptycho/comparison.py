@@ -49,10 +49,10 @@ class Entry(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The methods that ran, and a sentence about those that could not."""
+    """The methods that came to an end, and a sentence about each of the others."""
 
     entries: list[Entry]
-    left_out: str | None
+    notes: list[str]
 
 
 def compare_run(
@@ -89,37 +89,39 @@ def compare_run(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
-    left_out = why_not() if engines else None
+    missing = why_not() if engines else None
+    notes = [f"without {', '.join(engines)}: {missing}"] if missing else []
     record = provenance(scan) | dict(probe_known=scan.probe_known, modes=scan.modes, withhold_every=withhold_every or 0)
     entries = []
-    for method in (OURS, *(() if left_out else engines)):
+    for method in (OURS, *(() if missing else engines)):
         begin = time.perf_counter()
-        result, history = _reconstructed(method, scan, withheld, epochs, batch_size, seed, report)
+        try:
+            result, history = _reconstructed(method, scan, withheld, epochs, batch_size, seed, report)
+        except FloatingPointError as error:
+            notes.append(str(error))
+            continue
         wall = time.perf_counter() - begin
         result = replace(result, provenance=record | dict(method=method, epochs=len(history)))
         result.save(folder / f"{method}.h5")
-        outcome = Outcome(result, None, None, None)
-        if np.isfinite(result.object).all():  # else it diverged
-            save_png(result, folder / f"{method}.png")
-            outcome = judge(result, scan, withheld)
-        entry = Entry(method, outcome, history, 0.0)
+        save_png(result, folder / f"{method}.png")
+        entry = Entry(method, judge(result, scan, withheld), history, 0.0)
         entries.append(entry._replace(setup_seconds=wall - entry.seconds))
-    found = Comparison(entries, f"without {', '.join(engines)}: {left_out}" if left_out else None)
-    (folder / "comparison.json").write_text(json.dumps(record | _record(found, batch_size), indent=1) + "\n")
-    return found
+    record |= dict(methods=_methods_record(entries), notes=notes)
+    if len(entries) > 1:
+        record |= dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size)
+    (folder / "comparison.json").write_text(json.dumps(record, indent=1) + "\n")
+    return Comparison(entries, notes)
 
 
 def table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Titles and rows: times, scores where the truth is known (of a flat object last), errors of withheld frames."""
-    judged = [entry.outcome for entry in entries]
-    flat = next((outcome.scores.flat for outcome in judged if outcome.scores), None)
-    withheld = any(outcome.withheld_error is not None for outcome in judged)
+    _, scores, error, *_ = entries[0].outcome
     titles = ["method", "epochs", "epochs (s)", "set-up (s)"]
-    titles += [*SCORES.values()] if flat else []
-    titles += ["withheld error", "of it shot noise"] if withheld else []
+    titles += [*SCORES.values()] if scores else []
+    titles += ["withheld error", "of it shot noise"] if error is not None else []
     rows = [_row(entry) for entry in entries]
-    if flat:
-        rows.append(["flat object", "", "", "", *_scores(flat)])
+    if scores:
+        rows.append(["flat object", "", "", "", *_scores(scores.flat)])
     return titles, [row + [""] * (len(titles) - len(row)) for row in rows]
 
 
@@ -127,8 +129,6 @@ def _row(entry: Entry) -> list[str]:
     _, scores, error, noise, *_ = entry.outcome
     name = entry.method if entry.method == OURS else f"pty-chi {entry.method}"
     row = [name, str(len(entry.history)), f"{entry.seconds:.1f}", f"{entry.setup_seconds:.1f}"]
-    if not np.isfinite(entry.outcome.result.object).all():
-        return [*row, "diverged"]
     return row + (_scores(scores) if scores else []) + ([f"{error:.4f}", f"{noise:.4f}"] if error is not None else [])
 
 
@@ -155,15 +155,12 @@ def _reconstructed(
     )[:2]
 
 
-def _record(found: Comparison, batch_size: int | None) -> dict[str, Any]:
-    """The methods' numbers, ready for JSON, and the version of pty-chi where it ran."""
-    methods = {
+def _methods_record(entries: Sequence[Entry]) -> dict[str, Any]:
+    """The methods' numbers, ready for JSON."""
+    return {
         entry.method: dict(
             epochs=len(entry.history), seconds=entry.seconds, setup_seconds=entry.setup_seconds, history=entry.history
         )
         | scores_record(entry.outcome)
-        for entry in found.entries
+        for entry in entries
     }
-    ran = any(entry.method != OURS for entry in found.entries)
-    record = dict(methods=methods, left_out=found.left_out)
-    return record | (dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size) if ran else {})

@@ -6,7 +6,8 @@ version 2.2 differs from the conventions of `ptycho.physics`:
 - its far field is the plain DFT, with zero frequency at the corner: its probe is ours over N;
 - a patch begins ``(N - 1) / 2`` pixels before ``position + origin``, ours ``N // 2`` before the position: the origin
   of its positions is set so that both are the same pixel, for even and odd N;
-- it shifts the probe by the part of a position that is no whole pixel, as we do.
+- like us it moves the probe by the part of a position that is no whole pixel, but only its first mode: with several
+  modes it fits sub-pixel positions inexactly.
 """
 
 import time
@@ -59,7 +60,7 @@ def run_ptychi(
 ) -> PtychiRun:
     """Reconstruct a scan by an engine of pty-chi, from empty space, on the CPU in single precision.
 
-    What is not named here is pty-chi's own default. An engine that diverges is stopped; its object is not finite then.
+    What is not named here is pty-chi's own default.
 
     Args:
         scan: P frames; its probe is the first guess.
@@ -77,6 +78,7 @@ def run_ptychi(
 
     Raises:
         ValueError: the package is not installed, there is no such engine, or no frame is left to fit to.
+        FloatingPointError: the engine diverged.
     """
     if engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}; expected one of {', '.join(get_args(Engine))}")
@@ -94,7 +96,7 @@ def run_ptychi(
         placed = scan.positions - corner - middle
         task = task_type(
             _options(api, engine, epochs, batch_size, fixed, positions, middle - scan.N // 2 + (scan.N - 1) / 2),
-            diffraction_data=np.fft.ifftshift(scan.counts[used], axes=(-2, -1)).astype("float32"),
+            diffraction_data=np.fft.ifftshift(scan.counts[used] * scan.mask, axes=(-2, -1)).astype("float32"),
             valid_pixel_mask=np.fft.ifftshift(scan.mask),
             object_data=np.ones((1, *shape), "complex64"),
             probe_data=(probe / scan.N)[None],
@@ -105,6 +107,10 @@ def run_ptychi(
         task.reconstructor.dataloader.generator.manual_seed(seed)
         setup_seconds = time.perf_counter() - begin
         history = _iterate(task, epochs, f"pty-chi {engine}", report)
+        if not np.isfinite(history[-1]["loss"]):
+            raise FloatingPointError(
+                f"{engine} of pty-chi diverged in epoch {len(history)}: {batch_size} frames in a batch are too many"
+            )
         image = task.get_data_to_cpu("object", as_numpy=True)[0]
         if not fixed:
             probe = scan.N * task.get_data_to_cpu("probe", as_numpy=True)[0]
@@ -199,6 +205,7 @@ def _canvas(scan: Scan) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def _iterate(task: Any, epochs: int, name: str, report: Report | None) -> list[dict[str, Any]]:
+    """Epochs until the loss is no longer finite."""
     history: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         begin = time.perf_counter()
