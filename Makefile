@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The CPU build is enough for the tests; name another torch to test on a GPU.
 TORCH ?= torch==2.13.0
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch check lint clean
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi check lint clean
 
 venv: .venv/installed
 demo: .venv/installed
@@ -16,6 +16,9 @@ NUMERICAL := tests/physics tests/network tests/compat tests/test_training.py tes
 test-backends: test-tensorflow test-jax test-torch
 test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
 	KERAS_BACKEND=$* $(BIN)/python -m pytest $(NUMERICAL)
+# pty-chi computes with PyTorch; `make test` leaves its tests out where only the test extra is installed.
+test-ptychi: .venv/installed-backends
+	$(BIN)/python -m pytest tests/reconstruction/test_ptychi.py tests/test_comparison.py
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -31,10 +34,10 @@ check: lint test
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ .venv/installed
-# PyTorch first: the CPU build then satisfies whatever asks for torch.
+# PyTorch first and named again: the CPU build then satisfies whatever asks for torch, pty-chi's torchvision too.
 .venv/installed-backends: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,jax,torch]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[test,jax,torch,ptychi]'
 	touch $@
 clean:
 	rm -rf .venv demo

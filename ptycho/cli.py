@@ -38,6 +38,9 @@ ProbeUse = Annotated[
     ),
 ]
 Modes = Annotated[int | None, typer.Option(min=1, max=64, help="Incoherent probe modes; those added are sought.")]
+WithholdEvery = Annotated[
+    int | None, typer.Option(min=2, help="Keep frames 0, k, 2k, ... from every fit and judge by them.")
+]
 Precision = Annotated[Literal["float32", "mixed_bfloat16"] | None, typer.Option(help="Arithmetic of the convolutions.")]
 From = Annotated[
     str | None, typer.Option("--from", help="Start from a trained network: a run folder, or 'pretrained'.")
@@ -126,9 +129,7 @@ def reconstruct_command(
         str | None,
         typer.Option(help="Run folder of a trained network, or 'pretrained'; without it one is trained here."),
     ] = None,
-    withhold_every: Annotated[
-        int | None, typer.Option(min=2, help="Keep frames 0, k, 2k, ... from every fit and judge by them.")
-    ] = None,
+    withhold_every: WithholdEvery = None,
     views: Annotated[
         int,
         typer.Option(
@@ -196,6 +197,47 @@ def stream_command(
         )
     _table(["stream", ""], played.rows())
     _tell(outcome, output)
+
+
+@app.command(name="compare")
+def compare_command(
+    scan: ScanFile,
+    output: Folder,
+    engines: Annotated[
+        str, typer.Option(help="Engines of pty-chi beside the package's own refinement: lsqml, rpie, epie.")
+    ] = "lsqml,rpie",
+    modes: Modes = None,
+    withhold_every: WithholdEvery = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the data; by default as many as it takes, pty-chi 30.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Frames in a batch of pty-chi; by default a sixteenth of all, 32 at most.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the frames.")] = 0,
+) -> None:
+    """Refine a scan, run iterative engines of pty-chi on it, and judge all by the same measures."""
+    with _framework():
+        from ptycho.comparison import compare_run, table
+        from ptycho.progress import progress_bar
+        from ptycho.runs import open_scan
+
+    data = open_scan(scan, _say, modes)
+    with progress_bar() as report:
+        comparison = compare_run(
+            data,
+            output,
+            engines=[name.strip() for name in engines.split(",") if name.strip()],
+            withhold_every=withhold_every,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            report=report,
+        )
+    _table(*table(comparison.entries))
+    for note in comparison.notes:
+        _say(note)
+    _say(f"results in {output}")
 
 
 @app.command(name="evaluate")

@@ -20,6 +20,7 @@ README = Path(__file__).parents[1] / "README.md"
 TINY = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
     "train": "--epochs 2 --set model.stages=2 --set model.width=4 --set model.gridsize=2",
+    "compare": "--epochs 2",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
     " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=2",
 }
@@ -74,6 +75,9 @@ def test_option_names_are_frozen():
         "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
         "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every"]),
         "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
+        "compare": sorted(
+            ["--engines", "--modes", "--withhold-every", "--epochs", "--batch-size", "--seed", "-o", "--output"]
+        ),
         "evaluate": ["--every", "--margin"],
         "info": [],
         "demo": sorted([*settings, "--seed", "-o", "--output"]),
