@@ -290,6 +290,8 @@ class RefineConfig(_Config):
     """Passes over the frames at most."""
     probe_from: int | None = None
     """The probe, all its modes."""
+    focus: bool = True
+    """Before a fit from empty space, look for the defocus of a probe that is only a guess."""
     positions_from: int | None = None
     """The position of each frame (``cg``)."""
     affine_from: int | None = None

@@ -17,6 +17,11 @@ class Members(NamedTuple):
     present: np.ndarray
     """``(B,)`` float32: 0 for those that only fill up."""
 
+    def filled(self, size: int) -> "Members":
+        """The same, filled up to ``size`` frames."""
+        more = size - len(self.frames)
+        return Members(np.pad(self.frames, (0, more), mode="edge"), np.pad(self.present, (0, more)))
+
 
 def batches(
     positions: np.ndarray, frames: np.ndarray, size: int, how: Batching, rng: np.random.Generator

@@ -1,6 +1,7 @@
 """The unknowns of a scan, and ways to change them all for the counts."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,10 +25,13 @@ CHUNK_PIXELS = 2**19
 """Pixels of all probe modes that are worked on at once: 4 MB for each complex array on the way. Twice as many take
 twice as long a pixel where the cache ends."""
 
-DAMPING = 0.1
+DAMPING = 0.3
 """Light that is added to the denominator of a step, over the brightest pixel's."""
 
-SAMPLE = 0.2
+WORKERS = 3
+"""Chunks that are worked on at the same time: what one does on one core the others fill up."""
+
+SAMPLE = 0.1
 """Part of the frames that the curvature is taken from: it only sets the lengths of steps."""
 
 LONGEST_MOVE_PX = 0.5
@@ -101,6 +105,9 @@ class Solver:
         """Of Adam."""
         self.penalties = Penalties(float((np.abs(self.state["probe"]) ** 2).sum()) * len(self.frames) / np.prod(shape))
         self.epoch = 0
+        most = max(1, CHUNK_PIXELS // self.state["probe"].size)
+        self.chunk = -(-len(self.frames) // -(-len(self.frames) // most))
+        """Frames that are worked on at once: the same for any number of them, so that it is compiled once."""
         self._mask = scan.mask.astype("float32")
         self._judging_asks: dict[str, np.ndarray] = {}
 
@@ -163,17 +170,25 @@ class Solver:
         self.moments = {name: ops.convert_to_numpy(value) for name, value in self.moments.items()}
         return self._finished(misfits)
 
-    def together(self, unknowns: Sequence[str]) -> float:
-        """Change all unknowns at once, by all frames.
+    def together(self, unknowns: Sequence[str], parts: int = 1) -> float:
+        """Change all unknowns at once, by all frames, or by one of ``parts`` of them after the other.
 
         The step is the best, to second order, in the space of the descent of each unknown and its last change: as
         conjugate gradients, with the lengths of all directions solved for together. Returns the misfit before it.
         """
         self.start(unknowns)
+        size = -(-len(self.frames) // parts)
+        groups = batches(self.scan.positions, self.frames, size, "compact", self._generator())
+        misfit = sum(self._step(unknowns, group.frames[group.present > 0]) for group in groups)
+        self.epoch += 1
+        return misfit
+
+    def _step(self, unknowns: Sequence[str], frames: np.ndarray) -> float:
+        """One step by some frames; returns their misfit before it."""
         asked = _asked(unknowns)
-        chunks = self._chunks(self.frames)
+        chunks = self._chunks(frames)
         total = self._descent(chunks, asked)
-        lines = self._lines(unknowns, total)
+        lines = self._lines(unknowns, total, frames)
         of_kind = {name: [line for own, line in lines if own == name] for name in dict.fromkeys(n for n, _ in lines)}
         wanted = [np.vdot(line, total[name]).real for name, own in of_kind.items() for line in own]
         sample = chunks[: max(1, round(SAMPLE * len(chunks)))]
@@ -184,7 +199,7 @@ class Solver:
                 for name, own in of_kind.items()
             }
             gram += ops.convert_to_numpy(bend(tensors, self._batch(members), here))
-        gram *= len(self.frames) / sum(members.present.sum() for members in sample)
+        gram *= len(frames) / sum(members.present.sum() for members in sample)
         objects = len(of_kind.get("object", ()))
         pull, _ = self.penalties.descent(self.state["object"])
         for k, line in enumerate(of_kind.get("object", ())):  # the object's lines come first
@@ -197,7 +212,6 @@ class Solver:
                 self._move(change, alone="positions" in unknowns)
             else:
                 self._change(name, change)
-        self.epoch += 1
         return float(total["misfit"])
 
     def judge(self, unknowns: Sequence[str] = ()) -> tuple[float, float]:
@@ -260,9 +274,11 @@ class Solver:
     def _descent(self, chunks: list[Members], unknowns: tuple[str, ...]) -> dict[str, np.ndarray]:
         part, tensors = _compiled(descent, self.optics, (("unknowns", unknowns),)), self._tensors()
         total: dict[str, Any] = {}
-        for members in chunks:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            found = pool.map(lambda members: part(tensors, self._batch(members)), chunks)
+        for members, own in zip(chunks, found, strict=True):
             here = members.present > 0
-            for name, value in part(tensors, self._batch(members)).items():
+            for name, value in own.items():
                 if name.partition("_")[0] in OF_FRAMES:
                     value = ops.convert_to_numpy(value)
                     if name not in total:
@@ -272,7 +288,7 @@ class Solver:
                     total[name] = total[name] + value if name in total else value
         return {name: ops.convert_to_numpy(value) for name, value in total.items()}
 
-    def _lines(self, unknowns: Sequence[str], total: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    def _lines(self, unknowns: Sequence[str], total: dict[str, np.ndarray], frames: np.ndarray) -> list[tuple[str, np.ndarray]]:
         """Directions to go, each with what it changes: the descent of each unknown over its light, and its last
         change."""
         found: list[tuple[str, np.ndarray]] = []
@@ -280,18 +296,18 @@ class Solver:
             if name == "affine":
                 found.append(("positions", self._affine_line(total)))
                 continue
-            found.append((name, self._own_line(name, total) if name in OF_FRAMES else self._line(name, total)))
+            found.append((name, self._own_line(name, total) if name in OF_FRAMES else self._line(name, total, frames)))
             if name in self.momentum:
                 found.append((name, self.momentum[name]))
         if "affine" in unknowns and "positions" not in unknowns and "positions" in self.momentum:
             found.append(("positions", self.momentum["positions"]))
         return found
 
-    def _line(self, name: str, total: dict[str, np.ndarray]) -> np.ndarray:
+    def _line(self, name: str, total: dict[str, np.ndarray], frames: np.ndarray) -> np.ndarray:
         """The descent of what frames share, over the light on it."""
         asked = total[name]
         if name == "object":
-            light = self._spread(_light(self.state["probe"]), self.frames)
+            light = self._spread(_light(self.state["probe"]), frames)
             pull, bend = self.penalties.descent(self.state["object"])
             return ((asked + pull) / (light + bend + DAMPING * light.max())).astype("complex64")
         if name == "background":
@@ -299,9 +315,9 @@ class Solver:
             line = asked / (light + DAMPING * light.max())
             return gaussian_filter(line, self.background_blur_px) if self.background_blur_px else line
         if name == "probe":
-            light = self._probe_light(np.ones(len(self.frames)))
+            light = self._probe_light(np.ones(len(frames)), frames)
             return (asked / (light + DAMPING * light.max())).astype("complex64")
-        light = np.stack([self._probe_light(weight) for weight in self.share[self.frames].T**2])
+        light = np.stack([self._probe_light(weight, frames) for weight in self.share[frames].T**2])
         return (asked / (light + DAMPING * light.max(axis=(1, 2), keepdims=True) + 1e-12)).astype("complex64")
 
     def _own_line(self, name: str, total: dict[str, np.ndarray]) -> np.ndarray:
@@ -355,10 +371,10 @@ class Solver:
         total = fftconvolve(self._points(np.ones(len(frames)), frames), light)
         return np.maximum(total[: self.optics.shape[0], : self.optics.shape[1]], 0).astype("float32")
 
-    def _probe_light(self, weight: np.ndarray) -> np.ndarray:
-        """Sum over the fitted frames of the object's intensity under each probe pixel ``(N, N)``, with weights."""
+    def _probe_light(self, weight: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Sum over frames of the object's intensity under each probe pixel ``(N, N)``, with weights."""
         bright = np.abs(self.state["object"]) ** 2
-        full = fftconvolve(bright, self._points(weight, self.frames)[::-1, ::-1])
+        full = fftconvolve(bright, self._points(weight, frames)[::-1, ::-1])
         height, width = self.optics.shape
         side = self.scan.N
         return np.maximum(full[height - 1 : height - 1 + side, width - 1 : width - 1 + side], 0).astype("float32")
@@ -400,8 +416,8 @@ class Solver:
 
     def _chunks(self, frames: np.ndarray) -> list[Members]:
         """All frames, in parts that fit into memory, each spread over the scan."""
-        size = max(1, CHUNK_PIXELS // self.state["probe"].size)
-        return batches(self.scan.positions, frames, size, "compact", self._generator())
+        parts = batches(self.scan.positions, frames, self.chunk, "compact", self._generator())
+        return [part.filled(self.chunk) for part in parts]
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])

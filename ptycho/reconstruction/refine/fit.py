@@ -12,15 +12,17 @@ from ptycho.config import UNKNOWNS, RefineConfig
 from ptycho.data.scan import Scan
 from ptycho.physics.noise import amplitude_error, poisson_nll
 from ptycho.reconstruction.refine.engine import MARGIN_PX, Solver
+from ptycho.reconstruction.refine.focus import focus
 from ptycho.reconstruction.refine.steps import Loss
 from ptycho.reconstruction.result import Reconstruction
 from ptycho.reconstruction.tiles import COVERED
 from ptycho.training import Report
 
-WARM_UP = ((24, 3),)
-"""Batches an epoch, and epochs, that a fit from empty space begins with: batches bring near, all frames bring home."""
+WARM_UP = (("lsqml", 24), ("cg", 4))
+"""How a fit from empty space begins: method, and parts the frames are cut into, epoch by epoch. Small parts bring near,
+all frames at once bring home."""
 
-WARM_UP_BLIND = ((16, 5),)
+WARM_UP_BLIND = (("lsqml", 32), ("lsqml", 32))
 """The same where the probe is not known either."""
 
 AFFINE_RANGE = 0.05
@@ -78,17 +80,20 @@ def refine(
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
     if not history:
         begin = time.perf_counter()
+        if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
+            focus(solver, -(-len(fitted) // WARM_UP_BLIND[0][1]))
         misfit, noise = solver.judge()
         history.append(_entry(0, None, misfit, noise, totals, len(judging) > 0, begin))
         best = solver.snapshot()
     for epoch in range(len(history), config.epochs + 1):
-        if epoch > plan.length and _stalled(history, config.patience, plan.length):
+        if epoch > len(plan.warm_up) and _stalled(history, config.patience, len(plan.warm_up)):
             break
         begin = time.perf_counter()
         unknowns = _unknowns(config, epoch)
-        method, size = plan.at(epoch, len(fitted))
+        method, parts = plan.at(epoch, len(fitted))
+        size = -(-len(fitted) // parts)
         if method == "cg":
-            misfit = solver.together(unknowns)
+            misfit = solver.together(unknowns, parts)
         elif method == "adam":
             misfit = solver.adam(unknowns, size, loss, config.batching)
         else:
@@ -168,28 +173,20 @@ def _unknowns(config: RefineConfig, epoch: int) -> list[str]:
 class _Plan(NamedTuple):
     """Which method changes the unknowns in which epoch."""
 
-    method: str
-    batch_frames: int | None
-    warm_up: tuple[int, ...]
-    """Batches of the first epochs."""
-
-    @property
-    def length(self) -> int:
-        return len(self.warm_up)
+    config: RefineConfig
+    warm_up: tuple[tuple[str, int], ...]
+    """Method and parts of the first epochs."""
 
     def at(self, epoch: int, frames: int) -> tuple[str, int]:
-        """Method and batch size of an epoch."""
-        if self.method != "cg":
-            return self.method, self.batch_frames or -(-frames // 16)
-        if epoch <= len(self.warm_up):
-            return "lsqml", self.batch_frames or -(-frames // self.warm_up[epoch - 1])
-        return "cg", frames
+        """Method of an epoch, and the number of parts that the frames are cut into."""
+        if self.config.method == "cg":
+            return self.warm_up[epoch - 1] if epoch <= len(self.warm_up) else ("cg", 1)
+        return self.config.method, -(-frames // self.config.batch_frames) if self.config.batch_frames else 16
 
 
 def _plan(config: RefineConfig, cold: bool) -> _Plan:
-    stages = WARM_UP if config.probe_from is None else WARM_UP_BLIND
-    warm_up = tuple(count for count, epochs in stages for _ in range(epochs)) if cold and config.method == "cg" else ()
-    return _Plan(config.method, config.batch_frames, warm_up)
+    warm_up = WARM_UP if config.probe_from is None else WARM_UP_BLIND
+    return _Plan(config, warm_up if cold and config.method == "cg" else ())
 
 
 def _entry(epoch, misfit, judged, noise, totals, withheld: bool, begin: float) -> dict[str, Any]:

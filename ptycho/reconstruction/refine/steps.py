@@ -21,7 +21,9 @@ SAMPLE = 4
 """One frame in so many tells the curvature of a stochastic step: it only sets its lengths."""
 
 
-def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
+def lsqml(
+    state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float
+) -> dict[str, Any]:
     """Object and probe after a step of the least-squares maximum-likelihood engine for a batch, and its misfit.
 
     The descent of each over the light on it, and the two lengths that bring the exit waves of the batch nearest to those
@@ -36,14 +38,19 @@ def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ..
     # A line times what its unknown asks for is what its exit waves have in common with the missing ones.
     wanted = [inner(lines[name], asked[name]) for name in lines]
     waves, part = _gains(frames, lines)
-    gram = [[inner(a, b) / part * (1 + RIDGE * (i == j)) for j, b in enumerate(waves)] for i, a in enumerate(waves)]
-    if len(waves) == 1:
-        lengths = [wanted[0] / (gram[0][0] + 1e-30)]
-    else:
-        ((a, b), (_, c)), (u, v) = gram, wanted
-        norm = 1 / (a * c - b * b + 1e-30)
-        lengths = [norm * (c * u - b * v), norm * (a * v - b * u)]
+    gram = [[inner(a, b) / part for b in waves] for a in waves]
+    lengths = solution(gram, wanted)
     return found | {name: state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)}
+
+
+def solution(gram: list[list], wanted: list) -> list:
+    """Solution of one equation, or of two."""
+    if len(wanted) == 1:
+        return [wanted[0] / (gram[0][0] + 1e-30)]
+    ((a, b), (_, c)), (u, v) = gram, wanted
+    a, c = a * (1 + RIDGE), c * (1 + RIDGE)
+    norm = 1 / (a * c - b * b + 1e-30)
+    return [norm * (c * u - b * v), norm * (a * v - b * u)]
 
 
 def _gains(frames: Frames, lines: dict[str, Any]):
