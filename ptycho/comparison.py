@@ -148,7 +148,7 @@ def _reconstructed(
     if method == OURS:
         config = RefineConfig(seed=seed, probe_from=None if scan.probe_known else 1)
         config = config if epochs is None else replace(config, epochs=epochs)
-        return refine(scan, config, withheld=withheld, report=report)
+        return refine(scan, config, withheld=withheld, report=report)[:2]
     engine, epochs = cast(Engine, method), epochs or PTYCHI_EPOCHS
     return run_ptychi(
         scan, engine=engine, epochs=epochs, batch_size=batch_size, withheld=withheld, seed=seed, report=report

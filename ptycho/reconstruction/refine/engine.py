@@ -14,7 +14,7 @@ from ptycho.backend import compiled
 from ptycho.data.scan import Scan
 from ptycho.physics.patches import split_positions
 from ptycho.reconstruction.refine.batches import Batching, Members, batches
-from ptycho.reconstruction.refine.model import Optics, curvature, descent
+from ptycho.reconstruction.refine.model import FAINT, Optics, curvature, descent
 from ptycho.reconstruction.refine.penalties import Penalties
 from ptycho.reconstruction.refine.steps import RIDGE, Loss, adam, lsqml, rpie
 
@@ -33,6 +33,9 @@ WORKERS = 3
 
 SAMPLE = 0.1
 """Part of the frames that the curvature is taken from: it only sets the lengths of steps."""
+
+DARK = 1e-2
+"""Dark rate of the Poisson likelihood, over the mean counts of a pixel."""
 
 LONGEST_MOVE_PX = 0.5
 """A position moves by so much in a step at most."""
@@ -93,7 +96,8 @@ class Solver:
         self.origin = whole.min(axis=0) - side // 2 - margin_px
         """(y, x) of the first pixel of the object, in pixels of the scan."""
         shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
-        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson)
+        dark = DARK * scan.mean_counts / max(int(scan.mask.sum()), 1) if poisson else FAINT
+        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, dark)
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
         )
@@ -138,13 +142,13 @@ class Solver:
         step.
         """
         function = dict(lsqml=lsqml, rpie=rpie)[method]
-        step = _compiled(function, self.optics, (("unknowns", _movable(unknowns)), ("damping", DAMPING)))
+        names = _movable(unknowns)
+        step = _compiled(function, self.optics, (("unknowns", names), ("damping", DAMPING)))
         misfits = []
         for members in batches(self.scan.positions, self.frames, size, batching, self._generator()):
             found = dict(step(self._tensors(), self._pulled(members)))
-            misfits.append(found.pop("misfit"))
-            found.pop("noise")
-            self._take(found)
+            misfits.append(found["misfit"])
+            self._take(found, names)
         return self._finished(misfits)
 
     def adam(self, unknowns: Sequence[str], size: int, loss: Loss, batching: Batching = "random") -> float:
@@ -163,10 +167,8 @@ class Solver:
             found, self.moments = step(
                 self._tensors(), self._pulled(members), self.moments, {name: rates[name] for name in names}
             )
-            found = dict(found)
-            misfits.append(found.pop("misfit"))
-            found.pop("noise")
-            self._take(found)
+            misfits.append(found["misfit"])
+            self._take(found, names)
         self.moments = {name: ops.convert_to_numpy(value) for name, value in self.moments.items()}
         return self._finished(misfits)
 
@@ -214,8 +216,8 @@ class Solver:
                 self._change(name, change)
         return float(total["misfit"])
 
-    def judge(self, unknowns: Sequence[str] = ()) -> tuple[float, float]:
-        """Misfit of the judging frames (those fitted to where there are none), and what shot noise would leave of it.
+    def judge(self, unknowns: Sequence[str] = ()) -> dict[str, float]:
+        """How well the judging frames are fitted (those fitted to, where there are none): see `Frames.measures`.
 
         What frames have of their own is asked for along the way, and changed in the next step.
         """
@@ -226,7 +228,7 @@ class Solver:
         wanted = own + (("variation",) if "share" in own else ())
         total = self._descent(self._chunks(frames), wanted)
         self._judging_asks = {name: self._own_line(name, total) for name in own}
-        return float(total["misfit"]), float(total["noise"])
+        return {name: float(total[name]) for name in ("misfit", "deviance", "noise")}
 
     def coverage(self) -> np.ndarray:
         """Light on each pixel of the object ``(H, W)`` float32, in units of the probe's brightest."""
@@ -257,10 +259,10 @@ class Solver:
         self.epoch += 1
         return float(sum(float(misfit) for misfit in misfits))
 
-    def _take(self, found: dict[str, Any]) -> None:
+    def _take(self, found: dict[str, Any], names: Sequence[str]) -> None:
         """New values of object and probe, within their bounds."""
-        self.state |= found
-        for name in found:
+        for name in names:
+            self.state[name] = found[name]
             if (name == "object" and self.amplitude_bound) or (name == "probe" and self.probe_support is not None):
                 self.state[name] = self._bounded(name, ops.convert_to_numpy(self.state[name]))
 
@@ -288,7 +290,9 @@ class Solver:
                     total[name] = total[name] + value if name in total else value
         return {name: ops.convert_to_numpy(value) for name, value in total.items()}
 
-    def _lines(self, unknowns: Sequence[str], total: dict[str, np.ndarray], frames: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    def _lines(
+        self, unknowns: Sequence[str], total: dict[str, np.ndarray], frames: np.ndarray
+    ) -> list[tuple[str, np.ndarray]]:
         """Directions to go, each with what it changes: the descent of each unknown over its light, and its last
         change."""
         found: list[tuple[str, np.ndarray]] = []
@@ -317,7 +321,7 @@ class Solver:
         if name == "probe":
             light = self._probe_light(np.ones(len(frames)), frames)
             return (asked / (light + DAMPING * light.max())).astype("complex64")
-        light = np.stack([self._probe_light(weight, frames) for weight in self.share[frames].T**2])
+        light = np.stack([self._probe_light(weight, frames) for weight in self.share[frames].T ** 2])
         return (asked / (light + DAMPING * light.max(axis=(1, 2), keepdims=True) + 1e-12)).astype("complex64")
 
     def _own_line(self, name: str, total: dict[str, np.ndarray]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,9 @@ WARM_UP_BLIND = (("lsqml", 32), ("lsqml", 32))
 AFFINE_RANGE = 0.05
 """Part of its distance from the middle that an affine map may move a frame by."""
 
+FINISH = 3
+"""Epochs at the end in which the frames that judged belong to the fit."""
+
 SAVED_EVERY_S = 2.0
 """Seconds between two checkpoints at least."""
 
@@ -39,7 +43,10 @@ class Refinement(NamedTuple):
     history: list[dict[str, Any]]
     """One entry an epoch: ``epoch`` (0: what the fit started from), ``error`` of the frames fitted to (before the
     epoch's steps), ``withheld_error`` after it (``sum (sqrt(k) - sqrt(e))^2 / sum k``; None without withheld frames),
-    ``shot_noise`` (what shot noise alone would leave of that error), ``seconds``."""
+    ``shot_noise`` (what shot noise alone would leave of that error), ``judged`` (what it stops by: the withheld error,
+    with Poisson noise a quarter of their deviance), ``seconds``. The last `FINISH` are fitted to all frames."""
+    best: int
+    """The epoch that was best; 0: what the fit started from, which the result is then."""
 
 
 def refine(
@@ -71,46 +78,87 @@ def refine(
     config = config or RefineConfig()
     if loss is not None and config.method != "adam":
         raise ValueError(f"a loss of one's own needs the method 'adam', not {config.method!r}")
-    fitted, judging = _divided(scan, withheld, config)
+    fitted, judging = divided(scan, withheld, config)
     solver = _solver(scan, fitted, judging, config, start)
-    loss = loss or (amplitude_loss if config.noise == "amplitude" else poisson_nll)
-    totals = [max(float(scan.frame_counts[f].sum()), 1.0) for f in (fitted, judging if len(judging) else fitted)]
-    plan = _plan(config, cold=start is None)
+    fit = _Fit(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_nll))
+    warm_up = () if start is not None or config.method != "cg" else WARM_UP
+    if warm_up and config.probe_from is not None:
+        warm_up = WARM_UP_BLIND
     checkpoint = None if folder is None else _Checkpoint(Path(folder), config)
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
     if not history:
         begin = time.perf_counter()
         if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
             focus(solver, -(-len(fitted) // WARM_UP_BLIND[0][1]))
-        misfit, noise = solver.judge()
-        history.append(_entry(0, None, misfit, noise, totals, len(judging) > 0, begin))
+        history.append(fit.entry(0, None, (), begin))
         best = solver.snapshot()
     for epoch in range(len(history), config.epochs + 1):
-        if epoch > len(plan.warm_up) and _stalled(history, config.patience, len(plan.warm_up)):
+        if epoch > len(warm_up) and _stalled(history, config.patience, len(warm_up)):
             break
+        plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
+        history.append(fit.epoch(epoch, plan))
+        if history[-1]["judged"] <= min(entry["judged"] for entry in history):
+            best = solver.snapshot()
+        if checkpoint:
+            checkpoint.save(solver, history, best, last=epoch == config.epochs)
+        if report:
+            report("refining", epoch, config.epochs, f"error {_told(history[-1]):.4f}")
+    found = int(np.argmin([entry["judged"] for entry in history]))
+    solver.restore(best)
+    if len(judging) and found > 0:  # all frames belong to the image; where to stop is known now
+        solver.frames, solver.judging = np.sort(np.concatenate([fitted, judging])), np.arange(0)
+        fit.count_photons()
+        for epoch in range(len(history), len(history) + FINISH):
+            history.append(fit.epoch(epoch, None) | dict(withheld_error=None))
+    return Refinement(_result(solver, scan, solver.frames), history, found)
+
+
+class _Fit:
+    """A solver that goes through epochs as a config says."""
+
+    def __init__(self, solver: Solver, config: RefineConfig, loss: Loss):
+        self.solver, self.config, self.loss = solver, config, loss
+        self.count_photons()
+
+    def count_photons(self) -> None:
+        """Counts of the frames fitted to, and of those judged by."""
+        solver, counts = self.solver, self.solver.scan.frame_counts
+        judging = solver.judging if len(solver.judging) else solver.frames
+        self.totals = [max(float(counts[frames].sum()), 1.0) for frames in (solver.frames, judging)]
+
+    def epoch(self, epoch: int, plan: tuple[str, int] | None) -> dict[str, Any]:
+        """One pass over the frames, by the config's method or as the plan says: method and parts."""
         begin = time.perf_counter()
-        unknowns = _unknowns(config, epoch)
-        method, parts = plan.at(epoch, len(fitted))
-        size = -(-len(fitted) // parts)
+        config, solver = self.config, self.solver
+        unknowns, frames = _unknowns(config, epoch), len(solver.frames)
+        batches = -(-frames // config.batch_frames) if config.batch_frames else 16
+        method, parts = plan or (config.method, 1 if config.method == "cg" else batches)
+        size = -(-frames // parts)
         if method == "cg":
             misfit = solver.together(unknowns, parts)
         elif method == "adam":
-            misfit = solver.adam(unknowns, size, loss, config.batching)
+            misfit = solver.adam(unknowns, size, self.loss, config.batching)
         else:
             misfit = solver.stochastic(method, unknowns, size, config.batching)
         if not np.isfinite(misfit):
             raise ValueError(
                 f"the misfit is {misfit} in epoch {epoch}: check the probe's scale, and the counts for wild values"
             )
-        history.append(_entry(epoch, misfit, *solver.judge(unknowns), totals, len(judging) > 0, begin))
-        if _judged(history[-1]) <= min(_judged(entry) for entry in history):
-            best = solver.snapshot()
-        if checkpoint:
-            checkpoint.save(solver, history, best, last=epoch == config.epochs)
-        if report:
-            report("refining", epoch, config.epochs, f"error {_judged(history[-1]):.4f}")
-    solver.restore(best)
-    return Refinement(_result(solver, scan, fitted), history)
+        return self.entry(epoch, misfit, unknowns, begin)
+
+    def entry(self, epoch: int, misfit: float | None, unknowns: Sequence[str], begin: float) -> dict[str, Any]:
+        """A line of the history."""
+        found = self.solver.judge(unknowns)
+        error = found["misfit"] / self.totals[1]
+        withheld = len(self.solver.judging) > 0
+        return dict(
+            epoch=epoch,
+            error=misfit / self.totals[0] if misfit is not None else None if withheld else error,
+            withheld_error=error if withheld else None,
+            shot_noise=found["noise"] / self.totals[1],
+            judged=error if self.config.noise == "amplitude" else found["deviance"] / self.totals[1],
+            seconds=round(time.perf_counter() - begin, 4),
+        )
 
 
 def amplitude_loss(counts, expected):
@@ -155,7 +203,7 @@ def disc(side: int, diameter: float) -> np.ndarray:
     return np.hypot(y, x) <= diameter * side / 2
 
 
-def _divided(scan: Scan, withheld: np.ndarray | None, config: RefineConfig) -> tuple[np.ndarray, np.ndarray]:
+def divided(scan: Scan, withheld: np.ndarray | None, config: RefineConfig) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the frames to fit to, and of those to judge by."""
     used = np.arange(len(scan)) if withheld is None else np.flatnonzero(~np.asarray(withheld, bool))
     if not len(used):
@@ -170,37 +218,7 @@ def _unknowns(config: RefineConfig, epoch: int) -> list[str]:
     return ["object", *(name for name, first in begin.items() if first is not None and epoch >= first)]
 
 
-class _Plan(NamedTuple):
-    """Which method changes the unknowns in which epoch."""
-
-    config: RefineConfig
-    warm_up: tuple[tuple[str, int], ...]
-    """Method and parts of the first epochs."""
-
-    def at(self, epoch: int, frames: int) -> tuple[str, int]:
-        """Method of an epoch, and the number of parts that the frames are cut into."""
-        if self.config.method == "cg":
-            return self.warm_up[epoch - 1] if epoch <= len(self.warm_up) else ("cg", 1)
-        return self.config.method, -(-frames // self.config.batch_frames) if self.config.batch_frames else 16
-
-
-def _plan(config: RefineConfig, cold: bool) -> _Plan:
-    warm_up = WARM_UP if config.probe_from is None else WARM_UP_BLIND
-    return _Plan(config, warm_up if cold and config.method == "cg" else ())
-
-
-def _entry(epoch, misfit, judged, noise, totals, withheld: bool, begin: float) -> dict[str, Any]:
-    error = judged / totals[1]
-    return dict(
-        epoch=epoch,
-        error=misfit / totals[0] if misfit is not None else None if withheld else error,
-        withheld_error=error if withheld else None,
-        shot_noise=noise / totals[1],
-        seconds=round(time.perf_counter() - begin, 4),
-    )
-
-
-def _judged(entry: dict[str, Any]) -> float:
+def _told(entry: dict[str, Any]) -> float:
     return entry["error"] if entry["withheld_error"] is None else entry["withheld_error"]
 
 
@@ -209,7 +227,7 @@ STALLED = 1e-3
 
 
 def _stalled(history: list[dict[str, Any]], patience: int, warm_up: int) -> bool:
-    errors = [_judged(entry) for entry in history[warm_up:]]
+    errors = [entry["judged"] for entry in history[warm_up:]]
     return len(errors) > patience and min(errors[-patience:]) > (1 - STALLED) * min(errors[:-patience])
 
 

@@ -11,8 +11,9 @@ variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
 
 A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
 ``counts (B, N, N)`` of any dtype, ``mask (N, N)``, ``present (B,)``: 0 for frames that only fill up; ``share (B, K)``,
-the c above, and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a phase ramp on its way
-to a far detector, so that patterns have their zero frequency in the middle as they are measured: no pixel is moved.
+the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a phase
+ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured: no
+pixel is moved.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ State = Mapping[str, Any]
 Batch = Mapping[str, Any]
 
 FAINT = 1e-6
-"""Photons added to an expected count before its root is divided by."""
+"""Photons added to an expected count, at the least, before its root is divided by."""
 
 
 class Optics(NamedTuple):
@@ -44,6 +45,8 @@ class Optics(NamedTuple):
     """Whether positions have fractions, by which the probe is moved."""
     poisson: bool
     """Poisson likelihood instead of the least squares of amplitudes."""
+    dark: float = FAINT
+    """Photons added to an expected count: where a model expects nothing, one photon must not outweigh all others."""
 
 
 class Frames:
@@ -54,7 +57,7 @@ class Frames:
         side = state["probe"].shape[-1]
         self.index = patch_index(ops.expand_dims(batch["corner"] + side // 2, 0), (side, side), optics.shape)
         self.patches = self.cut(state["object"])
-        self.centring = None if "transfer" in batch else centring(side)
+        self.centring = None if "transfer" in batch else ops.convert_to_tensor(centring(side))
         self.ramps = None
         if optics.moved:
             self.ramps = ops.expand_dims(shift_ramp(batch["fraction"], (side, side), self.centring is not None), 1)
@@ -65,8 +68,8 @@ class Frames:
         self.waves = self.onto_detector(exit_waves(self.patches, self.probes))
         expected = mode_intensities_sum(self.waves)
         self.expected = expected + state["background"] if "background" in state else expected
-        self.roots = ops.sqrt(self.expected + FAINT)
-        self.used = batch["mask"] * batch["present"][:, None, None]
+        self.roots = ops.sqrt(self.expected + optics.dark)
+        self.used = ops.convert_to_tensor(batch["mask"]) * ops.convert_to_tensor(batch["present"])[:, None, None]
         self.measured = ops.sqrt(ops.cast(batch["counts"], "float32"))
         difference = self.measured - self.roots
         if optics.poisson:
@@ -104,15 +107,25 @@ class Frames:
             total = ops.sum(probes, axis=0)
         else:
             total = inverse_dft(ops.sum(dft(probes) * ops.conj(self.ramps), axis=0))
-        return total if self.centring is None else total * np.conj(self.centring)
+        return total if self.centring is None else total * ops.conj(self.centring)
 
     def misfit(self):
         """``sum (sqrt(k) - sqrt(e))^2`` over the used pixels."""
         return ops.sum(self.used * (self.measured - ops.sqrt(self.expected)) ** 2)
 
+    def deviance(self):
+        """A quarter of the Poisson deviance over the used pixels: on the scale of the misfit."""
+        counts, expected = ops.cast(self.batch["counts"], "float32"), self.expected + self.optics.dark
+        logs = ops.where(counts > 0, counts * ops.log(ops.maximum(counts, FAINT) / expected), 0.0)
+        return 0.5 * ops.sum(self.used * (expected - counts + logs))
+
     def noise(self):
         """What shot noise alone would leave of the misfit, were the expected counts the true ones."""
         return ops.sum(self.used * root_scatter(self.expected))
+
+    def measures(self) -> dict[str, Any]:
+        """What tells how well a batch is fitted."""
+        return dict(misfit=self.misfit(), deviance=self.deviance(), noise=self.noise())
 
     def missing(self):
         """What the exit waves ``(B, M, N, N)`` lack: the descent of the misfit."""
@@ -141,13 +154,13 @@ def product(a, b):
 
 
 def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...]) -> dict[str, Any]:
-    """What a batch asks of each unknown, its misfit and shot noise; sums over batches are those of their frames.
+    """What a batch asks of each unknown, and how well it is fitted; sums over batches are those of their frames.
 
     ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
     (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, ``share_bend (B, K)``.
     """
     frames = Frames(state, batch, optics)
-    found: dict[str, Any] = dict(misfit=frames.misfit(), noise=frames.noise())
+    found = frames.measures()
     if not unknowns:
         return found
     missing = frames.missing()

@@ -1,4 +1,4 @@
-"""Ways to change object and probe for the counts of a batch of frames: pure functions of arrays, compiled by the caller.
+"""Ways to change object and probe for the counts of a batch: pure functions of arrays, compiled by the caller.
 
 Each takes what the penalties ask of the object (``pull (H, W)`` and ``pull_bend (H, W)``) in its batch.
 """
@@ -21,18 +21,16 @@ SAMPLE = 4
 """One frame in so many tells the curvature of a stochastic step: it only sets its lengths."""
 
 
-def lsqml(
-    state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float
-) -> dict[str, Any]:
+def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
     """Object and probe after a step of the least-squares maximum-likelihood engine for a batch, and its misfit.
 
-    The descent of each over the light on it, and the two lengths that bring the exit waves of the batch nearest to those
-    that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there each
+    The descent of each over the light on it, and the two lengths that bring the exit waves of the batch nearest to
+    those that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there each
     frame has lengths of its own, and their mean is taken).
     """
     frames = Frames(state, batch, optics)
     asked, lines = _directions(frames, unknowns, damping, 0.0)
-    found: dict[str, Any] = dict(misfit=frames.misfit(), noise=frames.noise())
+    found = frames.measures()
     if not lines:
         return found
     # A line times what its unknown asks for is what its exit waves have in common with the missing ones.
@@ -40,7 +38,9 @@ def lsqml(
     waves, part = _gains(frames, lines)
     gram = [[inner(a, b) / part for b in waves] for a in waves]
     lengths = solution(gram, wanted)
-    return found | {name: state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)}
+    return found | {
+        name: state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)
+    }
 
 
 def solution(gram: list[list], wanted: list) -> list:
@@ -73,7 +73,7 @@ def rpie(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...
     """
     frames = Frames(state, batch, optics)
     _, lines = _directions(frames, unknowns, damping, damping)
-    found: dict[str, Any] = dict(misfit=frames.misfit(), noise=frames.noise())
+    found = frames.measures()
     return found | {name: state[name] + line for name, line in lines.items()}
 
 
@@ -134,11 +134,11 @@ def adam(
         frames = Frames(dict(state) | own, batch, optics)
         counts = ops.cast(batch["counts"], "float32")
         lost = ops.sum(frames.used * loss(counts, frames.expected)) / ops.sum(frames.used)
-        return lost, (frames.misfit(), frames.noise())
+        return lost, frames.measures()
 
-    (_, (misfit, noise)), slopes = value_and_gradient(total, parts)
-    step = moments["step"] + 1.0
-    found, after = dict(misfit=misfit, noise=noise), dict(step=step)
+    (_, found), slopes = value_and_gradient(total, parts)
+    found, step = dict(found), moments["step"] + 1.0
+    after = dict(step=step)
     for name, slope in slopes.items():
         if name == "object":
             pixels = ops.sum(batch["mask"]) * ops.sum(batch["present"])
