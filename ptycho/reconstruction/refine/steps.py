@@ -11,7 +11,7 @@ from keras import ops
 from ptycho.backend import value_and_gradient
 from ptycho.physics.diffraction import exit_waves, illumination
 from ptycho.physics.fourier import intensity, make_complex, times_real
-from ptycho.reconstruction.refine.model import Batch, Frames, Optics, State
+from ptycho.reconstruction.refine.model import Batch, Frames, Optics, State, tensors
 
 Loss = Callable[[Any, Any], Any]
 """Of counts and expected counts ``(B, N, N)``, pixel by pixel."""
@@ -39,7 +39,7 @@ def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ..
     gram = [[inner(a, b) / part for b in waves] for a in waves]
     lengths = solution(gram, wanted)
     return found | {
-        name: state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)
+        name: frames.state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)
     }
 
 
@@ -74,7 +74,7 @@ def rpie(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...
     frames = Frames(state, batch, optics)
     _, lines = _directions(frames, unknowns, damping, damping)
     found = frames.measures()
-    return found | {name: state[name] + line for name, line in lines.items()}
+    return found | {name: frames.state[name] + line for name, line in lines.items()}
 
 
 def _directions(frames: Frames, unknowns: tuple[str, ...], damping: float, mixed: float):
@@ -127,14 +127,15 @@ def adam(
         loss: of counts and expected counts; its mean over the used pixels is gone down. The unknowns are real and
             imaginary parts, since backends disagree on gradients by complex numbers.
     """
+    state, batch, moments, rates = (tensors(given) for given in (state, batch, moments, rates))
     parts = {name: ops.stack([ops.real(state[name]), ops.imag(state[name])]) for name in unknowns}
 
     def total(parts):
         own = {name: make_complex(part[0], part[1]) for name, part in parts.items()}
         frames = Frames(dict(state) | own, batch, optics)
-        counts = ops.cast(batch["counts"], "float32")
+        counts = ops.cast(frames.batch["counts"], "float32")
         lost = ops.sum(frames.used * loss(counts, frames.expected)) / ops.sum(frames.used)
-        return lost, frames.measures()
+        return lost, {name: ops.stop_gradient(value) for name, value in frames.measures().items()}
 
     (_, found), slopes = value_and_gradient(total, parts)
     found, step = dict(found), moments["step"] + 1.0

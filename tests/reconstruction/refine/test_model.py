@@ -121,9 +121,9 @@ def test_descent_of_positions_is_the_slope(near, poisson):
     state, batch, optics = problem(near=near, poisson=poisson)
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     waves = 2 * np.pi / np.array(SHAPE)
-    seen = lambda dy, dx: (
-        1 + 0.3 * np.cos(waves[0] * (y + dy)) + 0.2j * np.sin(waves[1] * (x + dx) + 0.5)
-    ).astype("complex64")
+    seen = lambda dy, dx: (1 + 0.3 * np.cos(waves[0] * (y + dy)) + 0.2j * np.sin(waves[1] * (x + dx) + 0.5)).astype(
+        "complex64"
+    )
     state["object"] = seen(0, 0)
     found = to_numpy(descent(state, batch, optics=optics, unknowns=("positions",))["positions"])
     found = found / (np.sin(waves) / waves)
