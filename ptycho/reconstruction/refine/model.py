@@ -11,9 +11,9 @@ variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
 
 A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
 ``counts (B, N, N)`` of any dtype, ``mask (N, N)``, ``present (B,)``: 0 for frames that only fill up; ``share (B, K)``,
-the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a phase
-ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured: no
-pixel is moved.
+the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a
+phase ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured:
+no pixel is moved.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,18 +89,18 @@ class Frames:
         """Adjoint of `onto_detector`."""
         return inverse_dft(waves) if self.centring is not None else near_field_adjoint(waves, self.batch["transfer"])
 
-    def cut(self, canvas, count: int | None = None):
-        """Patches ``(B, N, N)`` of an object, or those of the first ``count`` frames."""
-        return gather(ops.expand_dims(canvas, 0), self.index[:, :count])[0]
+    def cut(self, canvas, step: int = 1):
+        """Patches ``(B, N, N)`` of an object, or those of every ``step``-th frame."""
+        return gather(ops.expand_dims(canvas, 0), self.index[:, ::step])[0]
 
     def paste(self, patches):
         """Adjoint of `cut`."""
         return scatter(ops.expand_dims(patches, 0), self.index, self.optics.shape)[0]
 
-    def placed(self, probe, count: int | None = None):
-        """A probe ``(M, N, N)`` where each frame, or the first ``count``, has it: ``(B or 1, M, N, N)``."""
+    def placed(self, probe, step: int = 1):
+        """A probe ``(M, N, N)`` where each frame, or every ``step``-th, has it: ``(B or 1, M, N, N)``."""
         probe = ops.expand_dims(probe if self.centring is None else probe * self.centring, 0)
-        return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[:count])
+        return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[::step])
 
     def fetched(self, probes):
         """Sum over frames of ``(B, M, N, N)``, each moved back: adjoint of `placed`."""

@@ -18,15 +18,18 @@ Loss = Callable[[Any, Any], Any]
 
 
 SAMPLE = 4
-"""One frame in so many tells the curvature of a stochastic step: it only sets its lengths."""
+"""One frame in so many tells the curvature of a stochastic step, which only sets its lengths ..."""
+
+SAMPLE_LEAST = 8
+"""... but so many at least: one dim frame at the border would make a step of any length."""
 
 
 def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
     """Object and probe after a step of the least-squares maximum-likelihood engine for a batch, and its misfit.
 
     The descent of each over the light on it, and the two lengths that bring the exit waves of the batch nearest to
-    those that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there each
-    frame has lengths of its own, and their mean is taken).
+    those that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there
+    each frame has lengths of its own, and their mean is taken).
     """
     frames = Frames(state, batch, optics)
     asked, lines = _directions(frames, unknowns, damping, 0.0)
@@ -56,12 +59,12 @@ def solution(gram: list[list], wanted: list) -> list:
 def _gains(frames: Frames, lines: dict[str, Any]):
     """What some frames' exit waves gain along lines, and the part of the batch that they are."""
     present = frames.batch["present"]
-    count = -(-present.shape[0] // SAMPLE)
-    few = present[:count, None, None, None]
-    first = lambda z: z[:count] if z.shape[0] > 1 else z
+    step = max(1, min(SAMPLE, present.shape[0] // SAMPLE_LEAST))
+    few = present[::step, None, None, None]
+    some = lambda z: z[::step] if z.shape[0] > 1 else z
     gain = dict(
-        object=lambda line: exit_waves(frames.cut(line, count), first(frames.probes)),
-        probe=lambda line: exit_waves(frames.patches[:count], first(frames.placed(line, count))),
+        object=lambda line: exit_waves(frames.cut(line, step), some(frames.probes)),
+        probe=lambda line: exit_waves(frames.patches[::step], frames.placed(line, step)),
     )
     return [times_real(gain[name](line), few) for name, line in lines.items()], ops.sum(few) / ops.sum(present)
 

@@ -129,8 +129,8 @@ def test_descent_of_positions_is_the_slope(near, poisson):
     found = found / (np.sin(waves) / waves)
     for k in range(len(found) - 1):
         one = batch | {name: batch[name][k : k + 1] for name in OF_FRAMES}
-        for axis in (0, 1):
-            along = lambda h: loss(state | dict(object=seen(*(h * (np.arange(2) == axis)))), one, optics)
+        for axis, d in enumerate(np.eye(2)):
+            along = lambda h, one=one, d=d: loss(state | dict(object=seen(*(h * d))), one, optics)
             rounding = 4 * EPS * along(0.0) / 0.2
             assert -found[k, axis] == pytest.approx(differences(along, 0.2), rel=1e-3, abs=rounding)
     assert not found[-1].any()
@@ -151,7 +151,7 @@ def test_curvature_is_that_of_the_amplitudes(settings):
 
     patterns = np.array(
         [
-            differences(lambda h: amplitudes(*moved_along(state, batch, name, h, line)), 1e-2)
+            differences(lambda h, name=name, line=line: amplitudes(*moved_along(state, batch, name, h, line)), 1e-2)
             for name, own in lines.items()
             for line in own
         ]

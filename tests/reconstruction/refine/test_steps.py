@@ -90,6 +90,15 @@ def test_lengths_of_lsqml_bring_the_exit_waves_nearest(settings, unknowns, monke
         assert abs(np.vdot(wave, left).real) < 10 * steps.RIDGE * np.vdot(wave, wave).real
 
 
+@pytest.mark.parametrize("size", [1, 3, 9, 20])
+def test_lengths_of_small_batches_are_sound(size, noiseless):
+    """However few tell the lengths: one dim frame at the border would make steps of any length."""
+    solver = Solver(noiseless, np.arange(64), np.arange(0))
+    empty = solver.judge()["misfit"]
+    for _ in range(2):
+        assert solver.stochastic("lsqml", BOTH, size) < 0.5 * empty
+
+
 @pytest.mark.parametrize("method", [steps.lsqml, steps.rpie])
 def test_steps_pass_by_what_no_light_fell_on(method):
     state, batch, optics = problem()
