@@ -11,9 +11,9 @@ variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
 
 A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
 ``counts (B, N, N)`` of any dtype, ``mask (N, N)``, ``present (B,)``: 0 for frames that only fill up; ``share (B, K)``,
-the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a phase
-ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured: no
-pixel is moved.
+the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a
+phase ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured:
+no pixel is moved.
 """
 
 from collections.abc import Callable, Mapping

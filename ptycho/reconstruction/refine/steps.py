@@ -25,8 +25,8 @@ def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ..
     """Object and probe after a step of the least-squares maximum-likelihood engine for a batch, and its misfit.
 
     The descent of each over the light on it, and the two lengths that bring the exit waves of the batch nearest to
-    those that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there each
-    frame has lengths of its own, and their mean is taken).
+    those that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there
+    each frame has lengths of its own, and their mean is taken).
     """
     frames = Frames(state, batch, optics)
     asked, lines = _directions(frames, unknowns, damping, 0.0)
