@@ -246,8 +246,15 @@ def refine_config(run: RunConfig, scan: Scan, cold: bool) -> RefineConfig:
     return RefineConfig.from_dict(defaults | ({} if cold else PRIOR) | run.refine)
 
 
-PRIOR: dict[str, Any] = dict(anchor_weight=0.1)
-"""How a refinement that starts from a network's image holds on to it, unless a run says otherwise."""
+PRIOR: dict[str, Any] = dict(noise="poisson")
+"""How a network's image is refined, unless a run says otherwise: where photons are few, only the likelihood of counts is
+without bias."""
+
+STRIDE = 3.0
+"""Ratio of the drift weights that are tried one after the other."""
+
+TRIED = 5
+"""Drift weights that are tried at most."""
 
 
 def refine_network(
@@ -262,14 +269,44 @@ def refine_network(
 ) -> Refinement:
     """Refine a network's image; ``alone``, what it gives of all frames, comes back where that makes nothing better.
 
-    The image to start from is made anew without the frames that judge the fit: it would know their noise.
+    The image to start from is made anew without the frames that judge the fit: it would know their noise. How strongly
+    details are held near to it (``drift_weight``), unless ``settings`` say so, is what these frames like best.
     """
     _, judging = divided(scan, withheld, settings)
     unseen = withheld.copy()
     unseen[judging] = True
     start = reconstruct(model, scan, withheld=unseen, views=views, report=report) if len(judging) else alone
-    fit = refine(scan, settings, start=start, withheld=withheld, report=report)
+    fitted = lambda drift: refine(
+        scan, replace(settings, drift_weight=drift), start=start, withheld=withheld, report=report
+    )
+    if settings.drift_weight or not len(judging):
+        fit = fitted(settings.drift_weight)
+    else:
+        fit = _best_fit(fitted, 1 / np.sqrt(light_on_object(scan)))
     return fit if fit.best > 0 else fit._replace(result=alone)
+
+
+def _best_fit(fitted: Callable[[float], Refinement], guess: float) -> Refinement:
+    """The fit that its judging frames like best, of a ladder of weights that is climbed from a guess."""
+    quality = lambda fit: fit.history[fit.best]["judged"]
+    best, rung = fitted(guess), 0
+    tried = 1
+    for way in (1, -1):
+        while tried < TRIED:
+            fit = fitted(guess * STRIDE ** (rung + way))
+            tried += 1
+            if quality(fit) >= quality(best):
+                break
+            best, rung = fit, rung + way
+        if rung:
+            break  # it was uphill this way, and is not any more
+    return best
+
+
+def light_on_object(scan: Scan) -> float:
+    """Photons on a pixel of the object, on average over the scanned area."""
+    area = np.prod(np.maximum(np.ptp(scan.positions, axis=0), 1.0) + scan.probe_diameter_px)
+    return float(scan.frame_counts.sum() / area)
 
 
 def refine_run(
@@ -323,7 +360,10 @@ def _leave(
     result, trust = examine(result, scan)
     result.save(folder / "reconstruction.h5")
     save_png(result, folder / "object.png")
-    curve = training or [dict(loss=entry["error"], validation_loss=entry["withheld_error"]) for entry in fit or []][1:]
+    curve = training or [
+        dict(epoch=entry["epoch"], loss=entry["error"], validation_loss=entry["withheld_error"])
+        for entry in (fit or [])[1:]
+    ]
     save_figure(result, scan.counts[len(scan) // 2], curve, folder / "figure.png", title=str(scan.source))
     limit = saturation(scan)
     outcome = judge(result, scan, withheld)._replace(
