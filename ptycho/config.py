@@ -286,7 +286,7 @@ class RefineConfig(_Config):
     start from. ``lsqml``, ``rpie`` and ``adam`` change object and probe batch after batch."""
     noise: Noise = "amplitude"
     """Least squares of amplitudes, or the Poisson likelihood of the counts."""
-    epochs: int = 100
+    epochs: int = 60
     """Passes over the frames at most."""
     probe_from: int | None = None
     """The probe, all its modes."""

@@ -18,7 +18,15 @@ from keras import ops
 import ptycho
 from ptycho.calibration import calibration
 from ptycho.checkpoint import load_model, load_pretrained, save_model
-from ptycho.config import ModelConfig, PretrainingConfig, RefineConfig, RunConfig, SimulationConfig, TrainingConfig
+from ptycho.config import (
+    UNKNOWNS,
+    ModelConfig,
+    PretrainingConfig,
+    RefineConfig,
+    RunConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
 from ptycho.data.doctor import SAMPLE, rescale_probe, saturation
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
@@ -247,14 +255,14 @@ def refine_config(run: RunConfig, scan: Scan, cold: bool) -> RefineConfig:
 
 
 PRIOR: dict[str, Any] = dict(noise="poisson")
-"""How a network's image is refined, unless a run says otherwise: where photons are few, only the likelihood of counts is
-without bias."""
+"""How a network's image is refined, unless a run says otherwise: where photons are few, only the likelihood of counts
+is without bias."""
 
 STRIDE = 3.0
 """Ratio of the drift weights that are tried one after the other."""
 
-TRIED = 5
-"""Drift weights that are tried at most."""
+TRIED, TRIAL_EPOCHS = 4, 8
+"""Drift weights that are tried at most, and passes over the frames in a trial: of the object alone."""
 
 
 def refine_network(
@@ -276,31 +284,32 @@ def refine_network(
     unseen = withheld.copy()
     unseen[judging] = True
     start = reconstruct(model, scan, withheld=unseen, views=views, report=report) if len(judging) else alone
-    fitted = lambda drift: refine(
-        scan, replace(settings, drift_weight=drift), start=start, withheld=withheld, report=report
-    )
-    if settings.drift_weight or not len(judging):
-        fit = fitted(settings.drift_weight)
-    else:
-        fit = _best_fit(fitted, 1 / np.sqrt(light_on_object(scan)))
+    if not settings.drift_weight and len(judging):
+
+        def trial(drift: float) -> float:
+            only: dict[str, Any] = dict.fromkeys((f"{name}_from" for name in UNKNOWNS), None)
+            short = replace(settings, drift_weight=drift, epochs=min(TRIAL_EPOCHS, settings.epochs), **only)
+            fit = refine(scan, short, start=start, withheld=withheld, report=report)
+            return fit.history[fit.best]["judged"]
+
+        settings = replace(settings, drift_weight=best_weight(trial, 1 / np.sqrt(light_on_object(scan))))
+    fit = refine(scan, settings, start=start, withheld=withheld, report=report)
     return fit if fit.best > 0 else fit._replace(result=alone)
 
 
-def _best_fit(fitted: Callable[[float], Refinement], guess: float) -> Refinement:
-    """The fit that its judging frames like best, of a ladder of weights that is climbed from a guess."""
-    quality = lambda fit: fit.history[fit.best]["judged"]
-    best, rung = fitted(guess), 0
-    tried = 1
+def best_weight(trial: Callable[[float], float], guess: float) -> float:
+    """The weight of least ``trial(weight)`` on a ladder of steps of `STRIDE` that is climbed from a guess."""
+    found = {0: trial(guess)}
     for way in (1, -1):
-        while tried < TRIED:
-            fit = fitted(guess * STRIDE ** (rung + way))
-            tried += 1
-            if quality(fit) >= quality(best):
+        rung = way
+        while len(found) < TRIED:
+            found[rung] = trial(guess * STRIDE**rung)
+            if found[rung] >= found[rung - way]:
                 break
-            best, rung = fit, rung + way
-        if rung:
-            break  # it was uphill this way, and is not any more
-    return best
+            rung += way
+        if found[way] < found[0]:
+            break  # it went uphill this way, and does not any more
+    return float(guess * STRIDE ** min(found, key=lambda rung: found[rung]))
 
 
 def light_on_object(scan: Scan) -> float:
