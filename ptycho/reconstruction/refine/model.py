@@ -53,6 +53,7 @@ class Frames:
     """The forward model of a batch, with what its linear changes need."""
 
     def __init__(self, state: State, batch: Batch, optics: Optics):
+        state, batch = tensors(state), tensors(batch)
         self.state, self.batch, self.optics = state, batch, optics
         side = state["probe"].shape[-1]
         self.index = patch_index(ops.expand_dims(batch["corner"] + side // 2, 0), (side, side), optics.shape)
@@ -69,7 +70,7 @@ class Frames:
         expected = mode_intensities_sum(self.waves)
         self.expected = expected + state["background"] if "background" in state else expected
         self.roots = ops.sqrt(self.expected + optics.dark)
-        self.used = ops.convert_to_tensor(batch["mask"]) * ops.convert_to_tensor(batch["present"])[:, None, None]
+        self.used = batch["mask"] * batch["present"][:, None, None]
         self.measured = ops.sqrt(ops.cast(batch["counts"], "float32"))
         difference = self.measured - self.roots
         if optics.poisson:
@@ -88,18 +89,18 @@ class Frames:
         """Adjoint of `onto_detector`."""
         return inverse_dft(waves) if self.centring is not None else near_field_adjoint(waves, self.batch["transfer"])
 
-    def cut(self, canvas, count: int | None = None):
-        """Patches ``(B, N, N)`` of an object, or those of the first ``count`` frames."""
-        return gather(ops.expand_dims(canvas, 0), self.index[:, :count])[0]
+    def cut(self, canvas, step: int = 1):
+        """Patches ``(B, N, N)`` of an object, or those of every ``step``-th frame."""
+        return gather(ops.expand_dims(canvas, 0), self.index[:, ::step])[0]
 
     def paste(self, patches):
         """Adjoint of `cut`."""
         return scatter(ops.expand_dims(patches, 0), self.index, self.optics.shape)[0]
 
-    def placed(self, probe, count: int | None = None):
-        """A probe ``(M, N, N)`` where each frame, or the first ``count``, has it: ``(B or 1, M, N, N)``."""
+    def placed(self, probe, step: int = 1):
+        """A probe ``(M, N, N)`` where each frame, or every ``step``-th, has it: ``(B or 1, M, N, N)``."""
         probe = ops.expand_dims(probe if self.centring is None else probe * self.centring, 0)
-        return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[:count])
+        return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[::step])
 
     def fetched(self, probes):
         """Sum over frames of ``(B, M, N, N)``, each moved back: adjoint of `placed`."""
@@ -142,6 +143,11 @@ class Frames:
             yield exit_waves(self.cut(rise), self.probes)
 
 
+def tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays as the backend's own: PyTorch does not mix its tensors with others."""
+    return {name: ops.convert_to_tensor(value) for name, value in arrays.items()}
+
+
 def centring(side: int) -> np.ndarray:
     """Phase ramp ``(side, side)`` on an exit wave that moves its far field's zero frequency to the middle."""
     ramp = np.exp(2j * np.pi * (side // 2) / side * np.arange(side))
@@ -160,7 +166,7 @@ def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, 
     (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, ``share_bend (B, K)``.
     """
     frames = Frames(state, batch, optics)
-    found = frames.measures()
+    state, batch, found = frames.state, frames.batch, frames.measures()
     if not unknowns:
         return found
     missing = frames.missing()
@@ -194,6 +200,7 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
     batch's frames; K is their number, in the order of ``lines``.
     """
     frames = Frames(state, batch, optics)
+    state, batch = frames.state, frames.batch
 
     def along(waves):
         far, own = frames.onto_detector(waves), frames.waves[:, : waves.shape[1]]
@@ -213,6 +220,6 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
         variation=lambda line: varied(line, batch["share"]),
         share=lambda line: varied(state["variation"], line),
     )
-    patterns = [frames.used * make[name](line) for name, own in lines.items() for line in own]
+    patterns = [frames.used * make[name](ops.convert_to_tensor(line)) for name, own in lines.items() for line in own]
     flat = ops.stack([ops.reshape(pattern, (-1,)) for pattern in patterns])
     return ops.matmul(flat, ops.transpose(flat))

@@ -11,14 +11,17 @@ from keras import ops
 from ptycho.backend import value_and_gradient
 from ptycho.physics.diffraction import exit_waves, illumination
 from ptycho.physics.fourier import intensity, make_complex, times_real
-from ptycho.reconstruction.refine.model import Batch, Frames, Optics, State
+from ptycho.reconstruction.refine.model import Batch, Frames, Optics, State, tensors
 
 Loss = Callable[[Any, Any], Any]
 """Of counts and expected counts ``(B, N, N)``, pixel by pixel."""
 
 
 SAMPLE = 4
-"""One frame in so many tells the curvature of a stochastic step: it only sets its lengths."""
+"""One frame in so many tells the curvature of a stochastic step, which only sets its lengths ..."""
+
+SAMPLE_LEAST = 8
+"""... but so many at least: one dim frame at the border would make a step of any length."""
 
 
 def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ..
     gram = [[inner(a, b) / part for b in waves] for a in waves]
     lengths = solution(gram, wanted)
     return found | {
-        name: state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)
+        name: frames.state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)
     }
 
 
@@ -56,12 +59,12 @@ def solution(gram: list[list], wanted: list) -> list:
 def _gains(frames: Frames, lines: dict[str, Any]):
     """What some frames' exit waves gain along lines, and the part of the batch that they are."""
     present = frames.batch["present"]
-    count = -(-present.shape[0] // SAMPLE)
-    few = present[:count, None, None, None]
-    first = lambda z: z[:count] if z.shape[0] > 1 else z
+    step = max(1, min(SAMPLE, present.shape[0] // SAMPLE_LEAST))
+    few = present[::step, None, None, None]
+    some = lambda z: z[::step] if z.shape[0] > 1 else z
     gain = dict(
-        object=lambda line: exit_waves(frames.cut(line, count), first(frames.probes)),
-        probe=lambda line: exit_waves(frames.patches[:count], first(frames.placed(line, count))),
+        object=lambda line: exit_waves(frames.cut(line, step), some(frames.probes)),
+        probe=lambda line: exit_waves(frames.patches[::step], frames.placed(line, step)),
     )
     return [times_real(gain[name](line), few) for name, line in lines.items()], ops.sum(few) / ops.sum(present)
 
@@ -74,7 +77,7 @@ def rpie(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...
     frames = Frames(state, batch, optics)
     _, lines = _directions(frames, unknowns, damping, damping)
     found = frames.measures()
-    return found | {name: state[name] + line for name, line in lines.items()}
+    return found | {name: frames.state[name] + line for name, line in lines.items()}
 
 
 def _directions(frames: Frames, unknowns: tuple[str, ...], damping: float, mixed: float):
@@ -127,14 +130,15 @@ def adam(
         loss: of counts and expected counts; its mean over the used pixels is gone down. The unknowns are real and
             imaginary parts, since backends disagree on gradients by complex numbers.
     """
+    state, batch, moments, rates = (tensors(given) for given in (state, batch, moments, rates))
     parts = {name: ops.stack([ops.real(state[name]), ops.imag(state[name])]) for name in unknowns}
 
     def total(parts):
         own = {name: make_complex(part[0], part[1]) for name, part in parts.items()}
         frames = Frames(dict(state) | own, batch, optics)
-        counts = ops.cast(batch["counts"], "float32")
+        counts = ops.cast(frames.batch["counts"], "float32")
         lost = ops.sum(frames.used * loss(counts, frames.expected)) / ops.sum(frames.used)
-        return lost, frames.measures()
+        return lost, {name: ops.stop_gradient(value) for name, value in frames.measures().items()}
 
     (_, found), slopes = value_and_gradient(total, parts)
     found, step = dict(found), moments["step"] + 1.0

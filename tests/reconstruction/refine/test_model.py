@@ -1,120 +1,218 @@
-"""Descent and curvature are those of the misfit: checked against differences of the misfit itself."""
+"""Descent and curvature are those of the misfit and of the amplitudes: checked against differences of these."""
 
 import numpy as np
 import pytest
 from keras import ops
 
-from ptycho.reconstruction.refine.model import FAINT, Frames, Optics, curvature, descent
+from ptycho.physics.diffraction import expected_counts
+from ptycho.physics.patches import extract
+from ptycho.physics.propagation import transfer_function
+from ptycho.physics.translation import fourier_shift
+from ptycho.reconstruction.refine.model import FAINT, Frames, Optics, centring, curvature, descent
+from tests.helpers import EPS, assert_near, complex_normal, normal, to_numpy
 
-SIDE, SHAPE = 12, (28, 26)
+SHAPE = (28, 26)
+FAR = [dict(side=12, moved=True), dict(side=12, moved=False), dict(side=11, moved=True)]
+ALL = [dict(own, near=False) for own in FAR] + [dict(own, near=True) for own in FAR[:2]]
+BOTH = pytest.mark.parametrize("poisson", [False, True], ids=["amplitude", "poisson"])
+OF_FRAMES = ("corner", "fraction", "counts", "present", "share")
 
 
-def complex_noise(rng, *shape, scale=1.0):
-    return (scale * (rng.normal(size=shape) + 1j * rng.normal(size=shape))).astype("complex64")
+def name_of(settings):
+    return "-".join([str(settings["side"]), "moved" * settings["moved"] or "still", "near" * settings["near"] or "far"])
 
 
-def problem(moved=True, poisson=False, modes=2, frames=5, seed=0):
-    """A state, a batch that it does not fit, and the optics."""
+EVERY = pytest.mark.parametrize("settings", ALL, ids=name_of)
+
+
+def problem(side=12, moved=True, near=False, poisson=False, modes=2, frames=5, seed=0):
+    """A state with all that varies, a batch that it does not fit, and the optics; the last frame only fills up."""
     rng = np.random.default_rng(seed)
     state = dict(
-        object=1 + complex_noise(rng, *SHAPE, scale=0.2),
-        probe=complex_noise(rng, modes, SIDE, SIDE, scale=3),
-        background=rng.uniform(1, 3, (SIDE, SIDE)).astype("float32"),
+        object=1 + np.float32(0.2) * complex_normal(rng, *SHAPE),
+        probe=3 * complex_normal(rng, modes, side, side),
+        background=rng.uniform(1, 3, (side, side)).astype("float32"),
+        variation=complex_normal(rng, 2, side, side),
     )
-    mask = np.ones((SIDE, SIDE), "float32")
+    mask = np.ones((side, side), "float32")
     mask[2, 3] = 0
     batch = dict(
-        corner=rng.integers(0, SHAPE[1] - SIDE, (frames, 2)).astype("int32"),
+        corner=rng.integers(0, SHAPE[1] - side, (frames, 2)).astype("int32"),
         fraction=(rng.uniform(-0.5, 0.5, (frames, 2)) * moved).astype("float32"),
-        counts=(1.0 + rng.poisson(40, (frames, SIDE, SIDE))).astype("float32"),
+        counts=(1.0 + rng.poisson(40, (frames, side, side))).astype("float32"),
         mask=mask,
         present=np.array([1] * (frames - 1) + [0], "float32"),
+        share=normal(rng, frames, 2),
     )
+    if near:
+        batch["transfer"] = transfer_function((side, side), 8.0, 0.5)
     return state, batch, Optics(SHAPE, moved, poisson)
 
 
+def lines_for(state, batch, rng):
+    """A direction for each unknown that changes the amplitudes linearly."""
+    lines = {name: complex_normal(rng, *state[name].shape) for name in ("object", "probe", "variation")}
+    return lines | dict(background=normal(rng, *state["background"].shape), share=normal(rng, *batch["share"].shape))
+
+
+def moved_along(state, batch, name, step, line):
+    """State and batch after a step of an unknown, which either of them may hold."""
+    if name == "share":
+        return state, batch | dict(share=(batch["share"] + step * line).astype("float32"))
+    return state | {name: (state[name] + step * line).astype(state[name].dtype)}, batch
+
+
 def loss(state, batch, optics):
-    """The misfit that `descent` goes down, in double precision from the model's expected counts."""
+    """What `descent` goes down, in double precision from the model's expected counts."""
     frames = Frames(state, batch, optics)
-    expected = np.asarray(ops.convert_to_numpy(frames.expected), float) + FAINT
-    used = np.asarray(ops.convert_to_numpy(frames.used), float)
-    counts = np.fft.ifftshift(batch["counts"].astype(float), axes=(1, 2))
+    expected, used = to_numpy(frames.expected).astype(float) + FAINT, to_numpy(frames.used)
+    counts = batch["counts"].astype(float)
     if optics.poisson:
         return (used * (expected - counts - counts * np.log(expected / counts))).sum() / 4
     return (used * (np.sqrt(counts) - np.sqrt(expected)) ** 2).sum() / 2
 
 
-def lines_for(state, batch, rng):
-    return dict(
-        object=complex_noise(rng, *SHAPE),
-        probe=complex_noise(rng, *state["probe"].shape),
-        background=rng.normal(size=(SIDE, SIDE)).astype("float32"),
-    )
+def differences(function, step):
+    """Slope of a float32 function at 0 by central differences of two steps: the error is of fifth order."""
+    half, whole = ((function(h) - function(-h)) / (2 * h) for h in (step / 2, step))
+    return (4 * half - whole) / 3
 
 
-@pytest.mark.parametrize("unknown", ["object", "probe", "background"])
-@pytest.mark.parametrize("poisson", [False, True])
-@pytest.mark.parametrize("moved", [False, True])
-def test_descent_is_the_slope_of_the_misfit(unknown, poisson, moved):
-    state, batch, optics = problem(moved, poisson)
+@EVERY
+def test_the_forward_model_is_that_of_the_simulator(settings):
+    state, batch, optics = problem(**settings)
+    del state["background"], state["variation"], batch["share"]
+    side = settings["side"]
+    patches = extract(state["object"][None], batch["corner"][None] + side // 2, (side, side))[0]
+    probe = fourier_shift(state["probe"][None], batch["fraction"][:, None])
+    expected = to_numpy(expected_counts(patches, probe, batch.get("transfer")))
+    # Both are Fourier transforms of float32, of a few roundings for each of the log2(N^2) stages.
+    assert_near(Frames(state, batch, optics).expected, expected, 64)
+
+
+def test_the_centring_puts_the_zero_frequency_in_the_middle():
+    for side in (12, 13):
+        wave = np.fft.fft2(np.ones((side, side)) * centring(side))
+        assert np.unravel_index(np.argmax(np.abs(wave)), wave.shape) == (side // 2, side // 2)
+
+
+@pytest.mark.parametrize("unknown", ["object", "probe", "background", "variation", "share"])
+@BOTH
+@EVERY
+def test_descent_is_the_slope_of_the_misfit(unknown, settings, poisson):
+    state, batch, optics = problem(**settings, poisson=poisson)
     line = lines_for(state, batch, np.random.default_rng(1))[unknown]
-    found = ops.convert_to_numpy(descent(state, batch, optics=optics, unknowns=(unknown,))[unknown])
-    slope = np.vdot(line, found).real
-    step = 1e-2
-    up, down = (loss(state | {unknown: state[unknown] + h * line}, batch, optics) for h in (step, -step))
-    # float32 amplitudes: the two losses are good to a few 1e-7 of themselves; the differences of third order are less.
-    assert -slope == pytest.approx((up - down) / (2 * step), rel=2e-3, abs=1e-6 * up / step)
+    asked = ("variation",) if unknown == "share" else (unknown,)
+    found = to_numpy(descent(state, batch, optics=optics, unknowns=asked)[unknown])
+    along = lambda h: loss(*moved_along(state, batch, unknown, h, line), optics)
+    step = 2e-2
+    # The loss has float32 intensities of frames: their errors, each EPS of a part of it, add up at random at most.
+    rounding = 4 * EPS * along(0.0) / step
+    assert -np.vdot(line, found).real == pytest.approx(differences(along, step), rel=2e-4, abs=rounding)
 
 
-def test_descent_of_positions_is_the_slope():
-    """But for the central differences of the object: they are n / 2 pi sin(2 pi / n) of the slope of a wave of n px."""
-    state, batch, optics = problem()
+@BOTH
+@pytest.mark.parametrize("near", [False, True], ids=["far", "near"])
+def test_descent_of_positions_is_the_slope(near, poisson):
+    """But for the central differences of the object: they are sin(k) / k of the slope of a wave exp(i k x).
+
+    A frame that moves sees another part of the object: the object moves the other way.
+    """
+    state, batch, optics = problem(near=near, poisson=poisson)
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    state["object"] = (1 + 0.3 * np.cos(2 * np.pi * y / 28) + 0.2j * np.sin(2 * np.pi * x / 26)).astype("complex64")
-    found = ops.convert_to_numpy(descent(state, batch, optics=optics, unknowns=("positions",))["positions"])
     waves = 2 * np.pi / np.array(SHAPE)
+    seen = lambda dy, dx: (1 + 0.3 * np.cos(waves[0] * (y + dy)) + 0.2j * np.sin(waves[1] * (x + dx) + 0.5)).astype(
+        "complex64"
+    )
+    state["object"] = seen(0, 0)
+    found = to_numpy(descent(state, batch, optics=optics, unknowns=("positions",))["positions"])
     found = found / (np.sin(waves) / waves)
-    step = 0.05
-    for k in range(len(found) - 1):  # the last frame only fills up
-        one = batch | {name: batch[name][k : k + 1] for name in ("corner", "fraction", "counts", "present")}
-        for axis in (0, 1):
-            # A frame that moves sees another part of the object: the object moves the other way.
-            frequency = np.fft.fftfreq(SHAPE[axis]).reshape((-1, 1) if axis == 0 else (1, -1))
-            spectrum = np.fft.fft2(state["object"])
-            up, down = (
-                loss(state | dict(object=np.fft.ifft2(spectrum * ramp).astype("complex64")), one, optics)
-                for ramp in (np.exp(2j * np.pi * frequency * step), np.exp(-2j * np.pi * frequency * step))
-            )
-            # Third order: (step * wave)^2 / 6 of the slope. The losses are good to 1e-6 of themselves.
-            assert -found[k, axis] == pytest.approx((up - down) / (2 * step), rel=1e-3, abs=1e-6 * up / step)
+    for k in range(len(found) - 1):
+        one = batch | {name: batch[name][k : k + 1] for name in OF_FRAMES}
+        for axis, d in enumerate(np.eye(2)):
+            along = lambda h, one=one, d=d: loss(state | dict(object=seen(*(h * d))), one, optics)
+            rounding = 4 * EPS * along(0.0) / 0.2
+            assert -found[k, axis] == pytest.approx(differences(along, 0.2), rel=1e-3, abs=rounding)
     assert not found[-1].any()
 
 
-def test_curvature_is_that_of_the_amplitudes():
-    """Against differences of the modelled amplitudes along each line."""
-    state, batch, optics = problem()
-    lines = lines_for(state, batch, np.random.default_rng(3))
-    found = ops.convert_to_numpy(curvature(state, batch, {k: [v] for k, v in lines.items()}, optics=optics))
-    step = 1e-2
+@EVERY
+def test_curvature_is_that_of_the_amplitudes(settings):
+    """Against differences of the modelled amplitudes along every kind of line, two of the object."""
+    state, batch, optics = problem(**settings)
+    rng = np.random.default_rng(3)
+    lines = {name: [line] for name, line in lines_for(state, batch, rng).items()}
+    lines["object"].append(complex_normal(rng, *SHAPE))
+    found = to_numpy(curvature(state, batch, lines, optics=optics))
 
-    def amplitudes(state):
+    def amplitudes(state, batch):
         frames = Frames(state, batch, optics)
-        return ops.convert_to_numpy(frames.used * frames.roots).astype(float).ravel()
+        return to_numpy(frames.used * frames.roots).astype(float).ravel()
 
-    patterns = [
-        (amplitudes(state | {k: state[k] + step * v}) - amplitudes(state | {k: state[k] - step * v})) / (2 * step)
-        for k, v in lines.items()
-    ]
-    expected = np.array([[a @ b for b in patterns] for a in patterns])
+    patterns = np.array(
+        [
+            differences(lambda h, name=name, line=line: amplitudes(*moved_along(state, batch, name, h, line)), 1e-2)
+            for name, own in lines.items()
+            for line in own
+        ]
+    )
+    expected = patterns @ patterns.T
     unit = np.sqrt(np.diag(expected))
-    np.testing.assert_allclose(found / np.outer(unit, unit), expected / np.outer(unit, unit), atol=5e-3)
+    # Amplitudes of up to 100 are good to EPS of themselves, over the step; pixels that are nearly dark bend sharply.
+    np.testing.assert_allclose(found / np.outer(unit, unit), expected / np.outer(unit, unit), atol=2e-3)
 
 
-def test_frames_that_fill_up_and_masked_pixels_do_not_count():
-    state, batch, optics = problem()
-    other = {k: v.copy() for k, v in batch.items()}
+def test_curvature_of_positions_is_their_bend():
+    """A move of all frames along y has the curvature of exit waves only where amplitude is all there is."""
+    state, batch, optics = problem(modes=1)
+    del state["variation"], batch["share"]
+    rng = np.random.default_rng(4)
+    move = normal(rng, 5, 2)
+    along = to_numpy(curvature(state, batch, dict(positions=[move]), optics=optics))[0, 0]
+    bend = to_numpy(descent(state, batch, optics=optics, unknowns=("positions",))["positions_bend"])
+    waves = np.einsum("pi,pij,pj->", move, bend, move)
+    # Amplitudes change by the part of a wave along the present one: on average half of it.
+    assert 0 < along < waves
+    slope = ops.convert_to_numpy(next(Frames(state, batch, optics).slopes()))
+    np.testing.assert_allclose(bend[:-1, 0, 0], (np.abs(slope[:-1]) ** 2).sum((1, 2, 3)), rtol=1e-5)
+
+
+@BOTH
+def test_frames_that_fill_up_and_masked_pixels_do_not_count(poisson):
+    state, batch, optics = problem(poisson=poisson)
+    other = batch | dict(counts=batch["counts"].copy())
     other["counts"][-1] = 1e4
-    other["counts"][:, (2 + SIDE // 2) % SIDE, (3 + SIDE // 2) % SIDE] = 1e5
-    for name, value in descent(state, batch, optics=optics, unknowns=("object", "probe", "background")).items():
-        again = descent(state, other, optics=optics, unknowns=("object", "probe", "background"))[name]
-        np.testing.assert_allclose(ops.convert_to_numpy(again), ops.convert_to_numpy(value), rtol=1e-6, atol=1e-6)
+    other["counts"][:, 2, 3] = 1e5
+    unknowns = ("object", "probe", "background", "positions", "variation")
+    found, again = (descent(state, own, optics=optics, unknowns=unknowns) for own in (batch, other))
+    assert len(found) == 3 + 5 + 4
+    for name, value in found.items():
+        np.testing.assert_array_equal(to_numpy(again[name]), to_numpy(value))
+        if name in ("positions", "positions_bend", "share", "share_bend"):
+            assert not to_numpy(value)[-1].any()
+
+
+def test_sums_over_batches_are_those_of_their_frames():
+    state, batch, optics = problem()
+    unknowns = ("object", "probe", "background", "positions", "variation")
+    whole = descent(state, batch, optics=optics, unknowns=unknowns)
+    parts = [
+        descent(state, batch | {name: batch[name][part] for name in OF_FRAMES}, optics=optics, unknowns=unknowns)
+        for part in (slice(0, 2), slice(2, 5))
+    ]
+    for name, value in whole.items():
+        own = [to_numpy(part[name]) for part in parts]
+        joined = np.concatenate(own) if name.partition("_")[0] in ("positions", "share") else sum(own)
+        assert_near(joined, to_numpy(value), 64)
+
+
+def test_measures_are_those_of_the_counts():
+    state, batch, optics = problem()
+    frames = Frames(state, batch, optics)
+    used, counts = to_numpy(frames.used).astype(bool), batch["counts"].astype(float)
+    expected = to_numpy(frames.expected).astype(float)
+    k, e = counts[used], expected[used]
+    found = {name: float(value) for name, value in frames.measures().items()}
+    assert found["misfit"] == pytest.approx(((np.sqrt(k) - np.sqrt(e)) ** 2).sum(), rel=1e-5)
+    assert found["deviance"] == pytest.approx(0.5 * (e - k + k * np.log(k / e)).sum(), rel=1e-4)
+    assert found["noise"] == pytest.approx(used.sum() / 4, rel=0.2)  # 1/4 a pixel for many photons
