@@ -23,7 +23,7 @@ ScanFile = Annotated[Path, Existing]
 Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", exists=True, dir_okay=False, help="TOML file: [model] [training] [simulation]."),
+    typer.Option("--config", exists=True, dir_okay=False, help="TOML file: [model] [training] [simulation] [refine]."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -145,6 +145,9 @@ def reconstruct_command(
     preset: Preset = None,
     start: From = None,
     modes: Modes = None,
+    refine: Annotated[
+        bool, typer.Option("--refine/--no-refine", help="Fit the image to the counts at the end.")
+    ] = True,
     resume: Resume = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png."""
@@ -165,6 +168,7 @@ def reconstruct_command(
             start=start,
             withhold_every=withhold_every,
             views=views,
+            refined=refine,
             resume=resume,
             report=report,
         )
@@ -197,6 +201,60 @@ def stream_command(
         )
     _table(["stream", ""], played.rows())
     _tell(outcome, output)
+
+
+@app.command(name="refine")
+def refine_command(
+    scan: ScanFile,
+    output: Folder,
+    start: Annotated[
+        str | None, typer.Option(help="Reconstruction, or run folder with one, to start from; else empty space.")
+    ] = None,
+    method: Annotated[
+        Literal["cg", "lsqml", "rpie", "adam"] | None, typer.Option(help="How; cg fits everything at once.")
+    ] = None,
+    noise: Annotated[
+        Literal["amplitude", "poisson"] | None, typer.Option(help="Least squares of amplitudes, or the likelihood.")
+    ] = None,
+    modes: Modes = None,
+    probe: ProbeUse = None,
+    positions: Annotated[bool, typer.Option("--positions", help="Fit the position of each frame.")] = False,
+    affine: Annotated[bool, typer.Option("--affine", help="Fit scale, rotation and shear of the positions.")] = False,
+    background: Annotated[bool, typer.Option("--background", help="Fit counts that do not come from the sample.")] = (
+        False
+    ),
+    variations: Annotated[
+        int | None, typer.Option(min=1, max=3, help="Let the probe vary from frame to frame, in so many ways.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the frames at most.")] = None,
+    withhold_every: WithholdEvery = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    seed: Seed = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted fit in the folder.")] = False,
+) -> None:
+    """Fit object, probe, positions and more to the counts, until frames that the fit does not see say it is best."""
+    run = _settings(config, settings)
+    run = run.updated("model", dict(probe_trainable=None if probe in (None, "auto") else probe == "learn"))
+    # Positions and what else fine structure tells are fitted once there is some.
+    options = dict(positions_from=positions, affine_from=affine, background_from=background, variation_from=variations)
+    begin = {name: LATER if wanted else None for name, wanted in options.items()}
+    more = dict(method=method, noise=noise, variations=variations, epochs=epochs, seed=seed)
+    run = run.updated("refine", begin | more)
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.runs import open_scan, refine_run
+
+    data = open_scan(scan, _say, modes)
+    with progress_bar() as report:
+        outcome = refine_run(
+            data, output, run, start=start, withhold_every=withhold_every, resume=resume, report=report
+        )
+    _tell(outcome, output)
+
+
+LATER = 8
+"""Epoch from which `refine` fits what its options add to object and probe."""
 
 
 @app.command(name="compare")
@@ -382,24 +440,36 @@ def _table(titles: list[str], rows: Any) -> None:
     Console().print(table)
 
 
-def _score_table(scores: Any) -> None:
-    _table(["score", "reconstruction", "flat object"], scores.rows())
+def _score_table(scores: Any, before: Any = None) -> None:
+    rows = scores.rows()
+    titles = ["score", "reconstruction", "flat object"]
+    if before is not None:
+        titles = ["score", "before", "refined", "flat object"]
+        rows = [(name, old, new, flat) for (name, new, flat), (_, old, _) in zip(rows, before.rows(), strict=True)]
+    _table(titles, rows)
     if not scores.gauge.registered:
         _say("warning: the reconstruction could not be registered with the truth; the centres were aligned")
 
 
 def _frame_error(outcome: Any, every: int) -> None:
+    before = "" if outcome.before is None else f", {outcome.before.withheld_error:.4f} before the refinement"
     _say(
-        f"error on frames 0, {every}, {2 * every}, ...: {outcome.withheld_error:.4f} "
+        f"error on frames 0, {every}, {2 * every}, ...: {outcome.withheld_error:.4f}{before} "
         f"(about {outcome.shot_noise:.4f} from shot noise alone)"
     )
 
 
 def _tell(outcome: Any, output: Path) -> None:
     if outcome.scores is not None:
-        _score_table(outcome.scores)
+        _score_table(outcome.scores, outcome.before and outcome.before.scores)
     if outcome.withheld_error is not None:
         _frame_error(outcome, outcome.result.provenance["withhold_every"])
+    if outcome.fit:
+        powers = (abs(outcome.result.probe) ** 2).sum(axis=(1, 2))
+        if len(powers) > 1:
+            _say("power of the probe modes: " + ", ".join(f"{100 * part:.1f} %" for part in powers / powers.sum()))
+        seconds = sum(entry["seconds"] for entry in outcome.fit)
+        _say(f"refined in {len(outcome.fit) - 1} epochs, {seconds:.1f} s")
     if outcome.trust is not None:
         _say(outcome.trust.sentence())
     for warning in outcome.warnings:

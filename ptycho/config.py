@@ -286,7 +286,7 @@ class RefineConfig(_Config):
     start from. ``lsqml``, ``rpie`` and ``adam`` change object and probe batch after batch."""
     noise: Noise = "amplitude"
     """Least squares of amplitudes, or the Poisson likelihood of the counts."""
-    epochs: int = 100
+    epochs: int = 60
     """Passes over the frames at most."""
     probe_from: int | None = None
     """The probe, all its modes."""
@@ -308,6 +308,8 @@ class RefineConfig(_Config):
     """Total variation of the object, in units of the light on it."""
     anchor_weight: float = 0.0
     """Squared distance of the object from the image that the fit starts from, in units of the light on it."""
+    drift_weight: float = 0.0
+    """The same of the gradient of their difference: details stay near, slow changes are free."""
     amplitude_bound: float | None = None
     """Largest amplitude of the object; None: any."""
     probe_support: float | None = None
@@ -334,7 +336,7 @@ class RefineConfig(_Config):
                 value is None or name == "probe" or self.method == "cg", f"{name}_from", f"None with {self.method}"
             )
         self._require(1 <= self.variations <= 3, "variations", "1 to 3")
-        for name in ("background_blur_px", "tv_weight", "anchor_weight"):
+        for name in ("background_blur_px", "tv_weight", "anchor_weight", "drift_weight"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
         self._require(self.amplitude_bound is None or self.amplitude_bound > 0, "amplitude_bound", "above 0, or None")
         self._require(self.probe_support is None or self.probe_support > 0, "probe_support", "above 0, or None")
@@ -348,7 +350,7 @@ UNKNOWNS = ("probe", "positions", "affine", "background", "variation")
 """What a `RefineConfig` can fit beside the object."""
 
 
-Section = Literal["model", "training", "simulation", "pretraining"]
+Section = Literal["model", "training", "simulation", "pretraining", "refine"]
 SECTIONS = get_args(Section)
 
 
@@ -364,10 +366,13 @@ class RunConfig(_Config):
     """Settings of `SimulationConfig`."""
     pretraining: dict[str, Any] = field(default_factory=dict)
     """Settings of `PretrainingConfig`."""
+    refine: dict[str, Any] = field(default_factory=dict)
+    """Settings of `RefineConfig`."""
 
     @classmethod
     def from_toml(cls, path: str | PathLike) -> Self:
-        """Read a file with the sections ``[model]``, ``[training]``, ``[simulation]``, ``[pretraining]``."""
+        """Read a file with the sections ``[model]``, ``[training]``, ``[simulation]``, ``[pretraining]``,
+        ``[refine]``."""
         with open(path, "rb") as file:
             return cls.from_dict(tomllib.load(file))
 

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,15 @@ from keras import ops
 import ptycho
 from ptycho.calibration import calibration
 from ptycho.checkpoint import load_model, load_pretrained, save_model
-from ptycho.config import ModelConfig, PretrainingConfig, RunConfig, SimulationConfig, TrainingConfig
+from ptycho.config import (
+    UNKNOWNS,
+    ModelConfig,
+    PretrainingConfig,
+    RefineConfig,
+    RunConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
 from ptycho.data.doctor import SAMPLE, rescale_probe, saturation
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
@@ -38,6 +46,7 @@ from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
 from ptycho.reconstruction import Reconstruction, as_grown, find_probe, reconstruct
 from ptycho.reconstruction.predict import open_stream
+from ptycho.reconstruction.refine.fit import Refinement, divided, refine
 from ptycho.replay import Order, ReplayReport, replay
 from ptycho.simulation.probes import with_modes
 from ptycho.simulation.simulate import simulate
@@ -63,6 +72,10 @@ class Outcome(NamedTuple):
     """How well the frames that the object is made of agree with it."""
     warnings: tuple[str, ...] = ()
     """What is wrong with the scan or the result by the look of it."""
+    before: "Outcome | None" = None
+    """What the refinement started from, judged alike; None where nothing was refined, or from empty space."""
+    fit: History | None = None
+    """The epochs of the refinement, see `Refinement`."""
 
 
 def open_scan(path: str | os.PathLike, say: Say, modes: int | None = None) -> Scan:
@@ -197,17 +210,17 @@ def reconstruct_run(
     start: str | None = None,
     withhold_every: int | None = None,
     views: int = 1,
+    refined: bool = True,
     resume: bool = False,
     report: Report | None = None,
 ) -> Outcome:
     """Reconstruct a scan with a trained network, or with one trained on it here, and leave the image in the folder.
 
     With ``withhold_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. With several ``views``
-    (see `reconstruct`) the result has an ``uncertainty``, calibrated on a simulated scan (`calibration`). Writes
-    ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json`` and ``config.json``.
+    (see `reconstruct`) the network's image has an ``uncertainty``, calibrated on a simulated scan (`calibration`). With
+    ``refined`` the image is then fitted to the counts (`refine`); what the network alone gave is left as
+    ``network.h5``. Writes ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json`` and ``config.json``.
     """
-    from ptycho.plotting import save_figure, save_png
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
@@ -223,12 +236,148 @@ def reconstruct_run(
         factor = calibration(model, scan, result, views=views)
         more["uncertainty_calibration"] = factor
         result = replace(result, uncertainty=uncertainty(result.spread, result.coverage, result.probe, factor))
+    if not refined:
+        result = replace(result, provenance=provenance(scan) | more)
+        return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan))
+    alone = replace(result, provenance=provenance(scan) | more)
+    alone.save(folder / "network.h5")
+    settings = refine_config(run, scan, cold=False)
+    fit = refine_network(model, scan, settings, result, withheld=withheld, views=views, report=report)
+    result = replace(fit.result, provenance=alone.provenance | dict(refine=settings.to_dict()))
+    before = judge(alone, scan, withheld)
+    return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan), before, fit.history)
+
+
+def refine_config(run: RunConfig, scan: Scan, cold: bool) -> RefineConfig:
+    """Settings of a refinement: a guessed probe is fitted too; a network's image is something to stay near to."""
+    defaults: dict[str, Any] = dict(probe_from=1) if probe_is_sought(scan, run) else {}
+    return RefineConfig.from_dict(defaults | ({} if cold else PRIOR) | run.refine)
+
+
+PRIOR: dict[str, Any] = dict(noise="poisson")
+"""How a network's image is refined, unless a run says otherwise: where photons are few, only the likelihood of counts
+is without bias."""
+
+STRIDE = 3.0
+"""Ratio of the drift weights that are tried one after the other."""
+
+TRIED, TRIAL_EPOCHS = 4, 8
+"""Drift weights that are tried at most, and passes over the frames in a trial: of the object alone."""
+
+
+def refine_network(
+    model: PtychoNetwork,
+    scan: Scan,
+    settings: RefineConfig,
+    alone: Reconstruction,
+    *,
+    withheld: np.ndarray,
+    views: int = 1,
+    report: Report | None = None,
+) -> Refinement:
+    """Refine a network's image; ``alone``, what it gives of all frames, comes back where that makes nothing better.
+
+    The image to start from is made anew without the frames that judge the fit: it would know their noise. How strongly
+    details are held near to it (``drift_weight``), unless ``settings`` say so, is what these frames like best.
+    """
+    _, judging = divided(scan, withheld, settings)
+    unseen = withheld.copy()
+    unseen[judging] = True
+    start = reconstruct(model, scan, withheld=unseen, views=views, report=report) if len(judging) else alone
+    if not settings.drift_weight and len(judging):
+
+        def trial(drift: float) -> float:
+            only: dict[str, Any] = dict.fromkeys((f"{name}_from" for name in UNKNOWNS), None)
+            short = replace(settings, drift_weight=drift, epochs=min(TRIAL_EPOCHS, settings.epochs), **only)
+            fit = refine(scan, short, start=start, withheld=withheld, report=report)
+            return fit.history[fit.best]["judged"]
+
+        settings = replace(settings, drift_weight=best_weight(trial, 1 / np.sqrt(light_on_object(scan))))
+    fit = refine(scan, settings, start=start, withheld=withheld, report=report)
+    return fit if fit.best > 0 else fit._replace(result=alone)
+
+
+def best_weight(trial: Callable[[float], float], guess: float) -> float:
+    """The weight of least ``trial(weight)`` on a ladder of steps of `STRIDE` that is climbed from a guess."""
+    found = {0: trial(guess)}
+    for way in (1, -1):
+        rung = way
+        while len(found) < TRIED:
+            found[rung] = trial(guess * STRIDE**rung)
+            if found[rung] >= found[rung - way]:
+                break
+            rung += way
+        if found[way] < found[0]:
+            break  # it went uphill this way, and does not any more
+    return float(guess * STRIDE ** min(found, key=lambda rung: found[rung]))
+
+
+def light_on_object(scan: Scan) -> float:
+    """Photons on a pixel of the object, on average over the scanned area."""
+    area = np.prod(np.maximum(np.ptp(scan.positions, axis=0), 1.0) + scan.probe_diameter_px)
+    return float(scan.frame_counts.sum() / area)
+
+
+def refine_run(
+    scan: Scan,
+    folder: str | os.PathLike,
+    run: RunConfig,
+    *,
+    start: str | os.PathLike | None = None,
+    withhold_every: int | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+) -> Outcome:
+    """Fit object, probe and whatever else the run says to the counts of a scan, and leave the image in the folder.
+
+    ``start`` is a reconstruction, or the run folder that holds one; without it the fit begins from empty space. Writes
+    what `reconstruct_run` does, and ``history.json``, the epochs of the fit.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
+    image = None
+    if start is not None:
+        path = Path(start)
+        image = Reconstruction.load(path / "reconstruction.h5" if path.is_dir() else path)
+    settings = refine_config(run, scan, cold=image is None)
+    record = provenance(scan) | dict(refine=settings.to_dict(), start=None if start is None else str(start))
+    _write_json(folder / "config.json", record)
+    fit = refine(
+        scan, settings, start=image, withheld=withheld, folder=folder / "checkpoint", resume=resume, report=report
+    )
+    _write_json(folder / "history.json", fit.history)
+    result = replace(fit.result, provenance=record | dict(withhold_every=withhold_every or 0))
+    before = None if image is None else judge(image, scan, withheld)
+    found = warnings_about(result.object, result.coverage, result.probe)
+    return _leave(result, scan, folder, withheld, [], found, before, fit.history)
+
+
+def _leave(
+    result: Reconstruction,
+    scan: Scan,
+    folder: Path,
+    withheld: np.ndarray,
+    training: History,
+    found: Sequence[str],
+    before: Outcome | None = None,
+    fit: History | None = None,
+) -> Outcome:
+    """Examine and judge a result, and leave its files in the folder."""
+    from ptycho.plotting import save_figure, save_png
+
     result, trust = examine(result, scan)
-    result = replace(result, provenance=provenance(scan) | more)
     result.save(folder / "reconstruction.h5")
     save_png(result, folder / "object.png")
-    save_figure(result, scan.counts[len(scan) // 2], history, folder / "figure.png", title=str(scan.source))
-    outcome = judge(result, scan, withheld)._replace(trust=trust, warnings=look_wrong(model, result, scan))
+    curve = training or [
+        dict(epoch=entry["epoch"], loss=entry["error"], validation_loss=entry["withheld_error"])
+        for entry in (fit or [])[1:]
+    ]
+    save_figure(result, scan.counts[len(scan) // 2], curve, folder / "figure.png", title=str(scan.source))
+    limit = saturation(scan)
+    outcome = judge(result, scan, withheld)._replace(
+        trust=trust, warnings=(*([limit] if limit else []), *found), before=before, fit=fit
+    )
     _write_json(folder / "scores.json", scores_record(outcome))
     return outcome
 
@@ -315,7 +464,7 @@ def examine(result: Reconstruction, scan: Scan) -> tuple[Reconstruction, Trust]:
 
 
 def look_wrong(model: PtychoNetwork, result: Reconstruction, scan: Scan) -> tuple[str, ...]:
-    """Warnings about a scan and its result; of the bounded architecture ``cnn`` the network's own output is looked at,
+    """Warnings about a network's result; of the bounded architecture ``cnn`` the network's own output is looked at,
     in a sample of frames: stitching turns the phases of patches."""
     patches = bound = None
     if model.settings.architecture == "cnn":
@@ -323,9 +472,7 @@ def look_wrong(model: PtychoNetwork, result: Reconstruction, scan: Scan) -> tupl
         inputs = dict(counts=scan.counts[frames][None].astype("float32"), mask=scan.mask[None].astype("float32"))
         patches = ops.convert_to_numpy(model.alone(inputs, *model.illuminate(inputs)))[0]
         bound = 1.0 if model.settings.amplitude_activation == "sigmoid" else None
-    found = warnings_about(result.object, result.coverage, result.probe, patches=patches, amplitude_bound=bound)
-    limit = saturation(scan)
-    return (*([limit] if limit else []), *found)
+    return tuple(warnings_about(result.object, result.coverage, result.probe, patches=patches, amplitude_bound=bound))
 
 
 def scores_record(outcome: Outcome) -> dict[str, Any]:
@@ -337,6 +484,10 @@ def scores_record(outcome: Outcome) -> dict[str, Any]:
         record["object"] = outcome.scores.to_dict()
     if outcome.withheld_error is not None:
         record |= dict(withheld_error=outcome.withheld_error, shot_noise_error=outcome.shot_noise)
+    if outcome.before is not None:
+        record["before_refinement"] = scores_record(outcome.before)
+    if outcome.fit:
+        record["refinement"] = outcome.fit
     return record
 
 

@@ -412,7 +412,7 @@ class Solver:
     def _pulled(self, members: Members) -> dict[str, Any]:
         """A batch, with its part of what the penalties ask."""
         part = np.float32(members.present.sum() / len(self.frames))
-        if not (self.penalties.tv or self.penalties.anchor):
+        if not (self.penalties.tv or self.penalties.anchor or self.penalties.drift):
             pull, bend = np.zeros((1, 1), "complex64"), np.zeros((1, 1), "float32")
         else:
             pull, bend = self.penalties.descent(ops.convert_to_numpy(self.state["object"]))

@@ -192,7 +192,7 @@ def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruc
         origin = np.rint((scan.positions - start.positions_px).mean(axis=0)).astype(int)
         solver.place(start.object, origin, start.coverage > 0)
     solver.penalties = solver.penalties._replace(
-        tv=config.tv_weight, anchor=config.anchor_weight, image=solver.state["object"].copy()
+        tv=config.tv_weight, anchor=config.anchor_weight, drift=config.drift_weight, image=solver.state["object"].copy()
     )
     return solver
 

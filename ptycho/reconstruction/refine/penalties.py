@@ -9,11 +9,15 @@ TINY = 1e-3
 
 
 class Penalties(NamedTuple):
-    """``light (tv sum |grad O| + anchor / 2 sum |O - image|^2)``, ``light`` the photons on a well-lit pixel."""
+    """``light (tv sum |grad O| + anchor / 2 sum |O - image|^2 + drift / 2 sum |grad (O - image)|^2)``.
+
+    ``light`` is the photons on a pixel. ``drift`` holds details near the image and lets slow changes pass.
+    """
 
     light: float
     tv: float = 0.0
     anchor: float = 0.0
+    drift: float = 0.0
     image: np.ndarray | None = None
     """``(H, W)`` complex: what to stay near to."""
 
@@ -28,6 +32,10 @@ class Penalties(NamedTuple):
         if self.anchor and self.image is not None:
             asked += self.light * self.anchor * (self.image - object)
             bend += self.light * self.anchor
+        if self.drift and self.image is not None:
+            for axis, rise in enumerate(_rises(self.image - object)):
+                asked -= self.light * self.drift * (rise - np.roll(rise, 1, axis))
+            bend += 4 * self.light * self.drift
         return asked, bend
 
     def curvature(self, object: np.ndarray, lines: list[np.ndarray]) -> np.ndarray:
@@ -35,12 +43,15 @@ class Penalties(NamedTuple):
         gram = np.zeros((len(lines), len(lines)))
         inner = lambda a, b, weight: float(np.sum(weight * (a.real * b.real + a.imag * b.imag)))
         stiff = _stiffness(object) if self.tv else ()
-        rises = [_rises(line) for line in lines] if self.tv else []
+        rises = [_rises(line) for line in lines] if self.tv or self.drift else []
         for i in range(len(lines)):
             for j in range(len(lines)):
                 if self.tv:
                     parts = (inner(rises[i][axis], rises[j][axis], stiff[axis]) for axis in (0, 1))
                     gram[i, j] += self.light * self.tv * sum(parts)
+                if self.drift and self.image is not None:
+                    parts = (inner(rises[i][axis], rises[j][axis], 1.0) for axis in (0, 1))
+                    gram[i, j] += self.light * self.drift * sum(parts)
                 if self.anchor and self.image is not None:
                     gram[i, j] += self.light * self.anchor * inner(lines[i], lines[j], 1.0)
         return gram
