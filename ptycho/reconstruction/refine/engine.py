@@ -28,6 +28,9 @@ twice as long a pixel where the cache ends."""
 DAMPING = 0.3
 """Light that is added to the denominator of a step, over the brightest pixel's."""
 
+BACKGROUND_DAMPING = 0.003
+"""The same for the background, whose pixels are told apart by nothing but their light."""
+
 WORKERS = 3
 """Chunks that are worked on at the same time: what one does on one core the others fill up."""
 
@@ -316,7 +319,7 @@ class Solver:
             return ((asked + pull) / (light + bend + DAMPING * light.max())).astype("complex64")
         if name == "background":
             light = total["background_light"]
-            line = asked / (light + DAMPING * light.max())
+            line = np.where((self.state[name] > 0) | (asked > 0), asked, 0) / (light + BACKGROUND_DAMPING * light.max())
             return gaussian_filter(line, self.background_blur_px) if self.background_blur_px else line
         if name == "probe":
             light = self._probe_light(np.ones(len(frames)), frames)

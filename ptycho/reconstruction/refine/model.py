@@ -35,6 +35,9 @@ Batch = Mapping[str, Any]
 FAINT = 1e-6
 """Photons added to an expected count, at the least, before its root is divided by."""
 
+ONE = 1.0
+"""Photon: a pixel that expects less says as much about the background as one that expects it."""
+
 
 class Optics(NamedTuple):
     """What stays the same for all batches of a scan."""
@@ -186,7 +189,7 @@ def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, 
         found["probe"] = frames.fetched(asked)
     if "background" in unknowns:
         found["background"] = ops.sum(frames.residual / (2 * frames.roots), axis=0)
-        found["background_light"] = ops.sum(frames.used / (4 * frames.roots**2), axis=0)
+        found["background_light"] = ops.sum(frames.used / (4 * ops.maximum(frames.expected, ONE)), axis=0)
     if "positions" in unknowns:
         turned = 2 * np.pi * ops.sum(ops.imag(dft(frames.probes) * ops.conj(dft(asked))), axis=1)
         along = [ops.sum(turned * f, axis=(1, 2)) for f in (frames.frequency[:, None], frames.frequency)]
