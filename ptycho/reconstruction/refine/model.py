@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from ptycho.physics.diffraction import exit_waves, mode_intensities_sum
-from ptycho.physics.fourier import dft, intensity, inverse_dft, times_real
+from ptycho.physics.fourier import dft, intensity, inverse_dft, make_complex, times_real
 from ptycho.physics.noise import root_scatter
 from ptycho.physics.patches import gather, patch_index, scatter
 from ptycho.physics.propagation import near_field, near_field_adjoint
@@ -59,6 +59,8 @@ class Frames:
         self.index = patch_index(ops.expand_dims(batch["corner"] + side // 2, 0), (side, side), optics.shape)
         self.patches = self.cut(state["object"])
         self.centring = None if "transfer" in batch else ops.convert_to_tensor(centring(side))
+        frequency = np.fft.fftfreq(side).astype("float32")
+        self.frequency = ops.convert_to_tensor(frequency if "transfer" in batch else np.fft.fftshift(frequency))
         self.ramps = None
         if optics.moved:
             self.ramps = ops.expand_dims(shift_ramp(batch["fraction"], (side, side), self.centring is not None), 1)
@@ -132,10 +134,17 @@ class Frames:
         """What the exit waves ``(B, M, N, N)`` lack: the descent of the misfit."""
         return self.from_detector(times_real(self.waves, ops.expand_dims(self.residual / self.roots, 1)))
 
-    def slopes(self):
-        """Exit waves that a frame gains when it moves by one pixel along y, x: ``(B, M, N, N)`` each.
+    def moved(self, line):
+        """What probes ``(B, M, N, N)`` gain along a move ``(B, 2)`` of their frames."""
+        y, x = (line[:, axis, None, None, None] for axis in (0, 1))
+        turn = -2 * np.pi * (self.frequency[:, None] * y + self.frequency * x)
+        return inverse_dft(dft(self.probes) * make_complex(ops.zeros_like(turn), turn))
 
-        The object under the probe moves, so that frame positions keep their meaning.
+    def slopes(self):
+        """Exit waves ``(B, M, N, N)`` that a frame gains, about, when the object moves under it along y, x.
+
+        These bound the curvature by positions closer than those of a probe that moves: where the object is empty, no
+        pattern changes.
         """
         canvas = self.state["object"]
         for axis in (0, 1):
@@ -172,23 +181,25 @@ def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, 
     missing = frames.missing()
     if "object" in unknowns:
         found["object"] = frames.paste(ops.sum(ops.conj(frames.probes) * missing, axis=1))
+    asked = missing * ops.conj(ops.expand_dims(frames.patches, 1))
     if "probe" in unknowns:
-        found["probe"] = frames.fetched(missing * ops.conj(ops.expand_dims(frames.patches, 1)))
+        found["probe"] = frames.fetched(asked)
     if "background" in unknowns:
         found["background"] = ops.sum(frames.residual / (2 * frames.roots), axis=0)
         found["background_light"] = ops.sum(frames.used / (4 * frames.roots**2), axis=0)
     if "positions" in unknowns:
+        turned = 2 * np.pi * ops.sum(ops.imag(dft(frames.probes) * ops.conj(dft(asked))), axis=1)
+        along = [ops.sum(turned * f, axis=(1, 2)) for f in (frames.frequency[:, None], frames.frequency)]
+        found["positions"] = ops.stack(along, axis=-1)
         slopes = list(frames.slopes())
-        found["positions"] = ops.stack([product(slope, missing) for slope in slopes], axis=-1)
         rows = [ops.stack([product(a, b) for b in slopes], axis=-1) for a in slopes]
         found["positions_bend"] = ops.stack(rows, axis=-2) * batch["present"][:, None, None]
     if "variation" in unknowns:
-        asked = missing[:, :1] * ops.conj(ops.expand_dims(frames.patches, 1))
         share = batch["share"][:, :, None, None] * batch["present"][:, None, None, None]
-        found["variation"] = frames.fetched(times_real(asked, share))
+        found["variation"] = frames.fetched(times_real(asked[:, :1], share))
         waves = exit_waves(frames.patches, frames.placed(state["variation"]))
-        along = ops.real(waves) * ops.real(missing[:, :1]) + ops.imag(waves) * ops.imag(missing[:, :1])
-        found["share"] = ops.sum(along, axis=(2, 3))
+        common = ops.real(waves) * ops.real(missing[:, :1]) + ops.imag(waves) * ops.imag(missing[:, :1])
+        found["share"] = ops.sum(common, axis=(2, 3))
         found["share_bend"] = ops.sum(intensity(waves), axis=(2, 3)) * batch["present"][:, None]
     return found
 
@@ -214,9 +225,7 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
         object=lambda line: along(exit_waves(frames.cut(line), frames.probes)),
         probe=lambda line: along(exit_waves(frames.patches, frames.all(frames.placed(line)))),
         background=lambda line: line / (2 * frames.roots),
-        positions=lambda line: along(
-            sum(times_real(slope, line[:, k, None, None, None]) for k, slope in enumerate(frames.slopes()))
-        ),
+        positions=lambda line: along(exit_waves(frames.patches, frames.moved(line))),
         variation=lambda line: varied(line, batch["share"]),
         share=lambda line: varied(state["variation"], line),
     )
