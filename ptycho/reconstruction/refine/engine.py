@@ -99,7 +99,7 @@ class Solver:
         self.origin = whole.min(axis=0) - side // 2 - margin_px
         """(y, x) of the first pixel of the object, in pixels of the scan."""
         shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
-        dark = DARK * scan.mean_counts / max(int(scan.mask.sum()), 1) if poisson else FAINT
+        dark = DARK * float(scan.frame_counts[self.frames].mean()) / scan.mask.sum() if poisson else FAINT
         self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, dark)
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
@@ -118,15 +118,20 @@ class Solver:
         self._mask = scan.mask.astype("float32")
         self._judging_asks: dict[str, np.ndarray] = {}
 
-    def place(self, image: np.ndarray, origin: Sequence[int], where: np.ndarray) -> None:
+    def place(self, image: np.ndarray, origin: np.ndarray, where: np.ndarray) -> None:
         """Start from an image ``(h, w)`` whose first pixel is at ``origin`` of the scan, where ``where`` is True."""
-        corner = np.asarray(origin) - self.origin
+        corner = origin - self.origin
         low, high = np.maximum(corner, 0), np.minimum(corner + image.shape, self.optics.shape)
         here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         there = tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))
         canvas = np.array(self.state["object"])
         canvas[here] = np.where(where[there], image[there], canvas[here])
         self.state["object"] = canvas
+
+    def move_to(self, positions: np.ndarray) -> None:
+        """Put the frames at positions ``(P, 2)`` in pixels of the scan."""
+        self.positions = positions.copy()
+        self.optics = self.optics._replace(moved=self.optics.moved or bool(split_positions(positions)[1].any()))
 
     def start(self, unknowns: Sequence[str]) -> None:
         """Make ready for unknowns that a state does not begin with."""
@@ -248,13 +253,12 @@ class Solver:
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """Go back to a `snapshot`."""
-        self.positions, self.share = saved["positions"].copy(), saved["share"].copy()
+        self.move_to(saved["positions"])
+        self.share = saved["share"].copy()
         self.epoch = int(saved["epoch"])
         part = lambda prefix: {n.partition(".")[2]: v.copy() for n, v in saved.items() if n.startswith(prefix + ".")}
         self.state, self.momentum, self.moments = part("state"), part("momentum"), part("moments")
         self._judging_asks = part("judging")
-        if split_positions(self.positions)[1].any():
-            self.optics = self.optics._replace(moved=True)
 
     def _finished(self, misfits: list) -> float:
         self.state = {name: ops.convert_to_numpy(value) for name, value in self.state.items()}
@@ -303,7 +307,10 @@ class Solver:
             if name == "affine":
                 found.append(("positions", self._affine_line(total)))
                 continue
-            found.append((name, self._own_line(name, total) if name in OF_FRAMES else self._line(name, total, frames)))
+            line = self._own_line(name, total) if name in OF_FRAMES else self._line(name, total, frames)
+            if name in OF_FRAMES:  # were all to change alike, it would be the object, or the probe, that changes
+                line[frames] -= line[frames].mean(axis=0)
+            found.append((name, line))
             if name in self.momentum:
                 found.append((name, self.momentum[name]))
         if "affine" in unknowns and "positions" not in unknowns and "positions" in self.momentum:
@@ -348,12 +355,8 @@ class Solver:
     def _change(self, name: str, change: np.ndarray) -> None:
         if name == "share":
             if "share" in self._judging_asks:
-                change[self.judging] = self._judging_asks["share"][self.judging]
+                change[self.judging] = self._judging_asks.pop("share")[self.judging]
             self.share = self.share + change
-            mean = self.share[self.frames].mean(axis=0)  # it is the probe that would change
-            self.share -= mean
-            self.state["probe"] = self.state["probe"].copy()
-            self.state["probe"][0] += np.tensordot(mean, self.state["variation"], 1)
         elif name == "background":
             self.state[name] = np.maximum(self.state[name] + change, 0)
         else:
@@ -363,7 +366,7 @@ class Solver:
     def _move(self, change: np.ndarray, alone: bool) -> None:
         """Move frames by ``(P, 2)``, each on its ``alone`` or by one map for all."""
         if "positions" in self._judging_asks:
-            change[self.judging] += self._judging_asks["positions"][self.judging]
+            change[self.judging] += self._judging_asks.pop("positions")[self.judging]
         if alone:
             change = np.clip(change, -LONGEST_MOVE_PX, LONGEST_MOVE_PX)
         else:

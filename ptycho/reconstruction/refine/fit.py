@@ -1,5 +1,6 @@
 """A scan refined from what is known of it, until frames that the fit does not see say that it is at its best."""
 
+import hashlib
 import json
 import os
 import time
@@ -84,7 +85,7 @@ def refine(
     warm_up = () if start is not None or config.method != "cg" else WARM_UP
     if warm_up and config.probe_from is not None:
         warm_up = WARM_UP_BLIND
-    checkpoint = None if folder is None else _Checkpoint(Path(folder), config)
+    checkpoint = None if folder is None else _Checkpoint(Path(folder), config, solver)
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
     if not history:
         begin = time.perf_counter()
@@ -96,8 +97,8 @@ def refine(
         if epoch > len(warm_up) and _stalled(history, config.patience, len(warm_up)):
             break
         plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
-        history.append(fit.epoch(epoch, plan))
-        if history[-1]["judged"] <= min(entry["judged"] for entry in history):
+        history.append(fit.epoch(epoch, plan, _unknowns(config, epoch)))
+        if history[-1]["judged"] < min(entry["judged"] for entry in history[:-1]):
             best = solver.snapshot()
         if checkpoint:
             checkpoint.save(solver, history, best, last=epoch == config.epochs)
@@ -109,8 +110,8 @@ def refine(
         solver.frames, solver.judging = np.sort(np.concatenate([fitted, judging])), np.arange(0)
         fit.count_photons()
         for epoch in range(len(history), len(history) + FINISH):
-            history.append(fit.epoch(epoch, None) | dict(withheld_error=None))
-    return Refinement(_result(solver, scan, solver.frames), history, found)
+            history.append(fit.epoch(epoch, None, _unknowns(config, found)) | dict(withheld_error=None))
+    return Refinement(_result(solver, "probe" in _unknowns(config, found)), history, found)
 
 
 class _Fit:
@@ -126,11 +127,11 @@ class _Fit:
         judging = solver.judging if len(solver.judging) else solver.frames
         self.totals = [max(float(counts[frames].sum()), 1.0) for frames in (solver.frames, judging)]
 
-    def epoch(self, epoch: int, plan: tuple[str, int] | None) -> dict[str, Any]:
+    def epoch(self, epoch: int, plan: tuple[str, int] | None, unknowns: Sequence[str]) -> dict[str, Any]:
         """One pass over the frames, by the config's method or as the plan says: method and parts."""
         begin = time.perf_counter()
         config, solver = self.config, self.solver
-        unknowns, frames = _unknowns(config, epoch), len(solver.frames)
+        frames = len(solver.frames)
         batches = -(-frames // config.batch_frames) if config.batch_frames else 16
         method, parts = plan or (config.method, 1 if config.method == "cg" else batches)
         size = -(-frames // parts)
@@ -167,9 +168,12 @@ def amplitude_loss(counts, expected):
 
 
 def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruction | None) -> Solver:
-    margin = MARGIN_PX
-    if config.affine_from is not None:
-        margin += int(np.ceil(AFFINE_RANGE * np.ptp(scan.positions, axis=0).max() / 2))
+    affine_px = AFFINE_RANGE * np.ptp(scan.positions, axis=0).max() / 2
+    margin = MARGIN_PX + (int(np.ceil(affine_px)) if config.affine_from is not None else 0)
+    moved = np.zeros_like(scan.positions)
+    if start is not None:
+        origin, moved = _fitted_onto(scan, start, MARGIN_PX + affine_px)
+        margin += int(np.ceil(np.abs(moved).max()))
     solver = Solver(
         scan,
         fitted,
@@ -184,17 +188,29 @@ def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruc
         seed=config.seed,
     )
     if start is not None:
-        if start.positions_px.shape != scan.positions.shape:
-            raise ValueError(
-                f"the image to start from has {len(start.positions_px)} frames, the scan {len(scan)}: "
-                "it is of another scan"
-            )
-        origin = np.rint((scan.positions - start.positions_px).mean(axis=0)).astype(int)
         solver.place(start.object, origin, start.coverage > 0)
+        solver.move_to(scan.positions + moved)
     solver.penalties = solver.penalties._replace(
         tv=config.tv_weight, anchor=config.anchor_weight, drift=config.drift_weight, image=solver.state["object"].copy()
     )
     return solver
+
+
+def _fitted_onto(scan: Scan, start: Reconstruction, most_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where an image's first pixel is in a scan, and how far its frames ``(P, 2)`` have been moved."""
+    if start.positions_px.shape != scan.positions.shape or start.probe.shape[-1] != scan.N:
+        raise ValueError(
+            f"the image to start from has {len(start.positions_px)} frames of {start.probe.shape[-1]} pixels, the scan "
+            f"{len(scan)} of {scan.N}: it is of another scan"
+        )
+    origin = np.rint((scan.positions - start.positions_px).mean(axis=0)).astype(int)
+    moved = start.positions_px + origin - scan.positions
+    if np.abs(moved).max() > most_px:
+        raise ValueError(
+            f"frames of the image to start from are up to {np.abs(moved).max():.3g} pixels from where the scan has "
+            "them: it is of another scan"
+        )
+    return origin, moved
 
 
 def disc(side: int, diameter: float) -> np.ndarray:
@@ -234,8 +250,8 @@ def _stalled(history: list[dict[str, Any]], patience: int, warm_up: int) -> bool
 class _Checkpoint:
     """What a fit goes on from after a kill, in one file that is replaced at once."""
 
-    def __init__(self, folder: Path, config: RefineConfig):
-        self.path, self.config = folder / "refinement.npz", config
+    def __init__(self, folder: Path, config: RefineConfig, solver: Solver):
+        self.path, self.config, self.begin = folder / "refinement.npz", config, _fingerprint(solver)
         self.saved = -np.inf
 
     def save(self, solver: Solver, history: list, best: dict[str, np.ndarray], last: bool) -> None:
@@ -244,7 +260,7 @@ class _Checkpoint:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         arrays = solver.snapshot() | {f"best.{name}": value for name, value in best.items()}
-        texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()))
+        texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()), begin=self.begin)
         temporary = self.path.with_suffix(".new.npz")
         np.savez(temporary, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in texts.items()})
         temporary.replace(self.path)
@@ -256,30 +272,44 @@ class _Checkpoint:
             return [], {}
         with np.load(self.path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        saved = json.loads(str(arrays.pop("config")))
+        saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
         if saved != self.config.to_dict():
             differ = sorted(k for k, v in self.config.to_dict().items() if saved.get(k) != v)
             raise ValueError(
                 f"{self.path} holds a fit with other settings ({', '.join(differ)}); resume with the same ones, or "
                 "into another folder"
             )
+        if begin != self.begin:
+            raise ValueError(
+                f"{self.path} holds a fit of another scan, or one from another start or with other frames withheld; "
+                "resume with the same ones, or into another folder"
+            )
         history = json.loads(str(arrays.pop("history")))
         solver.restore({name: value for name, value in arrays.items() if not name.startswith("best.")})
         return history, {n.removeprefix("best."): value for n, value in arrays.items() if n.startswith("best.")}
 
 
-def _result(solver: Solver, scan: Scan, fitted: np.ndarray) -> Reconstruction:
+def _fingerprint(solver: Solver) -> str:
+    """What a fit begins from, and with which frames, in a few letters."""
+    scan, used = solver.scan, np.concatenate([solver.frames, solver.judging])
+    counts, mask = scan.frame_counts[used], scan.mask
+    arrays = (used, solver.judging, counts, mask, scan.positions, *solver.state.values(), solver.positions)
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def _result(solver: Solver, probe_fitted: bool) -> Reconstruction:
     coverage = solver.coverage()
     image = np.where(coverage > COVERED, solver.state["object"], 0).astype("complex64")
-    used = np.zeros(len(scan), bool)
-    used[fitted] = True
+    used = np.zeros(len(solver.positions), bool)
+    used[solver.frames] = True
+    probe = solver.state["probe"]
     return Reconstruction(
         object=image,
-        probe=orthogonal(solver.state["probe"]),
+        probe=orthogonal(probe) if probe_fitted else probe,
         positions_px=solver.positions - solver.origin,
         coverage=np.where(coverage > COVERED, coverage, 0).astype("float32"),
         used_frames=used,
-        used=len(fitted),
+        used=len(solver.frames),
         dropped=0,
     )
 

@@ -122,8 +122,10 @@ class Frames:
     def deviance(self):
         """A quarter of the Poisson deviance over the used pixels: on the scale of the misfit."""
         counts, expected = ops.cast(self.batch["counts"], "float32"), self.expected + self.optics.dark
-        logs = ops.where(counts > 0, counts * ops.log(ops.maximum(counts, FAINT) / expected), 0.0)
-        return 0.5 * ops.sum(self.used * (expected - counts + logs))
+        excess = counts - expected
+        # By `log1p`: of a million counts, rounding would leave more than their noise.
+        logs = counts * ops.log1p(ops.where(counts > 0, excess / expected, 0.0))
+        return 0.5 * ops.sum(self.used * (logs - excess))
 
     def noise(self):
         """What shot noise alone would leave of the misfit, were the expected counts the true ones."""

@@ -40,6 +40,8 @@ def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ..
     wanted = [inner(lines[name], asked[name]) for name in lines]
     waves, part = _gains(frames, lines)
     gram = [[inner(a, b) / part for b in waves] for a in waves]
+    if "object" in lines:  # it comes first
+        gram[0][0] = gram[0][0] + ops.sum(frames.batch["pull_bend"] * intensity(lines["object"]))
     lengths = solution(gram, wanted)
     return found | {
         name: frames.state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)
