@@ -40,6 +40,9 @@ SAMPLE = 0.1
 DARK = 1e-2
 """Dark rate of the Poisson likelihood, over the mean counts of a pixel."""
 
+POSITION_DAMPING = 0.03
+"""The same of positions, over the mean of what all frames know of theirs."""
+
 LONGEST_MOVE_PX = 0.5
 """A position moves by so much in a step at most."""
 
@@ -100,7 +103,7 @@ class Solver:
         """(y, x) of the first pixel of the object, in pixels of the scan."""
         shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
         dark = DARK * float(scan.frame_counts[self.frames].mean()) / scan.mask.sum() if poisson else FAINT
-        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, dark)
+        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, float(dark))
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
         )
@@ -339,7 +342,7 @@ class Solver:
         asked, bend = total[name], total[f"{name}_bend"]
         if name == "share":
             return asked / (bend + DAMPING * bend.max(axis=0) + 1e-12)
-        ridge = DAMPING * np.trace(bend, axis1=1, axis2=2).max() + 1e-12
+        ridge = POSITION_DAMPING * np.trace(bend, axis1=1, axis2=2)[self.frames].mean() + 1e-12
         return np.linalg.solve(bend + ridge * np.eye(2), asked[..., None])[..., 0].astype("float32")
 
     def _affine_line(self, total: dict[str, np.ndarray]) -> np.ndarray:
