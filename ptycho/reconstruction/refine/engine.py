@@ -102,13 +102,8 @@ class Solver:
         self.origin = whole.min(axis=0) - side // 2 - margin_px
         """(y, x) of the first pixel of the object, in pixels of the scan."""
         shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
-<<<<<<< HEAD
         dark = DARK * float(scan.frame_counts[self.frames].mean()) / int(scan.mask.sum()) if poisson else FAINT
         self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, dark)
-=======
-        dark = DARK * float(scan.frame_counts[self.frames].mean()) / scan.mask.sum() if poisson else FAINT
-        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, float(dark))
->>>>>>> main
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
         )
