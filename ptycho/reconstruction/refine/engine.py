@@ -102,8 +102,8 @@ class Solver:
         self.origin = whole.min(axis=0) - side // 2 - margin_px
         """(y, x) of the first pixel of the object, in pixels of the scan."""
         shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
-        dark = DARK * float(scan.frame_counts[self.frames].mean()) / scan.mask.sum() if poisson else FAINT
-        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, float(dark))
+        dark = DARK * float(scan.frame_counts[self.frames].mean()) / int(scan.mask.sum()) if poisson else FAINT
+        self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, dark)
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
         )
@@ -135,6 +135,10 @@ class Solver:
         """Put the frames at positions ``(P, 2)`` in pixels of the scan."""
         self.positions = positions.copy()
         self.optics = self.optics._replace(moved=self.optics.moved or bool(split_positions(positions)[1].any()))
+
+    def bound(self, names: Sequence[str]) -> None:
+        """Bring object and probe within their bounds, as every step does: what a fit begins with can be its best."""
+        self.state |= {name: self._bounded(name, self.state[name]) for name in names}
 
     def start(self, unknowns: Sequence[str]) -> None:
         """Make ready for unknowns that a state does not begin with."""

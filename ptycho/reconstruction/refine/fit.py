@@ -190,6 +190,7 @@ def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruc
     if start is not None:
         solver.place(start.object, origin, start.coverage > 0)
         solver.move_to(scan.positions + moved)
+    solver.bound(("object",) if config.probe_from is None else ("object", "probe"))
     solver.penalties = solver.penalties._replace(
         tv=config.tv_weight, anchor=config.anchor_weight, drift=config.drift_weight, image=solver.state["object"].copy()
     )
