@@ -73,7 +73,14 @@ def test_option_names_are_frozen():
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted(fit),
         "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
-        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every"]),
+        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every", "--refine"]),
+        "refine": sorted(
+            [
+                *settings,
+                *("--start", "--method", "--noise", "--modes", "--probe", "--positions", "--affine", "--background"),
+                *("--variations", "--epochs", "--withhold-every", "--seed", "--resume", "-o", "--output"),
+            ]
+        ),
         "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
         "compare": sorted(
             ["--engines", "--modes", "--withhold-every", "--epochs", "--batch-size", "--seed", "-o", "--output"]
