@@ -340,6 +340,8 @@ def refine_run(
     if start is not None:
         path = Path(start)
         image = Reconstruction.load(path / "reconstruction.h5" if path.is_dir() else path)
+        if len(image.probe) < scan.modes:  # more were asked for
+            image = replace(image, probe=with_modes(image.probe, scan.modes))
     settings = refine_config(run, scan, cold=image is None)
     record = provenance(scan) | dict(refine=settings.to_dict(), start=None if start is None else str(start))
     _write_json(folder / "config.json", record)
