@@ -336,10 +336,11 @@ def refine_run(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
-    image = None
+    image = before = None
     if start is not None:
         path = Path(start)
         image = Reconstruction.load(path / "reconstruction.h5" if path.is_dir() else path)
+        before = judge(image, scan, withheld)
         if len(image.probe) < scan.modes:  # more were asked for
             image = replace(image, probe=with_modes(image.probe, scan.modes))
     settings = refine_config(run, scan, cold=image is None)
@@ -350,7 +351,6 @@ def refine_run(
     )
     _write_json(folder / "history.json", fit.history)
     result = replace(fit.result, provenance=record | dict(withhold_every=withhold_every or 0))
-    before = None if image is None else judge(image, scan, withheld)
     found = warnings_about(result.object, result.coverage, result.probe)
     return _leave(result, scan, folder, withheld, [], found, before, fit.history)
 
