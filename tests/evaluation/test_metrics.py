@@ -65,7 +65,7 @@ def test_phase_ssim_has_no_jump_where_the_phase_nears_pi(make_object):
     phase = 2.9 + 0.1 * np.angle(make_object())
     recon_phase = phase + 0.3  # beyond pi: np.angle gives about -3.08
     expected = similarity(recon_phase, phase)
-    # Variances are differences of squares of phases near pi, over SSIM's constant (0.03 range)^2: so well they are known
+    # Variances are differences of squares of phases near pi, over (0.03 range)^2: so well are they known
     # in double precision; processors differ.
     rounding = np.finfo(float).eps * np.max(recon_phase) ** 2 / (0.03 * np.ptp(phase)) ** 2
     assert phase_ssim(np.exp(1j * recon_phase), np.exp(1j * phase)) == pytest.approx(expected, abs=rounding)
