@@ -41,7 +41,9 @@ Modes = Annotated[int | None, typer.Option(min=1, max=64, help="Incoherent probe
 WithholdEvery = Annotated[
     int | None, typer.Option(min=2, help="Keep frames 0, k, 2k, ... from every fit and judge by them.")
 ]
-Precision = Annotated[Literal["float32", "mixed_bfloat16"] | None, typer.Option(help="Arithmetic of the convolutions.")]
+Precision = Annotated[
+    Literal["float32", "mixed_bfloat16", "auto"] | None, typer.Option(help="Arithmetic of the convolutions.")
+]
 From = Annotated[
     str | None, typer.Option("--from", help="Start from a trained network: a run folder, or 'pretrained'.")
 ]

@@ -38,7 +38,7 @@ class _Config:
 
 
 Architecture = Literal["consensus", "single", "cnn"]
-Precision = Literal["float32", "mixed_bfloat16"]
+Precision = Literal["float32", "mixed_bfloat16", "auto"]
 AmplitudeActivation = Literal["sigmoid", "softplus", "exp"]
 
 
@@ -67,7 +67,8 @@ class ModelConfig(_Config):
     amplitude_activation: AmplitudeActivation = "exp"
     """How a network output becomes an amplitude; ``sigmoid`` cannot exceed 1."""
     precision: Precision = "float32"
-    """``mixed_bfloat16`` computes the convolutions in bfloat16; the physics stays in float32."""
+    """``mixed_bfloat16`` computes the convolutions in bfloat16; the physics stays in float32. ``auto``: so where the
+    machine is faster with it, which is found when the network is built."""
     seed: int = 0
     """Seed of the initial weights."""
 
@@ -103,9 +104,7 @@ class ModelConfig(_Config):
 
 
 Preset = Literal["best", "fast"]
-PRESETS: dict[Preset, dict[str, Any]] = dict(
-    best={}, fast=dict(architecture="single", stages=1, precision="mixed_bfloat16")
-)
+PRESETS: dict[Preset, dict[str, Any]] = dict(best={}, fast=dict(architecture="single", stages=1, precision="auto"))
 """Settings of a `ModelConfig` by purpose: the best image, or frames one by one as fast as they come."""
 
 

@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from ptycho import cli
 from ptycho.cli import app
+from ptycho.reconstruction import Reconstruction
 
 README = Path(__file__).parents[1] / "README.md"
 TINY = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
     "train": "--epochs 2 --set model.stages=2 --set model.width=4 --set model.gridsize=2",
     "compare": "--epochs 2",
+    "refine": "--epochs 4",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
     " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=2",
 }
@@ -73,7 +75,14 @@ def test_option_names_are_frozen():
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted(fit),
         "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
-        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every"]),
+        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every", "--refine"]),
+        "refine": sorted(
+            [
+                *settings,
+                *("--start", "--method", "--noise", "--modes", "--probe", "--positions", "--affine", "--background"),
+                *("--variations", "--epochs", "--withhold-every", "--seed", "--resume", "-o", "--output"),
+            ]
+        ),
         "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
         "compare": sorted(
             ["--engines", "--modes", "--withhold-every", "--epochs", "--batch-size", "--seed", "-o", "--output"]
@@ -187,3 +196,42 @@ def test_the_demo_writes_its_files_and_scores(tmp_path, monkeypatch):
     assert "SNR (dB)" in said
     assert "flat object" in said
     assert {p.name for p in Path("demo").iterdir()} >= {"reconstruction.h5", "object.png", "figure.png", "scores.json"}
+
+
+@pytest.mark.slow
+def test_refine_fits_judges_and_goes_on_from_an_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(f"simulate scan.npz {TINY['simulate']}")
+    said = run("refine scan.npz -o fit --epochs 6 --withhold-every 10")
+    assert "refined in" in said
+    assert {p.name for p in Path("fit").iterdir()} >= {"reconstruction.h5", "object.png", "figure.png", "history.json"}
+    scores = json.loads(Path("fit/scores.json").read_text())
+    assert scores["object"]["snr_db"] > scores["object"]["floor_flat_object"]["snr_db"] + 3
+    assert "before_refinement" not in scores
+    assert not Reconstruction.load("fit/reconstruction.h5").used_frames[::10].any()
+
+    said = run(
+        "refine scan.npz -o more --start fit --epochs 10 --modes 2 --probe learn --positions --withhold-every 10"
+    )
+    assert "power of the probe modes" in said
+    assert "before the refinement" in said
+    again = json.loads(Path("more/scores.json").read_text())
+    assert again["before_refinement"]["withheld_error"] == pytest.approx(scores["withheld_error"], rel=1e-6)
+    assert len(again["refinement"]) >= 2
+    assert json.loads(Path("more/config.json").read_text())["refine"]["positions_from"] == cli.LATER
+
+
+@pytest.mark.slow
+def test_a_network_alone_is_not_refined(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(f"simulate scan.npz {TINY['simulate']}")
+    run(f"train scan.npz -o network {TINY['train']}")
+    run("reconstruct scan.npz -o alone --model network --no-refine")
+    said = run("reconstruct scan.npz -o both --model network --set refine.epochs=5")
+    assert "before" in said
+    alone, before = (Reconstruction.load(name) for name in ("alone/reconstruction.h5", "both/network.h5"))
+    np.testing.assert_array_equal(alone.object, before.object)
+    assert not Path("alone/network.h5").exists()
+    scores = [json.loads(Path(f"{name}/scores.json").read_text()) for name in ("alone", "both")]
+    assert "before_refinement" not in scores[0]
+    assert scores[1]["object"]["snr_db"] > scores[1]["before_refinement"]["object"]["snr_db"]

@@ -1,9 +1,12 @@
 """Building a network from a frozen config: any number of them, of any sizes, live side by side."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 from keras import ops
 
+from ptycho.backend import bfloat16_pays
 from ptycho.config import ModelConfig
 from ptycho.network.architectures import (
     FIRST_CHANNELS,
@@ -144,6 +147,8 @@ def build_model(config: ModelConfig, probe: np.ndarray) -> PtychoNetwork:
         raise ValueError(f"probe has shape {probe.shape}; a model with this config needs {expected}")
     if not np.isfinite(probe).all() or not np.abs(probe).max() > 0:
         raise ValueError("probe is zero everywhere or not finite; give a probe in sqrt(photons)")
+    if config.precision == "auto":
+        config = replace(config, precision="mixed_bfloat16" if bfloat16_pays() else "float32")
     # The same name for all: TensorFlow keeps something for every variable name it has ever seen.
     network = PtychoNetwork(config, name="ptycho")
     network.build()

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from ptycho.backend import bfloat16_pays
 from ptycho.config import ModelConfig
 from ptycho.network.architectures import PRIOR, Frames, View, merge
 from ptycho.network.build import build_model
@@ -389,3 +390,13 @@ def test_unet_keeps_the_size_and_gives_float32(precision):
     out = net(normal(np.random.default_rng(0), 2, 19, 19, 2))
     assert out.shape == (2, 19, 19, 3)
     assert keras.backend.standardize_dtype(out.dtype) == "float32"
+
+
+def test_a_network_takes_the_precision_that_the_machine_is_faster_with():
+    """``auto`` is settled when the network is built, and saved with it as what it is."""
+    probe = np.ones((1, 16, 16), "complex64")
+    network = build_model(ModelConfig(N=16, stages=1, width=4, precision="auto"), probe)
+    expected = "mixed_bfloat16" if bfloat16_pays() else "float32"
+    assert network.settings.precision == expected
+    assert network.nets[0].first.dtype_policy.name == expected
+    assert bfloat16_pays() is bfloat16_pays()  # timed once
