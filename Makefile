@@ -12,7 +12,8 @@ demo: .venv/installed
 test: .venv/installed-test
 	$(BIN)/python -m pytest
 # The tests of physics, layers, losses and training, which must agree on every backend.
-NUMERICAL := tests/physics tests/network tests/reconstruction/refine tests/compat tests/test_training.py tests/test_backends.py tests/test_model_factory.py
+REFINE := $(addprefix tests/reconstruction/refine/test_,model.py steps.py batches.py penalties.py)
+NUMERICAL := tests/physics tests/network $(REFINE) tests/compat tests/test_training.py tests/test_backends.py tests/test_model_factory.py
 test-backends: test-tensorflow test-jax test-torch
 test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
 	KERAS_BACKEND=$* $(BIN)/python -m pytest $(NUMERICAL)

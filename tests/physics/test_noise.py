@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 from scipy.stats import poisson
 
-from ptycho.physics.noise import ROOT_ERROR, amplitude_error, expected_root, poisson_nll
+from ptycho.physics.noise import ROOT_ERROR, SCATTER_ERROR, amplitude_error, expected_root, poisson_nll, root_scatter
 from tests.helpers import EPS, gradient, to_numpy
 
 
@@ -70,6 +70,16 @@ def test_the_mean_root_is_that_of_a_poisson_count():
     ratio = to_numpy(expected_root(means.astype("float32"))) / exact
     np.testing.assert_allclose(ratio, 1, rtol=ROOT_ERROR)
     assert np.all(np.sqrt(means) / exact > ratio)
+
+
+def test_the_scatter_of_roots_is_that_of_a_poisson_count():
+    """Against the sum over the distribution, which is nothing beyond 20 standard deviations; and where it is 1/4."""
+    means = np.logspace(-4, 3.5, 120)
+    counts = np.arange(int(means[-1] + 20 * np.sqrt(means[-1])))
+    exact = [np.sum((np.sqrt(counts) - np.sqrt(mean)) ** 2 * poisson.pmf(counts, mean)) for mean in means]
+    np.testing.assert_allclose(to_numpy(root_scatter(means.astype("float32"))), exact, rtol=SCATTER_ERROR)
+    np.testing.assert_allclose(to_numpy(root_scatter(np.float32([1e6, 1e12]))), 0.25, rtol=1e-4)
+    assert float(root_scatter(np.float32(0))) == 0
 
 
 def test_the_mean_root_has_the_right_limits():
