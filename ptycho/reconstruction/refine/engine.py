@@ -37,8 +37,9 @@ WORKERS = 3
 SAMPLE = 0.1
 """Part of the frames that the curvature is taken from: it only sets the lengths of steps."""
 
-DARK = 1e-2
-"""Dark rate of the Poisson likelihood, over the mean counts of a pixel."""
+DARK, DARKEST = 1e-2, 0.1
+"""Dark rate of the Poisson likelihood, over the mean counts of a pixel; and photons that it is at most: the dim pixels
+of a bright scan tell fine detail."""
 
 POSITION_DAMPING = 0.03
 """The same of positions, over the mean of what all frames know of theirs."""
@@ -102,7 +103,11 @@ class Solver:
         self.origin = whole.min(axis=0) - side // 2 - margin_px
         """(y, x) of the first pixel of the object, in pixels of the scan."""
         shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side + 2 * margin_px)
-        dark = DARK * float(scan.frame_counts[self.frames].mean()) / int(scan.mask.sum()) if poisson else FAINT
+        dark = (
+            min(DARK * float(scan.frame_counts[self.frames].mean()) / int(scan.mask.sum()), DARKEST)
+            if poisson
+            else FAINT
+        )
         self.optics = Optics((shape[0], shape[1]), bool(fractions.any()), poisson, dark)
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")

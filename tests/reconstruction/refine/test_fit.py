@@ -81,8 +81,10 @@ def test_the_misfit_nears_the_shot_noise(own, near):
     entry = found.history[found.best]
     judging = fit.divided(scan, None, LONG)[1]
     expected = expected_counts(scan.object, scan.probe, scan.positions, judging, scan.transfer)
-    # Of the model and of the truth: their counts differ by shot noise, a few per cent of it.
-    assert entry["shot_noise"] == pytest.approx(shot_noise_error(expected), rel=SCATTER_ERROR + 0.06)
+    # Of the model and of the truth. Their counts differ by shot noise, a few per cent of it; and least squares of
+    # amplitudes put too few photons in dim pixels, where the mean of roots is less than the root of the mean.
+    bias = 0.06 if own else 0.12
+    assert entry["shot_noise"] == pytest.approx(shot_noise_error(expected), rel=SCATTER_ERROR + bias)
     # 5 frames of 441 pixels, many of them dark, scatter by 5 %; the fit's own noise adds about a twentieth.
     assert 0.9 < entry["withheld_error"] / entry["shot_noise"] < 1.3
     result = found.result
