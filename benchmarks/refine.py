@@ -165,7 +165,7 @@ def prior(views: int = 8) -> None:
         model, nothing = adapted(load_pretrained(), scan), np.zeros(len(scan), bool)
         alone = reconstruct(model, scan, views=views)
         begin = time.perf_counter()
-        fit = refine_network(model, scan, refine_config(RunConfig(), scan, False), alone, withheld=nothing, views=views)
+        fit = refine_network(model, scan, refine_config(RunConfig(), scan), alone, withheld=nothing, views=views)
         took = time.perf_counter() - begin
         cold = refine(scan, RefineConfig(noise="poisson")).result
         record(

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 
-from ptycho.config import RefineConfig
+from ptycho.config import RunConfig
 from ptycho.data.scan import Scan
 from ptycho.plotting import save_png
 from ptycho.reconstruction import Reconstruction
 from ptycho.reconstruction.pty_chi import Engine, run_ptychi, why_not
 from ptycho.reconstruction.refine.fit import refine
-from ptycho.runs import Outcome, judge, provenance, scores_record
+from ptycho.runs import Outcome, judge, provenance, refine_config, scores_record
 from ptycho.training import Report
 
 OURS = "refine"
@@ -146,7 +146,7 @@ def _reconstructed(
     report: Report | None,
 ) -> tuple[Reconstruction, History]:
     if method == OURS:
-        config = RefineConfig(seed=seed, probe_from=None if scan.probe_known else 1)
+        config = refine_config(RunConfig(refine=dict(seed=seed)), scan)
         config = config if epochs is None else replace(config, epochs=epochs)
         return refine(scan, config, withheld=withheld, report=report)[:2]
     engine, epochs = cast(Engine, method), epochs or PTYCHI_EPOCHS

@@ -45,6 +45,7 @@ from ptycho.evaluation import (
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
 from ptycho.reconstruction import Reconstruction, as_grown, find_probe, reconstruct
+from ptycho.reconstruction.blind import BRIGHT
 from ptycho.reconstruction.predict import open_stream
 from ptycho.reconstruction.refine.fit import Refinement, divided, refine
 from ptycho.replay import Order, ReplayReport, replay
@@ -241,22 +242,26 @@ def reconstruct_run(
         return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan))
     alone = replace(result, provenance=provenance(scan) | more)
     alone.save(folder / "network.h5")
-    settings = refine_config(run, scan, cold=False)
+    settings = refine_config(run, scan)
     fit = refine_network(model, scan, settings, result, withheld=withheld, views=views, report=report)
     result = replace(fit.result, provenance=alone.provenance | dict(refine=settings.to_dict()))
     before = judge(alone, scan, withheld)
     return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan), before, fit.history)
 
 
-def refine_config(run: RunConfig, scan: Scan, cold: bool) -> RefineConfig:
-    """Settings of a refinement: a guessed probe is fitted too; a network's image is something to stay near to."""
-    defaults: dict[str, Any] = dict(probe_from=1) if probe_is_sought(scan, run) else {}
-    return RefineConfig.from_dict(defaults | ({} if cold else PRIOR) | run.refine)
+def refine_config(run: RunConfig, scan: Scan) -> RefineConfig:
+    """Settings of a refinement: a guessed probe is fitted too, and the noise is that of the counts.
 
+    The Poisson likelihood is right for a model that is; where the probe is only sought, and pixels are not dark, least
+    squares of amplitudes bear better what the model lacks (`BRIGHT`).
+    """
+    sought = probe_is_sought(scan, run)
+    bright = scan.mean_counts >= BRIGHT * scan.mask.sum()
+    defaults: dict[str, Any] = dict(noise="amplitude" if sought and bright else "poisson")
+    if sought:
+        defaults["probe_from"] = 1
+    return RefineConfig.from_dict(defaults | run.refine)
 
-PRIOR: dict[str, Any] = dict(noise="poisson")
-"""How a network's image is refined, unless a run says otherwise: where photons are few, only the likelihood of counts
-is without bias."""
 
 STRIDE = 3.0
 """Ratio of the drift weights that are tried one after the other."""
@@ -343,7 +348,7 @@ def refine_run(
         before = judge(image, scan, withheld)
         if len(image.probe) < scan.modes:  # more were asked for
             image = replace(image, probe=with_modes(image.probe, scan.modes))
-    settings = refine_config(run, scan, cold=image is None)
+    settings = refine_config(run, scan)
     record = provenance(scan) | dict(refine=settings.to_dict(), start=None if start is None else str(start))
     _write_json(folder / "config.json", record)
     fit = refine(
