@@ -175,6 +175,8 @@ def reconstruct_command(
             report=report,
         )
     _tell(outcome, output)
+    if refine and views > 1:
+        _say(f"the uncertainty is that of the network's image: {output / 'network.h5'}")
 
 
 @app.command(name="stream")
