@@ -1,5 +1,7 @@
 """The one place that asks which Keras backend is in use."""
 
+import ctypes
+import os
 import time
 import weakref
 from collections.abc import Callable
@@ -66,6 +68,28 @@ def _forget_gradients(trace: weakref.ref) -> None:
                 continue
             if name.startswith("CustomGradient-"):
                 ops.gradient_registry._registry.pop(name, None)  # a Registry has no way to unregister
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for what is asked for next, as it does by itself; once a process.
+
+    The first generator dataset of a process (Keras feeds batches through one) makes TensorFlow 2.21 set the allocator
+    to give back all but 128 KB at the end of its heap. Each operation's output then comes as fresh pages of the
+    system, and half of a training goes into mapping them. Set back after the first dataset; libraries without
+    `mallopt` (musl has none, nor macOS) are left as they are.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if keras.backend.backend() != "tensorflow" or set_option is None:
+        return
+    import tensorflow
+
+    signature = tensorflow.TensorSpec((), "int32")
+    for _ in tensorflow.data.Dataset.from_generator(lambda: iter([0]), output_signature=signature):
+        pass
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    set_option(trim_threshold, 1 << 30)
+    set_option(mmap_threshold, 1 << 25)  # the most that glibc takes
 
 
 def jit_compile(wanted: bool) -> bool:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ptycho.backend import free_trace_with, jit_compile
+from ptycho.backend import free_trace_with, jit_compile, keep_freed_memory
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.grouping import blocks, group_extents, withheld_groups
 from ptycho.data.scan import Scan
@@ -74,6 +74,7 @@ def train(
         ValueError: the scans do not fit the model or each other, or the loss stops being a number.
     """
     config = config or TrainingConfig()
+    keep_freed_memory()
     batches = Batches([scans] if isinstance(scans, Scan) else scans, model.settings, config)
     trainer = PhysicsTraining(model, config)
     trainer.compile(
