@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from network import many_frames, sim64
+from network import CONDITIONS, many_frames, sim64
 
-from ptycho.checkpoint import load_pretrained
+from ptycho.checkpoint import load_model, load_pretrained
 from ptycho.config import RefineConfig, RunConfig, SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects
@@ -124,8 +124,8 @@ def powers(result: Reconstruction) -> list[float]:
 
 
 @app.command()
-def sim() -> None:
-    """sim64_test with its probe, from empty space, and from the pretrained network's image: SNR by time."""
+def sim(network: Path | None = None) -> None:
+    """sim64_test with its probe, from empty space and from a network's image (the package's, or a file): SNR by time."""
     scan = sim64("test", 1.0, 1)
     snr = lambda result: float(compare_objects(result.object, scan.object).snr_db)
     theirs = {}
@@ -143,38 +143,44 @@ def sim() -> None:
             compile_s=round(compile_s, 1),
             along=[(round(s, 2), round(value, 2)) for s, value in ours],
         )
-    start = reconstruct(adapted(load_pretrained(), scan), scan)
-    for count in range(4, 10):
+    start = reconstruct(adapted(load_model(network) if network else load_pretrained(), scan), scan)
+    for count in range(1, 11):
         warm = refine(scan, RefineConfig(epochs=count, noise="poisson", drift_weight=0.03), start=start).result
         cold = refine(scan, RefineConfig(epochs=count, noise="poisson")).result
-        record(condition="sim64_test, epochs", epochs=count, warm=round(snr(warm), 2), cold=round(snr(cold), 2))
+        record(
+            condition="sim64_test, epochs",
+            model=network.stem if network else "pretrained",
+            epochs=count,
+            start=round(snr(start), 2),
+            warm=round(snr(warm), 2),
+            cold=round(snr(cold), 2),
+        )
 
 
 @app.command()
-def prior(views: int = 8) -> None:
-    """Few photons and little overlap: the pretrained network's image of sim64_test alone, refined, and cold fits."""
-    for name, dose, every in (
-        ("step 8, 6.9e4", 1.0, 1),
-        ("step 8, 6.9e3", 0.1, 1),
-        ("step 8, 6.9e2", 0.01, 1),
-        ("step 24, 6.9e4", 1.0, 3),
-        ("step 32, 6.9e4", 1.0, 4),
-    ):
-        scan = sim64("test", dose, every)
+def prior(networks: Path | None = None, views: int = 8) -> None:
+    """Few photons and little overlap: a network's image of sim64_test alone, and refined; and cold fits.
+
+    The networks are those that ``network.py quality --keep FOLDER`` trained on sim64_train; without, the package's.
+    """
+    for name in ("step 8, 6.9e4", "step 8, 6.9e3", "step 8, 6.9e2", "step 24, 6.9e4", "step 32, 6.9e4"):
+        scan = sim64("test", CONDITIONS[name].dose, CONDITIONS[name].every)
         snr = lambda result, scan=scan: round(float(compare_objects(result.object, scan.object).snr_db), 2)
-        model, nothing = adapted(load_pretrained(), scan), np.zeros(len(scan), bool)
-        alone = reconstruct(model, scan, views=views)
-        begin = time.perf_counter()
-        fit = refine_network(model, scan, refine_config(RunConfig(), scan), alone, withheld=nothing, views=views)
-        took = time.perf_counter() - begin
-        cold = refine(scan, RefineConfig(noise="poisson")).result
-        record(
-            condition=f"prior, {name}",
-            network=snr(alone),
-            refined=snr(fit.result),
-            cold=snr(cold),
-            seconds=round(took, 1),
-        )
+        cold = snr(refine(scan, RefineConfig(noise="poisson")).result)
+        nothing = np.zeros(len(scan), bool)
+        for path in sorted(networks.glob(f"{name}, seed *.keras")) if networks else [None]:
+            model = adapted(load_model(path) if path else load_pretrained(), scan)
+            alone = reconstruct(model, scan, views=views)
+            begin = time.perf_counter()
+            fit = refine_network(model, scan, refine_config(RunConfig(), scan), alone, withheld=nothing, views=views)
+            record(
+                condition=f"prior, {name}",
+                model=path.stem if path else "pretrained",
+                network=snr(alone),
+                refined=snr(fit.result),
+                cold=cold,
+                seconds=round(time.perf_counter() - begin, 1),
+            )
 
 
 @app.command()
