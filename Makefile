@@ -9,17 +9,20 @@ TORCH ?= torch==2.13.0
 venv: .venv/installed
 demo: .venv/installed
 	$(BIN)/ptycho demo -o demo
+# Most of the time goes into tracing and compiling, which one core does: processes side by side, about 2 GB each.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 # The tests of physics, layers, losses and training, which must agree on every backend.
 REFINE := $(addprefix tests/reconstruction/refine/test_,model.py steps.py batches.py penalties.py)
 NUMERICAL := tests/physics tests/network $(REFINE) tests/compat tests/test_training.py tests/test_backends.py tests/test_model_factory.py
 test-backends: test-tensorflow test-jax test-torch
 test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
-	KERAS_BACKEND=$* $(BIN)/python -m pytest $(NUMERICAL)
+	KERAS_BACKEND=$* $(PYTEST) $(NUMERICAL)
 # pty-chi computes with PyTorch; `make test` leaves its tests out where only the test extra is installed.
 test-ptychi: .venv/installed-backends
-	$(BIN)/python -m pytest tests/reconstruction/test_ptychi.py tests/test_comparison.py
+	$(PYTEST) tests/reconstruction/test_ptychi.py tests/test_comparison.py
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -125,7 +125,7 @@ def powers(result: Reconstruction) -> list[float]:
 
 @app.command()
 def sim(network: Path | None = None) -> None:
-    """sim64_test with its probe, from empty space and from a network's image (the package's, or a file): SNR by time."""
+    """sim64_test with its probe, from empty space and from the image of a network (the package's, or a file): SNR."""
     scan = sim64("test", 1.0, 1)
     snr = lambda result: float(compare_objects(result.object, scan.object).snr_db)
     theirs = {}
