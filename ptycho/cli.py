@@ -340,6 +340,32 @@ def info_command(scan: ScanFile) -> None:
         _say(f"note: {note}")
 
 
+@app.command(name="view")
+def view_command(
+    path: Annotated[Path, typer.Argument(exists=True, help="A run folder, or a scan file.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Page of a scan file; by default beside it, as .html.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+) -> None:
+    """Open the report of a run, or make one of a bare scan: its frames, positions and probe."""
+    import webbrowser
+
+    page = path / "report.html" if path.is_dir() else output or path.with_suffix(".html")
+    if not path.is_dir():
+        with _framework():
+            from ptycho.data.formats import read_scan
+            from ptycho.report import save_report
+
+        data = read_scan(path)
+        save_report(page, data, findings=data.notes)
+    elif not page.exists():
+        raise ValueError(f"there is no report in {path}; `ptycho reconstruct`, `refine` and `demo` leave one")
+    _say(str(page))
+    if show and not webbrowser.open(page.resolve().as_uri()):
+        _say("no browser was found: open the file yourself, or leave it with --no-open")
+
+
 @app.command(name="demo")
 def demo_command(
     output: Folder = Path("demo"),

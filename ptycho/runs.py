@@ -372,6 +372,7 @@ def _leave(
 ) -> Outcome:
     """Examine and judge a result, and leave its files in the folder."""
     from ptycho.plotting import save_figure, save_png
+    from ptycho.report import save_report
 
     result, trust = examine(result, scan)
     result.save(folder / "reconstruction.h5")
@@ -386,7 +387,27 @@ def _leave(
         trust=trust, warnings=(*([limit] if limit else []), *found), before=before, fit=fit
     )
     _write_json(folder / "scores.json", scores_record(outcome))
+    save_report(
+        folder / "report.html",
+        scan,
+        result,
+        scores=outcome.scores,
+        findings=sentences(outcome),
+        training=training,
+        fit=(fit or [])[1:],
+        settings=result.provenance,
+    )
     return outcome
+
+
+def sentences(outcome: Outcome) -> list[str]:
+    """What there is to say about a result, beside its scores."""
+    lines = list(outcome.warnings)
+    if outcome.trust is not None:
+        lines.append(outcome.trust.sentence())
+    if outcome.withheld_error is not None:
+        lines.append(f"withheld frames: error {outcome.withheld_error:.4f}, shot noise alone {outcome.shot_noise:.4f}")
+    return lines
 
 
 def stream_run(

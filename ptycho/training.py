@@ -91,6 +91,7 @@ def train(
     best = min(range(len(history)), key=lambda k: judged(history[k])) if history else None
     epochs = planned_epochs(config, batches.training_frames, model.settings.N)
     restarts = history[-1]["restarts"] if history else 0
+    flat, flat_stays = None, not (model.settings.probe_trainable or model.settings.scale_trainable)
     for epoch in range(len(history), epochs):
         if should_stop(history, config.patience):
             break
@@ -98,11 +99,13 @@ def train(
         trainer.optimizer.learning_rate = learning_rate(config, epoch, epochs, history)
         progress = _Progress(report, epoch, epochs, history)
         fit = trainer.fit(batches.epoch(epoch), verbose=0, shuffle=False, callbacks=[progress])
+        if flat is None or not flat_stays:
+            flat = flat_loss(trainer, batches)
         entry = dict(
             epoch=epoch + 1,
             loss=fit.history["loss"][0],
             validation_loss=validation_loss(trainer, batches),
-            flat_loss=flat_loss(trainer, batches),
+            flat_loss=flat,
             learning_rate=float(trainer.optimizer.learning_rate),
             seconds=round(time.perf_counter() - start, 3),
             restarts=restarts,

@@ -1,0 +1,440 @@
+"""A run as one page: ``report.html``, which opens from disk without a network and can be sent to a colleague.
+
+Bokeh draws it and brings its own script along; pan, zoom, colour ranges and the frames of the scan work in the page.
+"""
+
+import html
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho.data.doctor import describe
+from ptycho.data.scan import Scan
+from ptycho.evaluation import Scores, expected_counts
+from ptycho.evaluation.align import register
+from ptycho.evaluation.frc import fourier_ring_correlation, half_bit_threshold
+from ptycho.plotting import levelled, shown_region
+from ptycho.reconstruction.result import Reconstruction
+
+SIDE = 768
+"""Pixels along the longest side of an image in the page; larger objects are binned (2 images of 3 MB)."""
+
+PATTERNS_BYTES = 5_000_000
+"""What patterns and their predictions may take in the page: of scans with more, every k-th frame is there."""
+
+INK = "#767676"
+"""Of axes and labels: readable (4.5:1) on white, and on the dark page."""
+
+Lines = dict[str, tuple[Sequence[float], Sequence[float | None]]]
+"""Name of a curve -> its x and y; values that are None are left out."""
+
+PANEL = 380
+"""Width of a panel, screen pixels."""
+
+
+def save_report(
+    path: str | os.PathLike,
+    scan: Scan,
+    result: Reconstruction | None = None,
+    *,
+    scores: Scores | None = None,
+    findings: Sequence[str] = (),
+    training: Sequence[dict[str, Any]] = (),
+    fit: Sequence[dict[str, Any]] = (),
+    settings: dict[str, Any] | None = None,
+) -> Path:
+    """Write a scan, and what was reconstructed from it, as one HTML file (15 MB at most).
+
+    Args:
+        path: the file to write; it appears at once and whole.
+        scan: P frames; those shown beside their predictions are drawn from it.
+        result: the object and probe; None shows the scan alone.
+        scores: of the object against the true one, beside those of a flat object.
+        findings: sentences about scan and result, each a line.
+        training, fit: epochs of the network's training and of the refinement, as `train` and `refine` give them.
+        settings: configuration and versions, as JSON shows them.
+    """
+    from bokeh.embed import components
+    from bokeh.resources import INLINE
+
+    panels: dict[str, Any] = {}
+    if result is not None:
+        panels["Object"] = _object_panels(scan, result)
+        panels["Probe"] = _probe_panels(result.probe)
+    else:
+        panels["Probe"] = _probe_panels(scan.probe)
+    panels["Frames on the scan"] = _scan_panels(scan, result)
+    for title, label, history, names in (
+        ("Training", "loss", training, dict(loss="training", validation_loss="validation")),
+        ("Refinement", "error", fit, dict(error="fitted frames", withheld_error="withheld frames")),
+    ):
+        epochs = [entry["epoch"] for entry in history]
+        lines: Lines = {name: (epochs, [entry[key] for entry in history]) for key, name in names.items()}
+        if epochs:
+            panels[title] = _curves("epoch", label, lines, logarithmic=True)
+    if result is not None and scan.object is not None:
+        panels["Fourier ring correlation with the true object"] = _correlation(result, scan.object)
+    script, pieces = components(panels, wrap_script=True)
+    sections = [f"<section><h2>{html.escape(name)}</h2>{piece}</section>" for name, piece in pieces.items()]
+    sections[0] += _judgement(scores, findings)
+    path = Path(path)
+    temporary = path.with_name(f".new-{path.name}")
+    title = html.escape(str(scan.source or path.stem))
+    temporary.write_text(
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{INLINE.render_js()}\n{script}\n</head>\n"
+        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{_origin(scan, settings)}\n"
+        "</main>\n</body>\n</html>\n",
+        encoding="utf-8",
+    )
+    temporary.replace(path)
+    return path
+
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --line: #cccccc; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --line: #444444; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0; }
+main { max-width: 1240px; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.3rem; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
+table { border-collapse: collapse; } th, td { text-align: left; font-weight: inherit; padding: .15rem 1rem .15rem 0;
+vertical-align: top; border-bottom: 1px solid var(--line); }
+td.number, th[scope=col] { text-align: right; font-variant-numeric: tabular-nums; }
+pre { overflow-x: auto; } section { overflow-x: auto; }
+"""
+
+
+def _judgement(scores: Scores | None, findings: Sequence[str]) -> str:
+    parts = []
+    if findings:
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in findings)
+        parts.append(f"<section><h2>Findings</h2><ul>{items}</ul></section>")
+    if scores is not None:
+        rows = [(label, f"{score:.3f}", f"{flat:.3f}") for label, score, flat in scores.rows()]
+        parts.append(_table("Scores against the true object", ("", "object", "flat object"), rows))
+    return "".join(parts)
+
+
+def _origin(scan: Scan, settings: dict[str, Any] | None) -> str:
+    parts = [_table("Scan", (), describe(scan))]
+    if settings:
+        text = html.escape(json.dumps(settings, indent=1, default=str))
+        command = html.escape(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+        parts.append(
+            f"<section><h2>How it was made</h2><p><code>{command}</code></p>"
+            f"<details><summary>Settings and versions</summary><pre tabindex='0'>{text}</pre></details></section>"
+        )
+    return "".join(parts)
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in heads)
+    body = "".join(
+        "<tr><th scope='row'>"
+        + html.escape(first)
+        + "</th>"
+        + "".join(f"<td class='{'number' if heads else 'text'}'>{html.escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for first, *row in rows
+    )
+    return f"<section><h2>{html.escape(title)}</h2><table>{f'<tr>{head}</tr>' if head else ''}{body}</table></section>"
+
+
+def _unit(scan: Scan) -> tuple[float, str]:
+    """Length of an object pixel, and its unit."""
+    return (scan.pixel_size_m * 1e6, "µm") if scan.pixel_size_m else (1.0, "px")
+
+
+def _figure(title: str, width: int = PANEL, **options):
+    from bokeh.models.annotations import Title
+    from bokeh.plotting import figure
+
+    plot = figure(
+        title=Title(text=title, text_color=INK),
+        width=width,
+        height=int(width * 0.92),
+        background_fill_alpha=0,
+        border_fill_alpha=0,
+        outline_line_color=INK,
+        toolbar_location="above",
+        **options,
+    )
+    plot.toolbar.logo = None
+    for axis in (*plot.xaxis, *plot.yaxis):
+        axis.axis_label_text_color = axis.major_label_text_color = axis.axis_line_color = INK
+        axis.major_tick_line_color = axis.minor_tick_line_color = INK
+    plot.grid.visible = False
+    return plot
+
+
+def _image(plot, image: np.ndarray, mapper, extent: tuple[float, float, float, float]):
+    """Draw (H, W) with row 0 at the top; ``extent`` is the first x, first y, width and height."""
+    x, y, width, height = extent
+    return plot.image([np.ascontiguousarray(image)], x=x, y=y, dw=width, dh=height, color_mapper=mapper, level="image")
+
+
+def _colour_bar(plot, mapper, title: str) -> None:
+    from bokeh.models.annotations import ColorBar
+
+    bar = ColorBar(
+        color_mapper=mapper,
+        title=title,
+        title_text_color=INK,
+        major_label_text_color=INK,
+        width=10,
+        background_fill_alpha=0,
+        label_standoff=6,
+        padding=4,
+    )
+    plot.add_layout(bar, "right")
+
+
+def palette(name: str) -> list[str]:
+    """256 colours of a matplotlib map: ``gray``, ``viridis``, or ``twilight``, which is cyclic."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps[name](k)) for k in range(256)]
+
+
+def binned(image: np.ndarray, side: int = SIDE) -> tuple[np.ndarray, int]:
+    """(H, W) averaged over squares of k pixels, so that no side is longer than ``side``; and k."""
+    k = -(-max(image.shape) // side)
+    height, width = (n - n % k for n in image.shape)
+    return image[:height, :width].reshape(height // k, k, width // k, k).mean(axis=(1, 3)), k
+
+
+def _object_panels(scan: Scan, result: Reconstruction):
+    """Amplitude and phase side by side, panned and zoomed together, each with its colour range and map."""
+    from bokeh.layouts import column, row
+    from bokeh.models import CustomJS, LinearColorMapper
+    from bokeh.models.annotations import ScaleBar
+    from bokeh.models.annotations.dimensional import MetricLength
+    from bokeh.models.widgets import RangeSlider, Select
+
+    region = shown_region(result.coverage)
+    view, k = binned(levelled(result.object[region]))
+    size, unit = _unit(scan)
+    extent = (
+        region[1].start * size,
+        region[0].start * size,
+        view.shape[1] * k * size,
+        view.shape[0] * k * size,
+    )
+    note = f", binned by {k}" if k > 1 else ""
+    names: list[Any] = ["gray", "viridis", "twilight"]
+    colours = {name: palette(name) for name in names}
+    parts: list[Any] = []
+    plots: list[Any] = []
+    for name, image, bar in (("amplitude", np.abs(view), ""), ("phase", np.angle(view), "rad")):
+        image = image.astype("float32")
+        low, high = (float(v) for v in np.percentile(image, (0.5, 99.5)))
+        first = "twilight" if high - low > np.pi else "gray"
+        high = max(high, low + 1e-6)
+        mapper = LinearColorMapper(palette=colours[first], low=low, high=high)
+        shared = (
+            dict(x_range=plots[0].x_range, y_range=plots[0].y_range)
+            if plots
+            else dict(x_range=(extent[0], extent[0] + extent[2]), y_range=(extent[1] + extent[3], extent[1]))
+        )
+        plot = _figure(
+            f"{name}{note}",
+            560,
+            tools="pan,wheel_zoom,box_zoom,reset,save,hover",
+            active_scroll="wheel_zoom",
+            match_aspect=True,
+            tooltips=[("x, y", "$x, $y"), (name, "@image")],
+            **shared,
+        )
+        plot.xaxis.axis_label, plot.yaxis.axis_label = f"x ({unit})", f"y ({unit})"
+        _image(plot, image, mapper, extent)
+        _colour_bar(plot, mapper, bar)
+        # The script of Bokeh 3.9 does not know CustomDimensional: pixels go as metres of another name.
+        kind = (
+            dict(unit=unit)
+            if unit != "px"
+            else dict(unit="m", dimensional=MetricLength(include=["m"]), label="@{value} px")
+        )
+        plot.add_layout(ScaleBar(range=plot.x_range, location="bottom_right", **kind))
+        ends = float(image.min()), float(max(image.max(), image.min() + 1e-6))
+        slider = RangeSlider(
+            start=ends[0],
+            end=ends[1],
+            value=(low, high),
+            step=(ends[1] - ends[0]) / 500,
+            title=f"{name}: colour range",
+            width=360,
+            format="0.000",
+        )
+        slider.js_link("value", mapper, "low", attr_selector=0)
+        slider.js_link("value", mapper, "high", attr_selector=1)
+        choice = Select(title=f"{name}: colours", options=names, value=first, width=140)
+        choose = CustomJS(args=dict(mapper=mapper, colours=colours), code="mapper.palette = colours[this.value]")
+        choice.js_on_change("value", choose)
+        plots.append(plot)
+        parts.append(column(plot, row(slider, choice)))
+    return row(*parts)
+
+
+def _probe_panels(probe: np.ndarray):
+    """Amplitude of each mode (M, N, N), in sqrt(photons), with its part of the power; eight at most."""
+    from bokeh.layouts import row
+    from bokeh.models import LinearColorMapper
+
+    power = (np.abs(probe) ** 2).sum(axis=(1, 2))
+    plots = []
+    for m, mode in enumerate(probe[:8]):
+        amplitude, k = binned(np.abs(mode).astype("float32"), 256)
+        mapper = LinearColorMapper(palette=palette("viridis"), low=0, high=float(amplitude.max()) or 1.0)
+        side = amplitude.shape[0] * k
+        plot = _figure(
+            f"mode {m + 1}: {100 * power[m] / power.sum():.1f} %",
+            260,
+            x_range=(0, side),
+            y_range=(side, 0),
+            tools="wheel_zoom,pan,reset",
+        )
+        _image(plot, amplitude, mapper, (0, 0, side, side))
+        plots.append(plot)
+    return row(*plots)
+
+
+def _scan_panels(scan: Scan, result: Reconstruction | None):
+    """Scan positions over the light, coloured by residual; a click on one shows its pattern and the prediction."""
+    from bokeh.layouts import column, row
+    from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
+    from bokeh.models.widgets import Div, Spinner
+
+    size, unit = _unit(scan)
+    positions = scan.positions if result is None else result.positions_px
+    light, k = (None, 1) if result is None else binned(result.coverage, 256)
+    low, high = positions.min(axis=0) - scan.N // 2, positions.max(axis=0) + scan.N // 2
+    plot = _figure(
+        "scan path (click on a frame)",
+        420,
+        tools="tap,pan,wheel_zoom,reset",
+        active_scroll="wheel_zoom",
+        match_aspect=True,
+        x_range=(low[1] * size, high[1] * size),
+        y_range=(high[0] * size, low[0] * size),
+    )
+    plot.xaxis.axis_label, plot.yaxis.axis_label = f"x ({unit})", f"y ({unit})"
+    if light is not None:
+        extent = (0.0, 0.0, light.shape[1] * k * size, light.shape[0] * k * size)
+        _image(plot, light.astype("float32"), LinearColorMapper(palette=palette("gray"), low=0), extent)
+    plot.line(positions[:, 1] * size, positions[:, 0] * size, color=INK, alpha=0.4)
+    residual = None if result is None else result.frame_residual
+    value = np.log10(np.maximum(scan.frame_counts if residual is None else residual, 1e-3)).astype("float32")
+    label = "log10 counts" if residual is None else "log10 (squared residual / shot noise)"
+    finite = value[np.isfinite(value)]
+    ends = np.percentile(finite, (1, 99)) if len(finite) else (0.0, 1.0)
+    mapper = LinearColorMapper(
+        palette=palette("viridis"), low=float(ends[0]), high=float(max(ends[1], ends[0] + 1e-3)), nan_color="#888888"
+    )
+    dots = ColumnDataSource(dict(x=positions[:, 1] * size, y=positions[:, 0] * size, value=value))
+    plot.scatter(
+        "x",
+        "y",
+        source=dots,
+        size=7,
+        line_color=None,
+        fill_color=dict(field="value", transform=mapper),
+        nonselection_fill_alpha=0.7,
+        selection_line_color="#d62728",
+        selection_line_width=3,
+    )
+    _colour_bar(plot, mapper, label)
+    frames, images = _patterns(scan, result)
+    stored = ColumnDataSource({name: list(stack) for name, stack in images.items()} | dict(frame=frames))
+    first = int(np.argmin(abs(frames - len(scan) // 2)))
+    shown = ColumnDataSource({name: [stack[first]] for name, stack in images.items()})
+    title = Div(text=f"frame {frames[first]}")
+    grey = LinearColorMapper(palette=palette("viridis"), low=0, high=255)
+    side = next(iter(images.values())).shape[-1]
+    panels: list[Any] = []
+    for name in images:
+        shared = (
+            dict(x_range=panels[0].x_range, y_range=panels[0].y_range)
+            if panels
+            else dict(x_range=(0, side), y_range=(side, 0))
+        )
+        panel = _figure(
+            f"{name}, logarithm of counts", 330, tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom", **shared
+        )
+        panel.image(name, x=0, y=0, dw=side, dh=side, source=shown, color_mapper=grey)
+        panels.append(panel)
+    # The frame that was clicked on, or the nearest one whose pattern is in the page.
+    show = """
+      let best = 0
+      const have = stored.data.frame
+      for (let k = 0; k < have.length; k++) if (Math.abs(have[k] - wanted) < Math.abs(have[best] - wanted)) best = k
+      const next = {}
+      for (const name of names) next[name] = [stored.data[name][best]]
+      shown.data = next
+      title.text = "frame " + have[best] + (have[best] == wanted ? "" : ": the nearest in this page to " + wanted)
+    """
+    args = dict(stored=stored, shown=shown, title=title, names=list(images))
+    number = Spinner(title="frame", low=0, high=len(scan) - 1, step=1, value=int(frames[first]), width=120)
+    number.js_on_change("value", CustomJS(args=args | dict(dots=dots), code=f"const wanted = this.value; {show}"))
+    pick = "if (dots.selected.indices.length) { number.value = dots.selected.indices[0] }"
+    dots.selected.js_on_change("indices", CustomJS(args=dict(dots=dots, number=number), code=pick))
+    return row(plot, column(row(number, title), row(*panels)))
+
+
+def _patterns(scan: Scan, result: Reconstruction | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Frames that the page holds, and their patterns as bytes, from 0 to the logarithm of the brightest pixel."""
+    k = -(-scan.N // 128)
+    side = (scan.N - scan.N % k) // k
+    most = max(1, PATTERNS_BYTES // (side**2 * (1 if result is None else 2)))
+    frames = np.unique(np.linspace(0, len(scan) - 1, min(most, len(scan))).round().astype(int))
+    stacks = dict(measured=np.asarray(scan.counts[frames], "float32"))
+    if result is not None:
+        places = result.positions_px
+        stacks["predicted"] = expected_counts(result.object, result.probe, places, frames, scan.transfer)
+    top = np.log1p(max(float(stack.max()) for stack in stacks.values()))
+    images = {}
+    for name, stack in stacks.items():
+        level = np.stack([binned(np.log1p(np.maximum(frame, 0)), 128)[0] for frame in stack])
+        images[name] = np.clip(level * (255 / top), 0, 255).astype("uint8")
+    return frames, images
+
+
+COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
+
+
+def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool):
+    plot = _figure("", 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover")
+    plot.height = 320
+    for (name, (places, values)), colour in zip(curves.items(), COLOURS):
+        known = [(p, v) for p, v in zip(places, values, strict=True) if v is not None]
+        if known:
+            plot.line(*zip(*known), legend_label=name, color=colour, line_width=2)
+    plot.xaxis.axis_label, plot.yaxis.axis_label = x, y
+    plot.legend.background_fill_alpha = 0
+    plot.legend.label_text_color = INK
+    return plot
+
+
+def _correlation(result: Reconstruction, truth: np.ndarray):
+    """The FRC of the registered object with the true one, and the usual thresholds."""
+    fit = register(result.object, truth)
+    frequency, correlation = fourier_ring_correlation(fit.aligned, fit.truth)
+    side = min(fit.truth.shape)
+    lines = {
+        "correlation": correlation,
+        "0.5": np.full(len(frequency), 0.5),
+        "1/7": np.full(len(frequency), 1 / 7),
+        "half bit": half_bit_threshold(side),
+    }
+    return _curves(
+        "spatial frequency (of Nyquist)",
+        "correlation",
+        {name: (frequency, v) for name, v in lines.items()},
+        logarithmic=False,
+    )
