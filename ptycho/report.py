@@ -33,6 +33,9 @@ INK = "#767676"
 Lines = dict[str, tuple[Sequence[float], Sequence[float | None]]]
 """Name of a curve -> its x and y; values that are None are left out."""
 
+WIDGET: list[Any] = [".bk-input { color: #1b1b1b; background: #ffffff; }"]
+"""Style of input fields: Bokeh makes them white, and the page's dark scheme their text."""
+
 PANEL = 380
 """Width of a panel, screen pixels."""
 
@@ -274,7 +277,7 @@ def _object_panels(scan: Scan, result: Reconstruction):
         )
         slider.js_link("value", mapper, "low", attr_selector=0)
         slider.js_link("value", mapper, "high", attr_selector=1)
-        choice = Select(title=f"{name}: colours", options=names, value=first, width=140)
+        choice = Select(title=f"{name}: colours", options=names, value=first, width=140, stylesheets=WIDGET)
         choose = CustomJS(args=dict(mapper=mapper, colours=colours), code="mapper.palette = colours[this.value]")
         choice.js_on_change("value", choose)
         plots.append(plot)
@@ -380,7 +383,9 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
       title.text = "frame " + have[best] + (have[best] == wanted ? "" : ": the nearest in this page to " + wanted)
     """
     args = dict(stored=stored, shown=shown, title=title, names=list(images))
-    number = Spinner(title="frame", low=0, high=len(scan) - 1, step=1, value=int(frames[first]), width=120)
+    number = Spinner(
+        title="frame", low=0, high=len(scan) - 1, step=1, value=int(frames[first]), width=120, stylesheets=WIDGET
+    )
     number.js_on_change("value", CustomJS(args=args | dict(dots=dots), code=f"const wanted = this.value; {show}"))
     pick = "if (dots.selected.indices.length) { number.value = dots.selected.indices[0] }"
     dots.selected.js_on_change("indices", CustomJS(args=dict(dots=dots, number=number), code=pick))
