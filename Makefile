@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The CPU build is enough for the tests; name another torch to test on a GPU.
 TORCH ?= torch==2.13.0
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi check lint clean
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi check lint docs clean
 
 venv: .venv/installed
 demo: .venv/installed
@@ -23,6 +23,9 @@ test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
 # pty-chi computes with PyTorch; `make test` leaves its tests out where only the test extra is installed.
 test-ptychi: .venv/installed-backends
 	$(PYTEST) tests/reconstruction/test_ptychi.py tests/test_comparison.py
+# The pages of docs/ as a site, in site/; a broken link is an error.
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --strict --quiet
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,10 +41,13 @@ check: lint test
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ .venv/installed
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
 # PyTorch first and named again: the CPU build then satisfies whatever asks for torch, pty-chi's torchvision too.
 .venv/installed-backends: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[test,jax,torch,ptychi]'
 	touch $@
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
