@@ -145,6 +145,16 @@ def _whole_or_integer(chunk: Array) -> bool:
     return chunk.dtype.kind != "f" or bool((chunk == np.rint(chunk)).all())
 
 
+def guessed_probe(counts: Array, mask: Array | None = None) -> Array:
+    """(1, N, N) complex64: a probe in focus with the mean pattern of frames (P, N, N), zero frequency at ``N // 2``.
+
+    The mean amplitude of a scan is that of the probe as far as the sample is weak; its phase nobody has seen.
+    """
+    amplitude = np.sqrt(np.maximum(mean_pattern(counts), 0)) * (1 if mask is None else mask)
+    wave = np.fft.ifft2(np.fft.ifftshift(amplitude), norm="ortho")
+    return np.fft.fftshift(wave)[None].astype(np.complex64)
+
+
 def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     """Give a guessed probe the measured dose: ``(scan, factor)`` with the probe multiplied by ``factor``.
 
