@@ -4,7 +4,7 @@ One module per format. Each has ``NAME``, ``SUFFIXES`` (what is written goes by)
 one of its kind, for error messages), ``recognises(path) -> bool`` (by content) and ``read(path, options) -> Scan``; one
 that can be written also has ``write(scan, path)`` and ``LACKS``, the fields of a scan it has no place for. For results
 it is ``recognises_product``, ``read_product`` and ``write_product``. A new format is a new module, and its name in
-`FORMATS`.
+`FORMATS`, or in `PRODUCTS` if it holds results alone.
 
 A reader converts into the conventions of `ptycho.data.scan.Scan`, and says what it had to assume or leave out in
 `Scan.notes`. No reader unpickles anything, and whatever is wrong with a file ends as a `BadFile`.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.data.formats import cxi, hdf5, nexus, npz, ptychopinn, tike
+from ptycho.data.formats import cxi, hdf5, nexus, npz, ptychopinn, ptyd, ptyr, tike
 from ptycho.data.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz_keys
 from ptycho.data.formats._hdf5 import hdf5_keys
 from ptycho.data.formats._metres import MADE_UP, physical
@@ -25,7 +25,9 @@ from ptycho.files import BadFile, replaced
 
 __all__ = ["BadFile", "ReadOptions", "convert", "losses", "read_product", "read_scan", "write_product", "write_scan"]
 
-FORMATS: tuple[Any, ...] = (hdf5, tike, npz, ptychopinn, nexus, cxi)
+FORMATS: tuple[Any, ...] = (hdf5, tike, npz, ptychopinn, nexus, cxi, ptyd)
+PRODUCTS: tuple[Any, ...] = (ptyr,)
+"""Formats of results alone; some of `FORMATS` hold results too."""
 FIELDS = {
     "probe": "the probe",
     "mask": "the mask",
@@ -133,7 +135,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _able(what: str) -> list[Any]:
-    return [module for module in FORMATS if hasattr(module, what)]
+    return [module for module in (*FORMATS, *PRODUCTS) if hasattr(module, what)]
 
 
 def _recognising(path: Path, recognises: str) -> Any:
@@ -145,7 +147,7 @@ def _recognising(path: Path, recognises: str) -> Any:
 
 def _named(name: str, what: str) -> Any:
     able = _able(what)
-    for module in FORMATS:
+    for module in (*FORMATS, *PRODUCTS):
         if name == module.NAME:
             if module in able:
                 return module
@@ -154,7 +156,7 @@ def _named(name: str, what: str) -> Any:
                 f"format {name!r} has no way to {what.split('_')[0]} {kind}; formats that have are "
                 f"{', '.join(m.NAME for m in able)}"
             )
-    raise ValueError(f"there is no format {name!r}; formats are {', '.join(m.NAME for m in FORMATS)}")
+    raise ValueError(f"there is no format {name!r}; formats are {', '.join(m.NAME for m in (*FORMATS, *PRODUCTS))}")
 
 
 def _by_suffix(path: Path, write: str) -> Any:
