@@ -145,6 +145,18 @@ def _whole_or_integer(chunk: Array) -> bool:
     return chunk.dtype.kind != "f" or bool((chunk == np.rint(chunk)).all())
 
 
+def squared(amplitudes: Array) -> Array:
+    """Counts of amplitudes, cast before squaring (integers would overflow); whole numbers as integers."""
+    counts = np.empty(amplitudes.shape, np.float32)
+    start = 0
+    for chunk in chunks(amplitudes):
+        counts[start : start + len(chunk)] = np.square(chunk, dtype=np.float32)
+        start += len(chunk)
+    if looks_like_counts(amplitudes).verdict == "amplitude":
+        counts = np.rint(counts, out=counts)
+    return compact(counts)
+
+
 def guessed_probe(counts: Array, mask: Array | None = None) -> Array:
     """(1, N, N) complex64: a probe in focus with the mean pattern of frames (P, N, N), zero frequency at ``N // 2``.
 

@@ -15,7 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.data.formats import cxi, hdf5, nexus, npz, ptychopinn, ptyd, ptyr, tike
+from ptycho.data.formats import (
+    cxi,
+    emd,
+    empad,
+    fold_slice,
+    hdf5,
+    hxn,
+    nexus,
+    npz,
+    ptychodus,
+    ptychopinn,
+    ptychoshelves,
+    ptyd,
+    ptylab,
+    ptyr,
+    reconstruction,
+    tiff,
+    tike,
+)  # fmt: skip
 from ptycho.data.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz_keys
 from ptycho.data.formats._hdf5 import hdf5_keys
 from ptycho.data.formats._metres import MADE_UP, physical
@@ -25,8 +43,10 @@ from ptycho.files import BadFile, replaced
 
 __all__ = ["BadFile", "ReadOptions", "convert", "losses", "read_product", "read_scan", "write_product", "write_scan"]
 
-FORMATS: tuple[Any, ...] = (hdf5, tike, npz, ptychopinn, nexus, cxi, ptyd)
-PRODUCTS: tuple[Any, ...] = (ptyr,)
+FORMATS: tuple[Any, ...] = (
+    hdf5, tike, npz, ptychopinn, nexus, cxi, ptyd, ptychodus, fold_slice, ptychoshelves, ptylab, hxn, emd, empad, tiff,
+)  # fmt: skip
+PRODUCTS: tuple[Any, ...] = (reconstruction, ptyr)
 """Formats of results alone; some of `FORMATS` hold results too."""
 FIELDS = {
     "probe": "the probe",
@@ -160,14 +180,22 @@ def _named(name: str, what: str) -> Any:
 
 
 def _by_suffix(path: Path, write: str) -> Any:
-    for module in _able(write):
-        if path.name.lower().endswith(module.SUFFIXES):
-            return module
+    """The module with the longest of its suffixes that the name ends with."""
+    name = path.name.lower()
+    fits = [(len(suffix), m) for m in _able(write) for suffix in m.SUFFIXES if name.endswith(suffix)]
+    if fits:
+        return max(fits, key=lambda fit: fit[0])[1]
     known = "; ".join(f"{m.NAME}: {', '.join(m.SUFFIXES)}" for m in _able(write))
     raise ValueError(f"no format is written to files named like {path.name!r}; give one of {known}, or a format")
 
 
 def _unrecognised(path: Path) -> str:
+    for module in _able("recognises_product"):
+        if module.recognises_product(path):
+            return (
+                f"{path} is a result of the format {module.NAME} and holds no frames; give a scan, or a result to "
+                f"'ptycho convert'. The format needs {module.NEEDS}"
+            )
     keys = hdf5_keys(path) or npz_keys(path)
     found = f"it has the keys {', '.join(keys[:40])}" if keys else "it is neither HDF5 nor NPZ with any array"
     known = "; ".join(f"{module.NAME} ({module.NEEDS})" for module in FORMATS)

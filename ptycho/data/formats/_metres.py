@@ -6,7 +6,6 @@ place for in a group ``ptycho``, which other programs do not see.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from ptycho.data import doctor
 from ptycho.data.beam import Beam
-from ptycho.data.formats._container import ReadOptions
+from ptycho.data.formats._container import REAL, ReadOptions
 from ptycho.data.formats._hdf5 import Hdf5
 from ptycho.data.scan import Scan
 from ptycho.files import BadFile
@@ -166,16 +165,18 @@ def particle(file: Hdf5) -> str:
 def read_own(file: Hdf5, beam: Beam | None, pixel_m: float) -> dict[str, Any]:
     """What `write_own` left, as arguments of `assembled`, with beam and pixel size as far as they are not made up."""
     made_up = (file.attribute_text(OWN, "made_up") or "").split(",")
-    if beam is not None and made_up:
+    if beam is not None:
         distance = None if "distance" in made_up else beam.distance_m
-        beam = None if "energy" in made_up else replace(beam, distance_m=distance)
+        kind = particle(file)
+        beam = None if "energy" in made_up else beam_of(file.path, beam.energy_eV, distance, kind)
     found: dict[str, Any] = {
         "probe_known": bool(file.attribute_number(OWN, "probe_known") or 0),
         "beam": beam,
         "pixel_size_m": None if "pixel size" in made_up else pixel_m,
     }
-    if file.has(f"{OWN}/probe"):
-        found["probe"] = file.array(f"{OWN}/probe", ndim=3, kinds="uifc")
-    if file.has(f"{OWN}/object"):
-        found["object"] = file.array(f"{OWN}/object", ndim=2, kinds="uifc")
+    for name, ndim, kinds in (("probe", 3, "uifc"), ("object", 2, "uifc"), ("mask", 2, REAL)):
+        if file.has(f"{OWN}/{name}"):
+            found[name] = file.array(f"{OWN}/{name}", ndim=ndim, kinds=kinds)
+    if "mask" in found:
+        found["mask"] = found["mask"] != 0
     return found

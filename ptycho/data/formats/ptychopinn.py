@@ -25,7 +25,7 @@ import numpy as np
 from ptycho.data import doctor
 from ptycho.data.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, number, optional, required
 from ptycho.data.formats.npz import BEAM, as_bool, beam_from, beam_values
-from ptycho.data.scan import Scan, chunks
+from ptycho.data.scan import Scan
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -60,7 +60,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     known = bool(number(arrays, "probe_known", path) or 0)
     domain, domain_notes = _domain(arrays, frames)
     scan = Scan(
-        counts=_squared(frames) if domain == AMPLITUDE else frames,
+        counts=doctor.squared(frames) if domain == AMPLITUDE else frames,
         positions=positions,
         probe=probe,
         mask=as_bool(optional(arrays, "mask", path, 2, REAL)),
@@ -183,18 +183,6 @@ def _metadata(arrays: dict[str, Array]) -> dict[str, Any]:
     except (KeyError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def _squared(amplitudes: Array) -> Array:
-    """Counts of amplitudes, cast before squaring (integers would overflow); whole numbers as integers."""
-    counts = np.empty(amplitudes.shape, np.float32)
-    start = 0
-    for chunk in chunks(amplitudes):
-        counts[start : start + len(chunk)] = np.square(chunk, dtype=np.float32)
-        start += len(chunk)
-    if doctor.looks_like_counts(amplitudes).verdict == "amplitude":
-        counts = np.rint(counts, out=counts)
-    return doctor.compact(counts)
 
 
 def _other_notes(keys: tuple[str, ...], arrays: dict[str, Array], refused: Notes, known: bool) -> Notes:
