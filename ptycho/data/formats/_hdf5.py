@@ -49,7 +49,7 @@ def hdf5_keys(path: Path) -> tuple[str, ...]:
         file.guarded(
             "/", lambda: file.file.visititems(lambda n, i: found.append(n) if isinstance(i, h5py.Dataset) else None)
         )
-    return tuple(found)
+    return tuple(map(_readable, found))
 
 
 def hdf5_has(path: Path, *keys: str) -> bool:
@@ -142,7 +142,7 @@ class Hdf5:
         import h5py
 
         group = self.find(key)
-        found = self.guarded(key, lambda: list(group)) if isinstance(group, h5py.Group) else []
+        found = self.guarded(key, lambda: [_readable(name) for name in group]) if isinstance(group, h5py.Group) else []
         return tuple(sorted(found, key=lambda name: (not name.isdecimal(), len(name) if name.isdecimal() else 0, name)))
 
     # ---------------------------------------------------------------------------------------------------- values
@@ -253,6 +253,11 @@ def write_frames(file: Any, key: str, counts: Array) -> None:
     """Frames in their native dtype, one chunk each, packed by gzip: any HDF5 reads them."""
     chunk = (1, *counts.shape[1:])
     file.create_dataset(key, data=counts, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True)
+
+
+def _readable(name: str | bytes) -> str:
+    """A name as text: h5py leaves those that are not UTF-8 as bytes."""
+    return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
 
 
 def _names(key: str) -> list[str]:

@@ -92,15 +92,14 @@ def _require_no_bomb(path: Path) -> None:
             if kind != COMPRESSED:
                 file.seek(int(length), 1)
                 continue
-            unpacker, packed = zlib.decompressobj(), file.read(min(int(length), size))
-            while packed:
+            unpacker, end = zlib.decompressobj(), file.tell() + int(length)
+            while packed := unpacker.unconsumed_tail or file.read(min(2**16, end - file.tell())):
                 try:
-                    left -= len(unpacker.decompress(packed, 2**22))
+                    left -= len(unpacker.decompress(packed, 2**24))
                 except zlib.error as error:
                     raise BadFile(f"{path} is a damaged MATLAB file ({error}); copy it again") from error
                 if left < 0:
                     raise BadFile(f"{path} unpacks to too much and may be a bomb; convert it with --trusted if not")
-                packed = unpacker.unconsumed_tail
 
 
 def scalar(path: Path, values: dict[str, Array], name: str) -> float | None:

@@ -6,6 +6,7 @@
 """
 
 import csv
+import logging
 import math
 from pathlib import Path
 
@@ -104,6 +105,8 @@ def _images(path: Path) -> list[Path | None]:
 def _load(path: Path, options: ReadOptions) -> Array:
     import tifffile
 
+    log = logging.getLogger("tifffile")  # which tells all it stumbles over; the error below is enough
+    was, log.disabled = log.disabled, True
     try:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
@@ -116,6 +119,8 @@ def _load(path: Path, options: ReadOptions) -> Array:
         raise BadFile(
             f"{path} is a damaged TIFF, or packed in a way unknown here ({why(error)}); write it anew"
         ) from error
+    finally:
+        log.disabled = was
 
 
 def _positions(path: Path) -> tuple[Array, str, tuple[str, ...]]:
