@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho.data.formats import FORMATS, BadFile, ReadOptions, read_scan
+from ptycho.data.formats import FORMATS, BadFile, ReadOptions, read_scan, write_scan
 from tests.data.scans import expected, misfit, said, scan_of, truth
 
 WAVELENGTH, DISTANCE, PIXEL = 1.9864459e-25 / (8000 * 1.602176634e-19), 1.5, 8e-9
@@ -180,6 +180,34 @@ def test_nexus_with_unknown_units_or_positions_of_different_number(tmp_path: Pat
     path = nexus_file(tmp_path / "b.nxs", scan_of(), **{"entry_1/sample_1/transformations/y": (np.ones(7), "m")})
     with pytest.raises(BadFile, match=r"transformations/y' of 7 values"):
         read_scan(path)
+
+
+def test_nexusformat_writes_what_is_read_and_opens_what_is_written(tmp_path: Path) -> None:
+    """The NeXus project's own library."""
+    from nexusformat import nexus as nx
+
+    scan, side = scan_of(), detector_pixel(16)
+    y, x = scan.positions.T * PIXEL
+    detector = nx.NXdetector(
+        data=nx.NXfield(scan.counts),
+        distance=nx.NXfield(DISTANCE, units="m"),
+        x_pixel_size=nx.NXfield(side * 1e6, units="um"),
+        y_pixel_size=nx.NXfield(side * 1e6, units="um"),
+        translation=nx.NXfield(np.stack([x, y, 0 * x], axis=1), units="m"),
+    )
+    instrument = nx.NXinstrument(
+        source_1=nx.NXsource(energy=nx.NXfield(3.0, units="GeV")),
+        beam_1=nx.NXbeam(incident_beam_energy=nx.NXfield(8.0, units="keV")),
+        detector_1=detector,
+    )
+    root = nx.NXroot(entry_1=nx.NXentry(definition="NXptycho", instrument_1=instrument))
+    root.save(str(tmp_path / "a.nxs"))
+    assert_read(tmp_path / "a.nxs", scan)
+
+    path = write_scan(read_scan(tmp_path / "a.nxs"), tmp_path / "b.cxi")
+    entry = nx.nxload(str(path))["entry_1"]
+    assert entry["data_1/data"].shape == (15, 16, 16)
+    np.testing.assert_allclose(entry["data_1/translation"].nxdata[:, 0], x, rtol=1e-9)
 
 
 def test_both_are_known_by_content(tmp_path: Path) -> None:

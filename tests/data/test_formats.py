@@ -3,6 +3,7 @@
 import bz2
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from ptycho.data.scan import CHUNK_PIXELS, Scan, empty_pattern
 from tests.data.scans import assert_same, expected, misfit, said, scan_of, truth
 
 WRITABLE = [module for module in formats.FORMATS if hasattr(module, "write")]
+README = Path(__file__).parents[2] / "README.md"
 METRES = lambda module: getattr(module, "METRES", False)
 NAMES = [module.NAME for module in formats.FORMATS]
 
@@ -141,6 +143,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="disk full"):
         write_scan(scan_of(P=9), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_readme_lists_what_every_format_can() -> None:
+    table = re.findall(r"^\|[^|]*\| `(\w+)` \|([^|]*)\|([^|]*)\|$", README.read_text(), re.MULTILINE)
+    able = {
+        module.NAME: tuple(
+            ", ".join(what for what in ("read", "write") if hasattr(module, what + kind)) for kind in ("", "_product")
+        )
+        for module in (*formats.FORMATS, *formats.PRODUCTS)
+    }
+    assert {name: (scans.strip(), results.strip()) for name, scans, results in table} == able
 
 
 def test_importing_the_formats_loads_nothing_heavy() -> None:
