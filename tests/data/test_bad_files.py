@@ -122,6 +122,17 @@ def virtual_outside(path: Path) -> None:
         file.create_virtual_dataset("counts", layout)
 
 
+def virtual_by_a_link(path: Path) -> None:
+    """The source is in the file itself, but a link that HDF5 would follow out of the folder."""
+    link = outside(path)
+    layout = h5py.VirtualLayout((15, 16, 16), "u2")
+    layout[:] = h5py.VirtualSource(".", "elsewhere", (15, 16, 16))
+    own(path, counts=None)
+    with h5py.File(path, "r+") as file:
+        file["elsewhere"] = link
+        file.create_virtual_dataset("counts", layout)
+
+
 def circular_files(path: Path) -> None:
     own(path, counts=None)
     with h5py.File(path, "r+") as file:
@@ -182,6 +193,7 @@ BAD: dict[str, tuple[str, Callable[[Path], Any], str, str]] = {
     "link to nothing": ("a.h5", linked(lambda p: h5py.ExternalLink("no.h5", "/")), "'counts'", "copy that file beside"),
     "values outside": ("a.h5", raw_outside, "'counts'", "--trusted"),
     "virtual values outside": ("a.h5", virtual_outside, "'counts'", "--trusted"),
+    "virtual values by a link outside": ("a.h5", virtual_by_a_link, "'elsewhere'", "--trusted"),
     "complex counts": ("a.h5", lambda p: own(p, counts=scan_of().counts * 1j), "'counts'", "squared modulus"),
     "no frames": ("a.h5", lambda p: own(p, counts=np.zeros((0, 16, 16))), "'counts'", "expected one frame"),
     "no frames in NPZ": ("a.npz", lambda p: of_npz(p, counts=np.zeros((0, 16, 16))), "'counts'", "expected one frame"),
@@ -221,6 +233,17 @@ def test_what_is_refused_is_read_where_it_is_trusted(tmp_path: Path) -> None:
     npz_bomb(tmp_path / "a.npz")
     with pytest.raises(BadFile, match=r"Scan\.mask has shape"):
         read_scan(tmp_path / "a.npz", options=trusted)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = own(tmp_path / "a.h5")
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))  # root, who runs tests too, may read anything
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(BadFile, match=r"a\.h5 cannot be read .*Permission denied.*check that you may"):
+        read_scan(path)
 
 
 def test_links_and_virtual_data_within_the_folder_are_followed(tmp_path: Path) -> None:

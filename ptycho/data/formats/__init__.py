@@ -83,6 +83,8 @@ def _read(recognises: str, read: str, path: str | Path, format: str | None, opti
             return getattr(module or _recognising(path, recognises), read)(path, options)
     except BadFile:
         raise
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read ({error}); check that you may, and that the disk is whole") from error
     except ValueError as error:  # what Scan or Product have against the arrays
         raise BadFile(f"{path}: {error}") from error
     finally:

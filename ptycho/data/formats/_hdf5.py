@@ -66,6 +66,7 @@ class Hdf5:
     def __init__(self, path: Path, options: ReadOptions = DEFAULT) -> None:
         self.path, self.options = path, options
         self._open_files = ExitStack()
+        self._opened_before: dict[Path, Any] = {}
 
     def __enter__(self) -> "Hdf5":
         self.file = self._opened(self.path)
@@ -79,7 +80,9 @@ class Hdf5:
         import hdf5plugin  # noqa: F401  (importing it lets h5py open bitshuffle, LZ4, Blosc and Zstd)
 
         try:
-            return self._open_files.enter_context(h5py.File(path, "r"))
+            if path not in self._opened_before:
+                self._opened_before[path] = self._open_files.enter_context(h5py.File(path, "r"))
+            return self._opened_before[path]
         except Exception as error:
             raise BadFile(f"{path} is no HDF5 file, or a damaged one ({why(error)}); copy it again") from error
 
@@ -96,12 +99,12 @@ class Hdf5:
 
     def find(self, key: str, outside: bool = True) -> Any:
         """The h5py object at a key, or None. With ``outside=False`` the first link out of the file, unopened."""
-        return self.guarded(key, lambda: self._find(key, outside))
+        return self.guarded(key, lambda: self._find(self.file, key, outside))
 
-    def _find(self, key: str, outside: bool) -> Any:
+    def _find(self, file: Any, key: str, outside: bool = True) -> Any:
         import h5py
 
-        item, names, links = self.file, deque(_names(key)), 0
+        item, names, links = file, deque(_names(key)), 0
         while names:
             name = names.popleft()
             link = item.get(name, getlink=True) if isinstance(item, h5py.Group) else None
@@ -178,17 +181,30 @@ class Hdf5:
         pair = dtype.names in (("real", "imag"), ("r", "i"))
         if dtype.hasobject or not (pair or dtype.kind in kinds + "b"):
             raise wrong_kind(self.path, key, dtype, kinds)
-        files = [dataset.file.filename]
-        if dataset.is_virtual:
-            own, names = dataset.file, {source.file_name for source in dataset.virtual_sources()}
-            files += [str(self.inside(own, name, key)) for name in names if name != "."]
-        if dataset.external and not self.options.trusted:
-            raise BadFile(f"{self.path} keeps {key!r} in other files; convert it with --trusted if they may be read")
-        size = sum(os.path.getsize(name) for name in files)
+        size = sum(os.path.getsize(name) for name in self._files(dataset, key))
         require_allowed(self.path, key, bytes_of(dataset.shape, dtype), size, self.options)
         self._require_filters(dataset, key)
         values = dataset[()]
         return values[dtype.names[0]] + 1j * values[dtype.names[1]] if dtype.names else np.asarray(values)
+
+    def _files(self, dataset: Any, key: str, depth: int = 0) -> set[str]:
+        """The HDF5 files that hold the values, through virtual data sets of virtual ones; all of them may be read.
+
+        HDF5 follows these by itself, so that where they lead is looked at before.
+        """
+        if dataset.external and not self.options.trusted:
+            raise BadFile(f"{self.path} keeps {key!r} in other files; convert it with --trusted if they may be read")
+        files = {dataset.file.filename}
+        if dataset.is_virtual and depth > MOST_LINKS:
+            raise BadFile(f"{self.path} has circular virtual data at {key!r}; write the data themselves")
+        for source in dataset.virtual_sources() if dataset.is_virtual else ():
+            here = source.file_name == "."
+            file = dataset.file if here else self._opened(self.inside(dataset.file, source.file_name, key))
+            part = self._find(file, source.dset_name)
+            if part is None or not hasattr(part, "is_virtual"):
+                raise BadFile(f"{self.path} takes {key!r} from {source.dset_name}, which is not there; write it anew")
+            files |= self._files(part, key, depth + 1)
+        return files
 
     def _require_filters(self, dataset: Any, key: str) -> None:
         import h5py

@@ -35,7 +35,8 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
         image = file.array(f"{key}/data", ndim=(2, 3), kinds=COMPLEX)
         probes = file.names("content/probe")
         probe = file.array(f"content/probe/{probes[0]}/data", ndim=(2, 3), kinds=COMPLEX) if probes else None
-        pixel = _pair(file, f"{key}/_psize", options.pixel_size_m)
+        told = options.pixel_size_m
+        pixel = np.array([told, told]) if told else _pair(file, f"{key}/_psize", None)
         metres = file.get(f"content/positions/{name}", 2)
         positions = None
         if metres is not None and pixel is not None:

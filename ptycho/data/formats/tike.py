@@ -39,7 +39,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     if within < counts.shape[-1]:  # the wave that leaves a small probe grid is padded before it is propagated
         more = counts.shape[-1] // 2 - within // 2, counts.shape[-1] - counts.shape[-1] // 2 - within + within // 2
         probe = np.pad(probe, ((0, 0), more, more))
-    truth = "object" in arrays
+    truth = "object" in arrays and frames == "diffraction"
     guess = "The scale of the probe is arbitrary: it is rescaled to the counts and sought along with the object."
     scan = Scan(
         counts=counts,
