@@ -361,6 +361,30 @@ def info_command(scan: ScanFile) -> None:
         _say(f"note: {note}")
 
 
+@app.command(name="doctor")
+def doctor_command(
+    scan: ScanFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Check a scan file: what passes, warns or fails, and what to do; exit code 1 if anything fails."""
+    import json
+
+    from ptycho.data.checks import examine
+    from ptycho.data.formats import read_scan
+
+    data = read_scan(scan)
+    checks = examine(data)
+    if as_json:
+        said = dict(file=str(scan), notes=data.notes, checks=[check._asdict() for check in checks])
+        print(json.dumps(said, indent=1, ensure_ascii=False))
+    else:
+        _table(["check", "", "found", "what to do"], checks)
+        for note in data.notes:
+            _say(f"note: {note}")
+    if any(check.verdict == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
 @app.command(name="demo")
 def demo_command(
     output: Folder = Path("demo"),

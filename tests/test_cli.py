@@ -89,6 +89,7 @@ def test_option_names_are_frozen():
         ),
         "evaluate": ["--every", "--margin"],
         "convert": sorted(["--format", "--pixel-size-nm", "--trusted"]),
+        "doctor": ["--json"],
         "info": [],
         "demo": sorted([*settings, "--seed", "-o", "--output"]),
     }
