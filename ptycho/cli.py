@@ -328,6 +328,27 @@ def evaluate_command(
         _frame_error(found, every)
 
 
+@app.command(name="convert")
+def convert_command(
+    source: ScanFile,
+    target: Annotated[Path, typer.Argument(help="File to write; its name tells the format.", show_default=False)],
+    format: Annotated[str | None, typer.Option(help="Format to write, where the name does not tell.")] = None,
+    pixel_size_nm: Annotated[
+        float | None, typer.Option(min=0, help="Side of an object pixel, where the file does not tell.")
+    ] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Follow links out of the file's folder, and unpack any size.")
+    ] = False,
+) -> None:
+    """Write a scan, or the result of another program, in another format; say what that cannot hold."""
+    from ptycho.data.formats import ReadOptions, convert
+
+    size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    for sentence in convert(source, target, format, ReadOptions(pixel_size_m=size, trusted=trusted)):
+        _say(sentence)
+    _say(f"{source} -> {target}")
+
+
 @app.command(name="info")
 def info_command(scan: ScanFile) -> None:
     """Say what is in a scan file, and what looks wrong with it."""
@@ -366,6 +387,30 @@ def view_command(
         _say("no browser was found: open the file yourself, or leave it with --no-open")
 
 
+@app.command(name="doctor")
+def doctor_command(
+    scan: ScanFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Check a scan file: what passes, warns or fails, and what to do; exit code 1 if anything fails."""
+    import json
+
+    from ptycho.data.checks import examine
+    from ptycho.data.formats import read_scan
+
+    data = read_scan(scan)
+    checks = examine(data)
+    if as_json:
+        said = dict(file=str(scan), notes=data.notes, checks=[check._asdict() for check in checks])
+        print(json.dumps(said, indent=1, ensure_ascii=False))
+    else:
+        _table(["check", "", "found", "what to do"], checks)
+        for note in data.notes:
+            _say(f"note: {note}")
+    if any(check.verdict == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
 @app.command(name="demo")
 def demo_command(
     output: Folder = Path("demo"),
@@ -386,9 +431,16 @@ def demo_command(
 
 
 def main() -> None:
-    """Run the command line; what a user can mend is one line on standard error and exit code 1."""
+    """Run the command line; what a user can mend is one line on standard error, and exit code 1, of a bad file 2."""
+    from ptycho.files import BadFile
+
     try:
         app()
+    except BadFile as error:
+        if os.environ.get("PTYCHO_TRACEBACK"):
+            raise
+        print(f"ptycho: {error}", file=sys.stderr)
+        sys.exit(2)
     except (ValueError, FileNotFoundError, tomllib.TOMLDecodeError) as error:
         if os.environ.get("PTYCHO_TRACEBACK"):
             raise

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptycho.files import replaced
 from ptycho.reconstruction.result import Reconstruction
 
 LIT = 0.1
@@ -39,7 +40,8 @@ def save_png(result: Reconstruction, path: str | os.PathLike) -> Path:
     region = shown_region(result.coverage)
     view = levelled(result.object[region])
     both = [_stretched(np.abs(view)), _stretched(np.angle(view))]
-    files.imsave(path, np.concatenate(both, axis=1), cmap="gray", vmin=0, vmax=1)
+    with replaced(path) as partial:
+        files.imsave(partial, np.concatenate(both, axis=1), cmap="gray", vmin=0, vmax=1)
     return Path(path)
 
 
@@ -59,7 +61,8 @@ def save_figure(
     _panel(axes[0, 1], phase, "phase (rad)", "gray", *np.percentile(phase, (0.5, 99.5)))
     _panel(axes[1, 0], np.log10(pattern + 1.0), "one pattern, log10(counts + 1)", "magma", 0, None)
     _loss_curve(axes[1, 1], history)
-    figure.savefig(path, dpi=110)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=110)
     return Path(path)
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.data.checks import examine
 from ptycho.data.doctor import describe
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, expected_counts
 from ptycho.evaluation.align import register
 from ptycho.evaluation.frc import fourier_ring_correlation, half_bit_threshold
+from ptycho.files import replaced
 from ptycho.plotting import levelled, shown_region
 from ptycho.reconstruction.result import Reconstruction
 
@@ -86,17 +88,16 @@ def save_report(
     sections = [f"<section><h2>{html.escape(name)}</h2>{piece}</section>" for name, piece in pieces.items()]
     sections[0] += _judgement(scores, findings)
     path = Path(path)
-    temporary = path.with_name(f".new-{path.name}")
     title = html.escape(str(scan.source or path.stem))
-    temporary.write_text(
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{INLINE.render_js()}\n{script}\n</head>\n"
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{_origin(scan, settings)}\n"
-        "</main>\n</body>\n</html>\n",
-        encoding="utf-8",
-    )
-    temporary.replace(path)
+    with replaced(path) as partial:
+        partial.write_text(
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{INLINE.render_js()}\n{script}\n</head>\n"
+            f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{_origin(scan, settings)}\n"
+            "</main>\n</body>\n</html>\n",
+            encoding="utf-8",
+        )
     return path
 
 
@@ -119,13 +120,16 @@ def _judgement(scores: Scores | None, findings: Sequence[str]) -> str:
         items = "".join(f"<li>{html.escape(line)}</li>" for line in findings)
         parts.append(f"<section><h2>Findings</h2><ul>{items}</ul></section>")
     if scores is not None:
-        rows = [(label, f"{score:.3f}", f"{flat:.3f}") for label, score, flat in scores.rows()]
+        rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
         parts.append(_table("Scores against the true object", ("", "object", "flat object"), rows))
     return "".join(parts)
 
 
 def _origin(scan: Scan, settings: dict[str, Any] | None) -> str:
-    parts = [_table("Scan", (), describe(scan))]
+    parts = [
+        _table("Scan", (), describe(scan)),
+        _table("Checks of the scan", ("check", "verdict", "found", "what to do"), examine(scan)),
+    ]
     if settings:
         text = html.escape(json.dumps(settings, indent=1, default=str))
         command = html.escape(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
@@ -142,7 +146,9 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> s
         "<tr><th scope='row'>"
         + html.escape(first)
         + "</th>"
-        + "".join(f"<td class='{'number' if heads else 'text'}'>{html.escape(cell)}</td>" for cell in row)
+        + "".join(
+            f"<td class='{'number' if cell[-1:].isdecimal() else 'text'}'>{html.escape(cell)}</td>" for cell in row
+        )
         + "</tr>"
         for first, *row in rows
     )

@@ -42,6 +42,7 @@ from ptycho.evaluation import (
     uncertainty,
     warnings_about,
 )
+from ptycho.files import replaced
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
 from ptycho.reconstruction import Reconstruction, as_grown, find_probe, reconstruct
@@ -536,4 +537,5 @@ def provenance(scan: Scan) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=1) + "\n")
+    with replaced(path) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")

@@ -88,6 +88,8 @@ def test_option_names_are_frozen():
             ["--engines", "--modes", "--withhold-every", "--epochs", "--batch-size", "--seed", "-o", "--output"]
         ),
         "evaluate": ["--every", "--margin"],
+        "convert": sorted(["--format", "--pixel-size-nm", "--trusted"]),
+        "doctor": ["--json"],
         "info": [],
         "demo": sorted([*settings, "--seed", "-o", "--output"]),
     }
@@ -114,7 +116,6 @@ def test_values_are_read_as_toml(text, value):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "{bad}", "-o", "{out}"], "no format"),
         (["train", "{scan}", "-o", "{out}", "--set", "model.stagges=3"], "ModelConfig has no setting 'stagges'"),
         (["train", "{scan}", "-o", "{out}", "--set", "stages=3"], "write section.name=value"),
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}"], "no model at"),
@@ -235,3 +236,39 @@ def test_a_network_alone_is_not_refined(tmp_path, monkeypatch):
     scores = [json.loads(Path(f"{name}/scores.json").read_text()) for name in ("alone", "both")]
     assert "before_refinement" not in scores[0]
     assert scores[1]["object"]["snr_db"] > scores[1]["before_refinement"]["object"]["snr_db"]
+
+
+def failure(command: str, monkeypatch, capsys) -> tuple[int, str]:
+    """Exit code and what is said on standard error."""
+    monkeypatch.setattr(sys, "argv", ["ptycho", *shlex.split(command)])
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    return exit.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["info {bad}", "convert {bad} {out}", "reconstruct {bad} -o {out}"])
+def test_bad_files_are_one_line_and_exit_code_2(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    names = dict(bad=tmp_path / "bad.npz", out=tmp_path / "out.h5")
+    code, said = failure(command.format(**names), monkeypatch, capsys)
+    assert code == 2
+    assert said.count("\n") == 1 and "no format recognises" in said and "bad.npz" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.npz"]
+
+
+def test_convert_says_what_is_lost_and_made_up(tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.data.formats import read_scan, write_scan
+
+    write_scan(small_scan, tmp_path / "scan.h5")
+    said = " ".join(run(f"convert {tmp_path / 'scan.h5'} {tmp_path / 'scan.cxi'}").split())
+    assert (
+        "no place for the true object" in said and "made up: energy 10000 eV, distance 1 m, pixel size 1e-09 m" in said
+    )
+    run(f"convert {tmp_path / 'scan.cxi'} {tmp_path / 'other.dat'} --format npz")
+    again = read_scan(tmp_path / "other.dat")
+    np.testing.assert_array_equal(again.counts, small_scan.counts)
+    np.testing.assert_allclose(again.positions, small_scan.positions, rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(again.object, small_scan.object)
+    assert again.beam is None and again.pixel_size_m is None and again.probe_known
+    code, _ = failure(f"convert {tmp_path / 'scan.h5'} {tmp_path / 'scan.doc'}", monkeypatch, capsys)
+    assert "no format is written to files named like 'scan.doc'" in code

@@ -145,6 +145,28 @@ def _whole_or_integer(chunk: Array) -> bool:
     return chunk.dtype.kind != "f" or bool((chunk == np.rint(chunk)).all())
 
 
+def squared(amplitudes: Array) -> Array:
+    """Counts of amplitudes, cast before squaring (integers would overflow); whole numbers as integers."""
+    counts = np.empty(amplitudes.shape, np.float32)
+    start = 0
+    for chunk in chunks(amplitudes):
+        counts[start : start + len(chunk)] = np.square(chunk, dtype=np.float32)
+        start += len(chunk)
+    if looks_like_counts(amplitudes).verdict == "amplitude":
+        counts = np.rint(counts, out=counts)
+    return compact(counts)
+
+
+def guessed_probe(counts: Array, mask: Array | None = None) -> Array:
+    """(1, N, N) complex64: a probe in focus with the mean pattern of frames (P, N, N), zero frequency at ``N // 2``.
+
+    The mean amplitude of a scan is that of the probe as far as the sample is weak; its phase nobody has seen.
+    """
+    amplitude = np.sqrt(np.maximum(mean_pattern(counts), 0)) * (1 if mask is None else mask)
+    wave = np.fft.ifft2(np.fft.ifftshift(amplitude), norm="ortho")
+    return np.fft.fftshift(wave)[None].astype(np.complex64)
+
+
 def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     """Give a guessed probe the measured dose: ``(scan, factor)`` with the probe multiplied by ``factor``.
 
@@ -174,16 +196,17 @@ def mean_pattern(counts: Array) -> Array:
 def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     """``(dead, hot)``, each (N, N) bool, among the used pixels.
 
-    Dead: never a count where the four nearest pixels lead one to expect 20 or more (by chance once in 5e8).
+    Dead: never a count between two neighbours of 20 or more each (by chance once in 5e8); beside one alone it may be
+    the edge of the light.
     Hot: 10 times its brightest neighbour and 100 counts in all at least, and not the zero frequency, where an
     undiffracted beam may be one pixel wide.
     """
     from scipy import ndimage
 
     total = mean_pattern(scan.counts) * len(scan) * scan.mask
-    cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
-    neighbours = ndimage.convolve(total, cross.astype(float), mode="constant")
-    expected = neighbours / np.maximum(ndimage.convolve(scan.mask.astype(float), cross, mode="constant"), 1)
+    padded = np.pad(total, 1)
+    rows = np.minimum(padded[:-2, 1:-1], padded[2:, 1:-1])
+    expected = np.maximum(rows, np.minimum(padded[1:-1, :-2], padded[1:-1, 2:]))
     brightest = ndimage.maximum_filter(total, footprint=~np.eye(9, dtype=bool)[4].reshape(3, 3), mode="constant")
     dead = scan.mask & (total == 0) & (expected >= 20)
     hot = (total >= 100) & (total > 10 * brightest)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.config import NearField
+from ptycho.data.beam import Beam
 
 Array = np.ndarray
 
@@ -43,6 +44,8 @@ class Scan:
     """(H, W) complex64 true transmission, in whose pixels the positions are, or None."""
     pixel_size_m: float | None = None
     """Side of an object pixel in metres, for scale bars; no computation uses it."""
+    beam: Beam | None = None
+    """Energy, particle and distance, kept for files in metres; no computation uses it."""
     probe_known: bool = True
     """False: the probe is a guess in arbitrary units, to be rescaled to the counts and sought along with the object."""
     near_field: NearField | None = None
@@ -60,8 +63,10 @@ class Scan:
         self._set("probe", _checked_probe(self.probe, N))
         self._set("mask", _checked_mask(self.mask, N))
         self._set("object", _checked_object(self.object, self.positions))
-        self._set("pixel_size_m", _checked_pixel_size(self.pixel_size_m))
+        self._set("pixel_size_m", checked_pixel_size(self.pixel_size_m))
         self._set("notes", _checked_notes(self.notes))
+        if not (self.beam is None or isinstance(self.beam, Beam)):
+            raise ValueError(f"Scan.beam is {self.beam!r}; expected a Beam, or None where it is not known")
         if not (self.near_field is None or isinstance(self.near_field, NearField)):
             raise ValueError(f"Scan.near_field is {self.near_field!r}; expected a NearField, or None for the far field")
         if not self.frame_counts.any():
@@ -334,16 +339,23 @@ def _checked_mask(mask: Any, N: int) -> Array:
     return mask
 
 
+def checked_image(image: Any, name: str = "Scan.object") -> Array:
+    """A finite complex64 (H, W) image, or ValueError with its name."""
+    image = np.asarray(image)
+    if image.ndim != 2 or image.dtype.kind not in "uifc" or not image.size:
+        raise ValueError(f"{name} is {image.dtype} of shape {image.shape}; expected a complex (H, W) array")
+    with np.errstate(over="ignore", invalid="ignore"):
+        image = image.astype(np.complex64, copy=False)
+    if not np.isfinite(image).all():
+        y, x = np.argwhere(~np.isfinite(image))[0]
+        raise ValueError(f"{name} is {image[y, x]} at pixel ({y}, {x}); expected a finite transmission")
+    return image
+
+
 def _checked_object(truth: Any, positions: Array) -> Array | None:
     if truth is None:
         return None
-    truth = np.asarray(truth)
-    if truth.ndim != 2 or truth.dtype.kind not in "uifc":
-        raise ValueError(f"Scan.object is {truth.dtype} of shape {truth.shape}; expected a complex (H, W) array")
-    truth = truth.astype(np.complex64, copy=False)
-    if not np.isfinite(truth).all():
-        y, x = np.argwhere(~np.isfinite(truth))[0]
-        raise ValueError(f"Scan.object is {truth[y, x]} at pixel ({y}, {x}); expected a finite transmission")
+    truth = checked_image(truth)
     outside = ((positions < -0.5) | (positions > np.array(truth.shape) - 0.5)).any(axis=1)
     if outside.any():
         bad = int(np.argmax(outside))
@@ -355,7 +367,8 @@ def _checked_object(truth: Any, positions: Array) -> Array | None:
     return truth
 
 
-def _checked_pixel_size(size: Any) -> float | None:
+def checked_pixel_size(size: Any) -> float | None:
+    """Metres above 0 as a float, or None."""
     if size is None:
         return None
     if not (np.ndim(size) == 0 and np.isfinite(size) and size > 0):

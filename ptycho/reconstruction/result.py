@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from ptycho.data.scan import Scan
+from ptycho.files import replaced
 from ptycho.network.build import PtychoNetwork
 from ptycho.reconstruction.predict import feed, open_stream
 from ptycho.reconstruction.stitch import stitch
@@ -53,7 +54,7 @@ class Reconstruction:
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(path, "w") as file:
+        with replaced(path) as partial, h5py.File(partial, "w") as file:
             for name in ARRAYS:
                 if getattr(self, name) is not None:
                     file.create_dataset(name, data=getattr(self, name))

@@ -23,20 +23,22 @@ from typing import Any
 import numpy as np
 
 from ptycho.data import doctor
-from ptycho.data.formats._container import load_npz, npz_keys, required
-from ptycho.data.formats.npz import as_bool
-from ptycho.data.scan import Scan, chunks
+from ptycho.data.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, number, optional, required
+from ptycho.data.formats.npz import BEAM, as_bool, beam_from, beam_values
+from ptycho.data.scan import Scan
+from ptycho.files import BadFile
 
 Array = np.ndarray
 Notes = tuple[str, ...]
 
 NAME = "ptychopinn"
 SUFFIXES = (".npz",)
+LACKS = ("notes",)
 NEEDS = "NPZ: diffraction or diff3d, xcoords, ycoords, probeGuess"
 COUNTS, AMPLITUDE = "count_intensity", "normalized_amplitude"
 DOMAINS = {COUNTS: COUNTS, AMPLITUDE: AMPLITUDE, "ci_intensity_v2": COUNTS, "legacy_v1": AMPLITUDE}
 STATED = ("measurement_domain", "scale_contract_version")
-OURS = ("mask", "pixel_size_m", "probe_known", "object_is_truth")
+OURS = ("mask", "pixel_size_m", "probe_known", "object_is_truth", *BEAM)
 KEYS = ("xcoords", "ycoords", "probeGuess", "scan_index", "_metadata", *STATED, *OURS)
 
 
@@ -46,24 +48,25 @@ def recognises(path: Path) -> bool:
     return {"xcoords", "ycoords"} <= keys and not keys.isdisjoint(("diffraction", "diff3d"))
 
 
-def read(path: Path) -> Scan:
+def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file as counts; amplitudes are squared in float32. `Scan.notes` says what was decided."""
     keys = npz_keys(path)
     frames_key = "diffraction" if "diffraction" in keys else "diff3d"
     truth_key = "objectGuess" if "object_is_truth" in keys else ""
-    arrays, refused = load_npz(path, (frames_key, truth_key, *KEYS))
+    arrays, refused = load_npz(path, (frames_key, truth_key, *KEYS), options)
     positions = _positions(arrays, path)
-    frames, order_notes = _frames_first(required(arrays, frames_key, path), len(positions), frames_key, path)
+    frames, order_notes = _frames_first(required(arrays, frames_key, path, 3, REAL), len(positions), frames_key, path)
     probe, probe_notes = _modes_first(required(arrays, "probeGuess", path))
-    known = bool(arrays.get("probe_known", False))
+    known = bool(number(arrays, "probe_known", path) or 0)
     domain, domain_notes = _domain(arrays, frames)
     scan = Scan(
-        counts=_squared(frames) if domain == AMPLITUDE else frames,
+        counts=doctor.squared(frames) if domain == AMPLITUDE else frames,
         positions=positions,
         probe=probe,
-        mask=as_bool(arrays.get("mask")),
+        mask=as_bool(optional(arrays, "mask", path, 2, REAL)),
         object=arrays.get("objectGuess"),
-        pixel_size_m=float(arrays["pixel_size_m"].item()) if "pixel_size_m" in arrays else None,
+        pixel_size_m=number(arrays, "pixel_size_m", path),
+        beam=beam_from(path, arrays),
         probe_known=known,
         source=str(path),
         notes=(
@@ -100,6 +103,7 @@ def write(scan: Scan, path: Path) -> None:
         arrays["object_is_truth"] = np.array(True)
     if scan.pixel_size_m is not None:
         arrays["pixel_size_m"] = np.array(scan.pixel_size_m)
+    arrays |= {name: np.array(value) for name, value in beam_values(scan).items()}
     with path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -112,9 +116,9 @@ def _empty_sample(scan: Scan) -> Array:
 
 def _positions(arrays: dict[str, Array], path: Path) -> Array:
     """(P, 2) as (y, x)."""
-    x, y = (required(arrays, name, path).ravel() for name in ("xcoords", "ycoords"))
+    x, y = (required(arrays, name, path, (1, 2), REAL).ravel() for name in ("xcoords", "ycoords"))
     if len(x) != len(y):
-        raise ValueError(f"{path} has {len(x)} xcoords and {len(y)} ycoords; every frame needs one of each")
+        raise BadFile(f"{path} has {len(x)} xcoords and {len(y)} ycoords; every frame needs one of each")
     return np.stack([y, x], axis=1).astype(np.float64)
 
 
@@ -131,7 +135,7 @@ def _frames_first(frames: Array, positions: int, name: str, path: Path) -> tuple
     if last:
         note = f"{name!r} has the old axis order (N, N, P): the frames were moved to the first axis."
         return np.ascontiguousarray(np.moveaxis(frames, 2, 0)), (note,)
-    raise ValueError(
+    raise BadFile(
         f"{path} has {name!r} of shape {shape} and {positions} positions; expected ({positions}, N, N) or "
         f"(N, N, {positions}): give every frame a position, and square frames"
     )
@@ -179,18 +183,6 @@ def _metadata(arrays: dict[str, Array]) -> dict[str, Any]:
     except (KeyError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def _squared(amplitudes: Array) -> Array:
-    """Counts of amplitudes, cast before squaring (integers would overflow); whole numbers as integers."""
-    counts = np.empty(amplitudes.shape, np.float32)
-    start = 0
-    for chunk in chunks(amplitudes):
-        counts[start : start + len(chunk)] = np.square(chunk, dtype=np.float32)
-        start += len(chunk)
-    if doctor.looks_like_counts(amplitudes).verdict == "amplitude":
-        counts = np.rint(counts, out=counts)
-    return doctor.compact(counts)
 
 
 def _other_notes(keys: tuple[str, ...], arrays: dict[str, Array], refused: Notes, known: bool) -> Notes:

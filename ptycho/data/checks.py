@@ -1,0 +1,156 @@
+"""What `ptycho doctor` says of a scan: checks that pass, warn or fail, each with what was found and what to do.
+
+A check warns where an image comes out worse, and fails where it comes out wrong. Whether frames are mirrored or
+transposed against the positions is not among them: that takes a reconstruction.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ptycho.data import doctor
+from ptycho.data.scan import Scan, illumination
+
+Array = np.ndarray
+Verdict = Literal["pass", "warn", "fail"]
+
+OFF_CENTRE_PX = 2.0
+EMPTY_SHARE = 0.1
+"""A frame with less of the median counts is empty."""
+OUTLIER_SIGMAS, OUTLIER_SHARE = 8.0, 0.2
+"""An outlier is so many robust standard deviations, and such a share of the median, away from the median."""
+EDGE_SHARE = 0.05
+"""Light of the probe within a sixteenth of its window's sides that is too much."""
+EDGE_BRIGHTNESS = 0.3
+"""Mean of a pattern's edge over that of the whole that says that it goes on beyond."""
+LEAST_OVERLAP, SMALLEST_OVERLAP, MOST_OVERLAP = 0.3, -1.0, 0.995
+"""Below the first a scan is hard to solve; beyond the others its positions are in another unit."""
+
+
+class Check(NamedTuple):
+    """One line of the doctor's table."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+
+
+def examine(scan: Scan) -> list[Check]:
+    """All checks of a scan, in the order in which to mend what they find."""
+    mean = doctor.mean_pattern(scan.counts)
+    checks = (_values(scan), *_zero_frequency(scan, mean), *_pixels(scan), *_frames(scan), *_positions(scan))
+    return [*checks, *_probe(scan, mean)]
+
+
+def _check(name: str, bad: bool, found: str, remedy: str, verdict: Verdict = "warn") -> Check:
+    return Check(name, verdict, found, remedy) if bad else Check(name, "pass", found)
+
+
+def _values(scan: Scan) -> Check:
+    said = doctor.looks_like_counts(scan.counts)
+    if said.verdict == "amplitude":
+        return Check("values", "fail", said.sentence, "square the frames: counts = frames**2")
+    rounded = said.verdict == "counts" and said.variance_over_mean < 0.5
+    return _check("values", rounded or said.verdict == "unclear", said.sentence, "give the counts as recorded")
+
+
+def _zero_frequency(scan: Scan, mean: Array) -> Iterator[Check]:
+    if scan.near_field is not None:
+        return
+    if doctor.zero_frequency(scan.counts, scan.mask) == "corner":
+        remedy = "shift frames and mask: ptycho.data.doctor.centred"
+        yield Check("zero frequency", "fail", "the signal is strongest at the corners", remedy)
+        return
+    y, x = centre_offset(mean, scan.mask)
+    found = f"{np.hypot(y, x):.1f} pixels from the centre, ({y:.1f}, {x:.1f}) (y, x)"
+    yield _check("zero frequency", bool(np.hypot(y, x) > OFF_CENTRE_PX), found, "roll frames and mask by whole pixels")
+
+
+def centre_offset(mean: Array, mask: Array) -> tuple[float, float]:
+    """(y, x) of the point of symmetry of a mean pattern (N, N), from pixel ``N // 2``, in fractions of a pixel.
+
+    A pattern is about symmetric, so that its amplitude turned by 180 degrees fits best when moved by twice the offset:
+    the maximum of the convolution with itself, by parabolas.
+    """
+    amplitude = np.sqrt(np.maximum(mean, 0)) * mask
+    N = len(amplitude)
+    fit = np.fft.ifft2(np.fft.fft2(amplitude) ** 2).real
+    peak = np.unravel_index(int(fit.argmax()), fit.shape)
+    offsets = []
+    for axis in (0, 1):
+        line = np.roll(fit.take(int(peak[1 - axis]), axis=1 - axis), 1 - int(peak[axis]))
+        bend = line[0] - 2 * line[1] + line[2]
+        place = peak[axis] + (0.5 * (line[0] - line[2]) / bend if bend else 0.0) - 2 * (N // 2)
+        offsets.append(float((place + N / 2) % N - N / 2) / 2)
+    return offsets[0], offsets[1]
+
+
+def _pixels(scan: Scan) -> Iterator[Check]:
+    saturated = doctor.saturation(scan)
+    yield _check("saturation", saturated is not None, saturated or "none", "mask the pixels at the largest count")
+    for name, found in zip(("dead pixels", "hot pixels"), doctor.bad_pixels(scan)):
+        places = ", ".join(f"({y}, {x})" for y, x in np.argwhere(found)[:4])
+        more = ", ..." if found.sum() > 4 else ""
+        yield _check(name, bool(found.any()), f"{found.sum()} {places}{more}".strip(), "make the mask False there")
+
+
+def _frames(scan: Scan) -> Iterator[Check]:
+    counts = scan.frame_counts
+    usual = float(np.median(counts))
+    empty = np.flatnonzero(counts < EMPTY_SHARE * usual)
+    yield _check("empty frames", bool(len(empty)), _named(empty), "leave them out: scan.subset")
+    spread = 1.4826 * float(np.median(np.abs(counts - usual)))  # a standard deviation, of normal numbers
+    away = np.abs(counts - usual) > np.maximum(OUTLIER_SIGMAS * spread, OUTLIER_SHARE * usual)
+    outliers = np.setdiff1d(np.flatnonzero(away), empty)
+    yield _check("outlier frames", bool(len(outliers)), _named(outliers), "look at them; leave them out: scan.subset")
+
+
+def _named(frames: Array) -> str:
+    return f"{len(frames)}" + (
+        f": {', '.join(map(str, frames[:5]))}{', ...' if len(frames) > 5 else ''}" if len(frames) else ""
+    )
+
+
+def _positions(scan: Scan) -> Iterator[Check]:
+    extents = np.ptp(scan.positions, axis=0)
+    still = bool(extents.min() < 1e-3 * extents.max()) and len(scan) > 8
+    found = f"{extents[0]:.4g} x {extents[1]:.4g} pixels (y, x)"
+    yield _check("extent of positions", still, found, "give both coordinates: one is constant", "fail")
+    repeated = len(scan) - len(np.unique(scan.positions, axis=0))
+    found = f"{repeated} of {len(scan)}"
+    yield _check("repeated positions", repeated > 0.05 * len(scan), found, "check that each frame has its own position")
+    overlap = scan.overlap
+    found = f"{100 * overlap:.1f} % (step {scan.step_px:.3g}, probe {scan.probe_diameter_px:.3g} pixels)"
+    if not SMALLEST_OVERLAP < overlap < MOST_OVERLAP:
+        yield Check("overlap", "fail", found, "positions are in object pixels: divide metres by the pixel size")
+    else:
+        yield _check("overlap", overlap < LEAST_OVERLAP, found, "scan in smaller steps, or check the pixel size")
+
+
+def _probe(scan: Scan, mean: Array) -> Iterator[Check]:
+    light, edge = illumination(scan.probe), _edge(scan.N)
+    share = float(light[edge].sum() / light.sum())
+    found = f"{100 * share:.1f} % of its light at the edge of its window"
+    yield _check(
+        "probe in its window", share > EDGE_SHARE, found, "take larger frames: pad or bin less, move the detector"
+    )
+    if scan.near_field is None:
+        bright = (
+            float(mean[edge & scan.mask].mean() / max(mean[scan.mask].mean(), 1e-30)) if (edge & scan.mask).any() else 0
+        )
+        found = f"the edge of the frames has {100 * bright:.1f} % of their mean brightness"
+        yield _check(
+            "pattern in its frame", bright > EDGE_BRIGHTNESS, found, "take larger frames, or subtract a background"
+        )
+    dose = scan.check_dose()
+    usual = "consistent with the counts" if scan.probe_known else "a guess: rescaled to the counts"
+    yield _check("probe power", dose is not None, dose or usual, "mark the probe as a guess (probe_known)", "fail")
+
+
+def _edge(N: int) -> Array:
+    """(N, N) bool: within a sixteenth of the sides."""
+    edge, width = np.ones((N, N), bool), max(1, N // 16)
+    edge[width:-width, width:-width] = False
+    return edge

@@ -1,0 +1,41 @@
+"""What other programs leave as their result: an object, the probe and positions it was found with, no frames."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptycho.data.beam import Beam
+from ptycho.data.scan import checked_image, checked_pixel_size
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Product:
+    """A result as `ptycho convert` takes it from one file to another, in the conventions of `Scan`."""
+
+    object: Array
+    """(H, W) complex64 transmission; of several slices or modes the first, which ``notes`` says."""
+    probe: Array | None = None
+    """(M, N, N) complex64 in whatever units the program kept it in."""
+    positions: Array | None = None
+    """(P, 2) float64 (y, x): the object pixel under probe pixel ``(N // 2, N // 2)``."""
+    pixel_size_m: float | None = None
+    beam: Beam | None = None
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "object", checked_image(self.object, "Product.object"))
+        object.__setattr__(self, "pixel_size_m", checked_pixel_size(self.pixel_size_m))
+        if self.probe is not None:
+            probe = np.asarray(self.probe)
+            probe = probe[None] if probe.ndim == 2 else probe
+            if probe.ndim != 3 or probe.dtype.kind not in "uifc" or not np.isfinite(probe).all():
+                raise ValueError(f"Product.probe has shape {probe.shape}, {probe.dtype}; expected finite (modes, N, N)")
+            object.__setattr__(self, "probe", probe.astype(np.complex64, copy=False))
+        if self.positions is not None:
+            positions = np.asarray(self.positions, np.float64)
+            if positions.ndim != 2 or positions.shape[1] != 2 or not np.isfinite(positions).all():
+                raise ValueError(f"Product.positions has shape {positions.shape}; expected finite (positions, 2)")
+            object.__setattr__(self, "positions", positions)
