@@ -109,7 +109,7 @@ main { max-width: 1240px; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.3rem; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
 table { border-collapse: collapse; } th, td { text-align: left; font-weight: inherit; padding: .15rem 1rem .15rem 0;
 vertical-align: top; border-bottom: 1px solid var(--line); }
-td.number, th[scope=col] { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { font-variant-numeric: tabular-nums; }
 pre { overflow-x: auto; } section { overflow-x: auto; }
 """
 
