@@ -83,9 +83,9 @@ def expected_batches(
     """Expected counts float32 ``(<= batch, N, N)``, batch by batch in the order of ``positions``.
 
     Each patch ``(N, N)`` is read at the whole part of its position, and the probe ``(M, N, N)`` is moved by
-    the sub-pixel rest (`fourier_shift`), a near field back by it. Outside the object the transmission is 0. ``batch`` frames are
-    computed at a time, by default as many as take some tens of MB. ``transfer (N, N)`` leads to the near field,
-    None to the far one.
+    the sub-pixel rest (`fourier_shift`), a near field back by it. Outside the object the transmission is 0.
+    ``batch`` frames are computed at a time, by default as many as take some tens of MB. ``transfer (N, N)``
+    leads to the near field, None to the far one.
     """
     whole, rest = split_positions(positions)
     count = batch or max(1, min(len(positions), BATCH_PIXELS // probe.size))

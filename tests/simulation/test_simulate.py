@@ -68,7 +68,7 @@ def test_frames_agree_with_brute_force(n: int, modes: int, sub_pixel: bool) -> N
 
 
 def test_a_near_detector_does_not_move_with_the_sample() -> None:
-    """Where the object moves by fractions of a pixel under a probe that stays, all by Fourier shifts of the whole canvas.
+    """Where the object moves by fractions of a pixel under a probe that stays, by Fourier shifts of the whole canvas.
 
     Probe and object are so smooth (0.053 and 0.06 cycles a pixel) that their product aliases by exp(-40), and the probe
     is 1e-6 of its maximum at the border: what is left is float32, as above.

@@ -175,7 +175,9 @@ def test_the_bend_of_positions_is_the_curvature_of_each_frame(settings):
     bend = to_numpy(descent(state, batch, optics=optics, unknowns=("positions",))["positions_bend"])
     for k in range(len(bend)):
         one = batch | {name: batch[name][k : k + 1] for name in OF_FRAMES}
-        found = to_numpy(curvature(state, one, dict(positions=list(np.eye(2, dtype="float32")[:, None])), optics=optics))
+        found = to_numpy(
+            curvature(state, one, dict(positions=list(np.eye(2, dtype="float32")[:, None])), optics=optics)
+        )
         # Sums of float32 over 144 pixels in another order, of transforms of few roundings.
         assert_near(bend[k], found, 256)
     assert not bend[-1].any()
