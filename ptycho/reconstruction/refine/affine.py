@@ -6,8 +6,8 @@ from ptycho.reconstruction.refine.engine import Solver
 
 STAGES = ((64, 0.015, 2), (256, 0.0075, 1), (1024, 0.0075, 1))
 """Frames nearest the middle of the scan, steps of the map, and how many of them to either side: the further the frames
-reach, the finer they tell, and the narrower the valley is in which they do. Steps of 0.3 % drowned in what batches leave
-to chance, 0.03 % of the misfit."""
+reach, the finer they tell, and the narrower the valley is in which they do. Steps of 0.3 % drowned in what batches
+leave to chance, 0.03 % of the misfit."""
 
 BATCH = 32
 """Frames in a batch."""
