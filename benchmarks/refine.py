@@ -38,7 +38,7 @@ from ptycho.reconstruction.refine.engine import Solver
 from ptycho.reconstruction.refine.fit import Refinement, refine
 from ptycho.runs import judge, open_scan, refine_config, refine_network
 from ptycho.simulation.probes import make_probe, with_modes
-from ptycho.simulation.simulate import simulate
+from ptycho.simulation.simulate import expected_batches, simulate
 
 RECORD = Path(__file__).with_suffix(".jsonl")
 app = typer.Typer(add_completion=False)
@@ -188,10 +188,10 @@ def positions() -> None:
     """sim64_train with errors of its positions: 1.5 pixels RMS, and a map of 2 % and one degree."""
     scan = sim64("train", 1.0, 1)
     snr = lambda result: round(float(compare_objects(result.object, scan.object).snr_db), 2)
-    ideal = snr(refine(scan, RefineConfig()).result)
+    ideal = snr(refine(scan, RefineConfig(noise="poisson")).result)
     errors = np.random.default_rng(0).normal(size=scan.positions.shape) * 1.5 / np.sqrt(2)
     wrong = replace(scan, positions=scan.positions + errors, object=None)
-    config = RefineConfig(positions_from=6, epochs=150, patience=15)
+    config = RefineConfig(positions_from=6, epochs=150, patience=15, noise="poisson")
     fit = refine(wrong, config)
     found = fit.result.positions_px - (wrong.positions - errors)
     left = found - found.mean(axis=0)
@@ -200,6 +200,8 @@ def positions() -> None:
         before_px=round(float(np.sqrt((errors**2).sum(axis=1).mean())), 3),
         left_px=round(float(np.sqrt((left**2).sum(axis=1).mean())), 3),
         left_median_px=round(float(np.median(np.hypot(*left.T))), 3),
+        left_95_percent_px=round(float(np.quantile(np.hypot(*left.T), 0.95)), 3),
+        limit_px=round(position_limit(scan), 3),
         snr_db=snr(fit.result),
         true_positions_snr_db=ideal,
         epochs=len(fit.history) - 1,
@@ -208,7 +210,7 @@ def positions() -> None:
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = scan.positions.mean(axis=0)
     wrong = replace(scan, positions=(scan.positions - middle) @ turn.T + middle, object=None)
-    fit = refine(wrong, RefineConfig(affine_from=6, epochs=150, patience=15))
+    fit = refine(wrong, RefineConfig(affine_from=6, epochs=150, patience=15, noise="poisson"))
     centred = lambda p: p - p.mean(axis=0)
     matrix = np.linalg.lstsq(centred(scan.positions), centred(fit.result.positions_px), rcond=None)[0].T
     record(
@@ -219,6 +221,19 @@ def positions() -> None:
         true_positions_snr_db=ideal,
         epochs=len(fit.history) - 1,
     )
+
+
+def position_limit(scan: Scan, step_px: float = 0.05) -> float:
+    """RMS error of positions that shot noise leaves, were object and probe known (Cramer-Rao), in pixels.
+
+    A frame's Fisher information is ``4 sum (d sqrt(e)/dx)^2``, from central differences of its expected counts e.
+    """
+    roots = lambda shift: np.sqrt(
+        np.concatenate(list(expected_batches(scan.object, scan.probe, scan.positions + shift)))
+    )
+    slopes = [(roots(d) - roots(-d)) / (2 * step_px) for d in step_px * np.eye(2)]
+    information = np.stack([[4 * (a * b).sum(axis=(1, 2)) for b in slopes] for a in slopes]).transpose(2, 0, 1)
+    return float(np.sqrt(np.trace(np.linalg.inv(information), axis1=1, axis2=2).mean()))
 
 
 @app.command()

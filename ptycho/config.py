@@ -294,7 +294,8 @@ class RefineConfig(_Config):
     positions_from: int | None = None
     """The position of each frame (``cg``)."""
     affine_from: int | None = None
-    """One linear map of all positions: scale, rotation and shear (``cg``)."""
+    """One linear map of all positions: scale, rotation and shear (``cg``). Scale and rotation are looked for before a
+    fit from empty space."""
     background_from: int | None = None
     """Counts that do not come from the sample, the same in all frames (``cg``)."""
     variation_from: int | None = None

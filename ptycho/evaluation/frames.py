@@ -117,7 +117,7 @@ def _frame_intensity(
 
 
 def detected(
-    exit_waves: Complex[Array, "*batch M n n"], transfer: Complex[Array, "n n"] | None
+    exit_waves: Complex[Array, "*batch M n n"], transfer: Complex[Array, "*seen n n"] | None
 ) -> Float[Array, "*batch n n"]:
     """Expected counts of exit waves: ``sum_m |F psi_m|^2``, zero frequency at pixel (n // 2, n // 2).
 

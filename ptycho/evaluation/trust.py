@@ -135,7 +135,8 @@ def _expected(
 ) -> Iterator[Float[Array, "b n n"]]:
     """Expected counts (`detected`), chunk by chunk.
 
-    The probe is moved, not the object: it is dark at its border, so that a Fourier shift does not ring there.
+    The probe is moved, not the object: it is dark at its border, so that a Fourier shift does not ring there. A near
+    field is moved back.
     """
     side = probe.shape[-1]
     waves = fft.fft2(probe)
@@ -149,7 +150,8 @@ def _expected(
         patches = object[rows[:, :, None], columns[:, None, :]]
         ramps = [np.exp(-2j * np.pi * frequency * rest[:, k, None]) for k in (0, 1)]
         moved = fft.ifft2(waves * (ramps[0][:, None, :, None] * ramps[1][:, None, None, :])) if rest.any() else probe
-        yield detected(moved * patches[:, None], transfer)
+        back = None if transfer is None else transfer * (ramps[0][:, None, :, None] * ramps[1][:, None, None, :]).conj()
+        yield detected(moved * patches[:, None], back)
 
 
 def summarise(residuals: FrameResiduals) -> Trust:

@@ -25,12 +25,13 @@ def mode_intensities_sum(waves: Complex[Array, "*batch M n n"]) -> Float[Array, 
 def expected_counts(
     patches: Complex[Array, "*batch n n"],
     probe: Complex[Array, "*lead M n n"],
-    transfer: Complex[Array, "n n"] | None = None,
+    transfer: Complex[Array, "*seen n n"] | None = None,
 ) -> Float[Array, "*batch n n"]:
     """Expected photons in each detector pixel: ``sum_m |F(P_m O)|^2``, zero frequency at ``n // 2``.
 
     With a transfer function (`ptycho.physics.propagation`) those of the near field, ``sum_m |near_field(P_m O)|^2``,
-    each detector pixel straight behind that of the patch.
+    each detector pixel straight behind that of the patch. Where a position has a fraction by which the probe was moved,
+    it is `moved_back`.
     """
     waves = exit_waves(patches, probe)
     if transfer is not None:

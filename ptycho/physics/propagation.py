@@ -13,11 +13,14 @@ import numpy as np
 from keras import ops
 
 from ptycho import backend
-from ptycho.arrays import Array, Complex
+from ptycho.arrays import Array, Complex, Float
 from ptycho.config import NEAR_FIELD_KINDS
+from ptycho.physics.translation import shift_ramp
 
 
-def near_field(waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "n m"]) -> Complex[Array, "*batch n m"]:
+def near_field(
+    waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "*lead n m"]
+) -> Complex[Array, "*batch n m"]:
     """Waves after the distance of a `transfer_function`: ``F^-1[transfer * F waves]``, no pixel is moved.
 
     Unitary where no wave is evanescent (``|transfer| = 1``): photons are conserved.
@@ -26,10 +29,19 @@ def near_field(waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "n 
 
 
 def near_field_adjoint(
-    waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "n m"]
+    waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "*lead n m"]
 ) -> Complex[Array, "*batch n m"]:
     """Adjoint of `near_field`: light sent back; the inverse too where no wave is evanescent."""
     return near_field(waves, ops.conj(transfer))
+
+
+def moved_back(transfer: Complex[Array, "n m"], shifts: Float[Array, "*shifts 2"]) -> Complex[Array, "*shifts n m"]:
+    """The transfer function for waves that lie ``(dy, dx)`` pixels from where the detector has them.
+
+    Patches stay on the pixel grid and the probe moves by the fraction of a position: so does its exit wave, while beam
+    and detector have not moved. A far detector does not see it, a near one has it back in its place.
+    """
+    return ops.multiply(transfer, ops.conj(shift_ramp(shifts, (transfer.shape[-2], transfer.shape[-1]))))
 
 
 def transfer_function(

@@ -10,7 +10,7 @@ from ptycho.config import SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.patches import extract, split_positions
-from ptycho.physics.propagation import transfer_function
+from ptycho.physics.propagation import moved_back, transfer_function
 from ptycho.physics.translation import fourier_shift
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.probes import make_probe
@@ -83,9 +83,9 @@ def expected_batches(
     """Expected counts float32 ``(<= batch, N, N)``, batch by batch in the order of ``positions``.
 
     Each patch ``(N, N)`` is read at the whole part of its position, and the probe ``(M, N, N)`` is moved by
-    the sub-pixel rest (`fourier_shift`). Outside the object the transmission is 0. ``batch`` frames are
-    computed at a time, by default as many as take some tens of MB. ``transfer (N, N)`` leads to the near field,
-    None to the far one.
+    the sub-pixel rest (`fourier_shift`), a near field back by it. Outside the object the transmission is 0.
+    ``batch`` frames are computed at a time, by default as many as take some tens of MB. ``transfer (N, N)``
+    leads to the near field, None to the far one.
     """
     whole, rest = split_positions(positions)
     count = batch or max(1, min(len(positions), BATCH_PIXELS // probe.size))
@@ -148,6 +148,8 @@ def _whole_pixel_frames(object, probe, whole, rest, transfer):
 
 def _moved_probe_frames(object, probe, whole, rest, transfer):
     patches = extract(object[None], whole[None], tuple(probe.shape[-2:]))[0]
+    if transfer is not None:
+        transfer = moved_back(transfer, rest[:, None])
     return expected_counts(patches, fourier_shift(probe[None], rest[:, None]), transfer)
 
 

@@ -35,7 +35,8 @@ def reference(
         moved = np.fft.ifft2(np.fft.fft2(probe.astype(complex)) * ramp)
         waves = np.fft.fft2(moved * patch)
         far = np.fft.fftshift(waves, axes=(1, 2)) / n
-        frames.append((np.abs(far if transfer is None else np.fft.ifft2(transfer * waves)) ** 2).sum(axis=0))
+        near = None if transfer is None else np.fft.ifft2(transfer * ramp.conj() * waves)
+        frames.append((np.abs(far if near is None else near) ** 2).sum(axis=0))
     return np.array(frames)
 
 
@@ -64,6 +65,27 @@ def test_frames_agree_with_brute_force(n: int, modes: int, sub_pixel: bool) -> N
     positions = positions if sub_pixel else np.floor(positions)
     expected = reference(object, probe, positions)
     np.testing.assert_allclose(frames_of(object, probe, positions), expected, atol=64 * EPS * expected.max(), rtol=0)
+
+
+def test_a_near_detector_does_not_move_with_the_sample() -> None:
+    """Where the object moves by fractions of a pixel under a probe that stays, by Fourier shifts of the whole canvas.
+
+    Probe and object are so smooth (0.053 and 0.06 cycles a pixel) that their product aliases by exp(-40), and the probe
+    is 1e-6 of its maximum at the border: what is left is float32, as above.
+    """
+    y, x = np.mgrid[:32, :32] - 16
+    probe = (100 * np.exp(-(y**2 + x**2) / 18 + 0.01j * (y**2 - x * y))).astype("complex64")[None]
+    f = np.fft.fftfreq(80)
+    smooth = np.exp(-np.add.outer(f**2, f**2) / (2 * 0.06**2))
+    spectrum = np.fft.fft2(1 + complex_normal(np.random.default_rng(1), 80, 80)) * smooth
+    positions = np.random.default_rng(2).uniform(20, 56, (6, 2))
+    near = NearField(distance_px=12.0, wavelength_px=0.5)
+    scan = simulate(SimulationConfig(N=32, noise=False, near_field=near), np.fft.ifft2(spectrum), probe, positions)
+    for counts, position in zip(scan.counts, positions, strict=True):
+        moved = np.fft.ifft2(spectrum * np.exp(2j * np.pi * np.add.outer(f * position[0], f * position[1])))
+        patch = np.roll(moved, (16, 16), (0, 1))[:32, :32]  # the position is at pixel (0, 0)
+        expected = np.abs(np.fft.ifft2(scan.transfer * np.fft.fft2(probe[0] * patch))) ** 2
+        np.testing.assert_allclose(counts, expected, atol=96 * EPS * expected.max(), rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["fresnel", "angular-spectrum"])

@@ -13,6 +13,7 @@ import numpy as np
 from ptycho.config import UNKNOWNS, RefineConfig
 from ptycho.data.scan import Scan
 from ptycho.physics.noise import amplitude_error, poisson_nll
+from ptycho.reconstruction.refine.affine import find_map
 from ptycho.reconstruction.refine.engine import MARGIN_PX, Solver
 from ptycho.reconstruction.refine.focus import focus
 from ptycho.reconstruction.refine.steps import Loss
@@ -91,6 +92,8 @@ def refine(
         begin = time.perf_counter()
         if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
             focus(solver, -(-len(fitted) // WARM_UP_BLIND[0][1]))
+        if start is None and config.affine_from is not None:
+            find_map(solver)
         history.append(fit.entry(0, None, (), begin))
         best = solver.snapshot()
     for epoch in range(len(history), config.epochs + 1):
@@ -168,7 +171,7 @@ def amplitude_loss(counts, expected):
 
 
 def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruction | None) -> Solver:
-    affine_px = AFFINE_RANGE * np.ptp(scan.positions, axis=0).max() / 2
+    affine_px = AFFINE_RANGE * np.linalg.norm(scan.positions - scan.positions.mean(axis=0), axis=1).max()
     margin = MARGIN_PX + (int(np.ceil(affine_px)) if config.affine_from is not None else 0)
     moved = np.zeros_like(scan.positions)
     if start is not None:

@@ -67,6 +67,9 @@ class Frames:
         self.ramps = None
         if optics.moved:
             self.ramps = ops.expand_dims(shift_ramp(batch["fraction"], (side, side), self.centring is not None), 1)
+        self.transfer = batch.get("transfer")
+        if self.transfer is not None and self.ramps is not None:  # as `moved_back`
+            self.transfer = self.transfer * ops.conj(self.ramps)
         self.probes = self.placed(state["probe"])
         if "variation" in state:
             own = ops.sum(times_real(self.placed(state["variation"]), batch["share"][:, :, None, None]), axis=1)
@@ -88,11 +91,11 @@ class Frames:
 
     def onto_detector(self, waves):
         """Exit waves on the detector."""
-        return dft(waves) if self.centring is not None else near_field(waves, self.batch["transfer"])
+        return dft(waves) if self.transfer is None else near_field(waves, self.transfer)
 
     def from_detector(self, waves):
         """Adjoint of `onto_detector`."""
-        return inverse_dft(waves) if self.centring is not None else near_field_adjoint(waves, self.batch["transfer"])
+        return inverse_dft(waves) if self.transfer is None else near_field_adjoint(waves, self.transfer)
 
     def cut(self, canvas, step: int = 1):
         """Patches ``(B, N, N)`` of an object, or those of every ``step``-th frame."""
@@ -139,22 +142,20 @@ class Frames:
         """What the exit waves ``(B, M, N, N)`` lack: the descent of the misfit."""
         return self.from_detector(times_real(self.waves, ops.expand_dims(self.residual / self.roots, 1)))
 
-    def moved(self, line):
-        """What probes ``(B, M, N, N)`` gain along a move ``(B, 2)`` of their frames."""
+    def gained(self, waves):
+        """What amplitudes ``(B, N, N)`` gain with exit waves ``(B, M or 1, N, N)``, those of the first modes."""
+        far, own = self.onto_detector(waves), self.waves[:, : waves.shape[1]]
+        return ops.sum(ops.real(own) * ops.real(far) + ops.imag(own) * ops.imag(far), axis=1) / self.roots
+
+    def along_move(self, line):
+        """The same along a move ``(B or 1, 2)`` of their frames."""
         y, x = (line[:, axis, None, None, None] for axis in (0, 1))
         turn = -2 * np.pi * (self.frequency[:, None] * y + self.frequency * x)
-        return inverse_dft(dft(self.probes) * make_complex(ops.zeros_like(turn), turn))
-
-    def slopes(self):
-        """Exit waves ``(B, M, N, N)`` that a frame gains, about, when the object moves under it along y, x.
-
-        These bound the curvature by positions closer than those of a probe that moves: where the object is empty, no
-        pattern changes.
-        """
-        canvas = self.state["object"]
-        for axis in (0, 1):
-            rise = (ops.roll(canvas, -1, axis) - ops.roll(canvas, 1, axis)) * 0.5
-            yield exit_waves(self.cut(rise), self.probes)
+        slope = lambda waves: inverse_dft(dft(waves) * make_complex(ops.zeros_like(turn), turn))
+        waves = exit_waves(self.patches, slope(self.probes))
+        if self.transfer is not None:  # what the probe moves in its frame, the detector moves back
+            waves = waves - slope(exit_waves(self.patches, self.probes))
+        return self.gained(waves)
 
 
 def tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,16 +169,12 @@ def centring(side: int) -> np.ndarray:
     return (ramp[:, None] * ramp).astype("complex64")
 
 
-def product(a, b):
-    """Real inner product of exit waves ``(B, M, N, N)``, frame by frame."""
-    return ops.sum(ops.real(a) * ops.real(b) + ops.imag(a) * ops.imag(b), axis=(1, 2, 3))
-
-
 def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...]) -> dict[str, Any]:
     """What a batch asks of each unknown, and how well it is fitted; sums over batches are those of their frames.
 
     ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
-    (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, ``share_bend (B, K)``.
+    (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, that of the amplitudes, and ``share_bend (B,
+    K)``, that of the exit waves, which is larger.
     """
     frames = Frames(state, batch, optics)
     state, batch, found = frames.state, frames.batch, frames.measures()
@@ -193,12 +190,11 @@ def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, 
         found["background"] = ops.sum(frames.residual / (2 * frames.roots), axis=0)
         found["background_light"] = ops.sum(frames.used / (4 * ops.maximum(frames.expected, ONE)), axis=0)
     if "positions" in unknowns:
-        turned = 2 * np.pi * ops.sum(ops.imag(dft(frames.probes) * ops.conj(dft(asked))), axis=1)
-        along = [ops.sum(turned * f, axis=(1, 2)) for f in (frames.frequency[:, None], frames.frequency)]
-        found["positions"] = ops.stack(along, axis=-1)
-        slopes = list(frames.slopes())
+        slopes = [frames.used * frames.along_move(axis[None]) for axis in np.eye(2, dtype="float32")]
+        product = lambda a, b: ops.sum(a * b, axis=(1, 2))
+        found["positions"] = ops.stack([product(frames.residual, slope) for slope in slopes], axis=-1)
         rows = [ops.stack([product(a, b) for b in slopes], axis=-1) for a in slopes]
-        found["positions_bend"] = ops.stack(rows, axis=-2) * batch["present"][:, None, None]
+        found["positions_bend"] = ops.stack(rows, axis=-2)
     if "variation" in unknowns:
         share = batch["share"][:, :, None, None] * batch["present"][:, None, None, None]
         found["variation"] = frames.fetched(times_real(asked[:, :1], share))
@@ -218,19 +214,15 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
     frames = Frames(state, batch, optics)
     state, batch = frames.state, frames.batch
 
-    def along(waves):
-        far, own = frames.onto_detector(waves), frames.waves[:, : waves.shape[1]]
-        return ops.sum(ops.real(own) * ops.real(far) + ops.imag(own) * ops.imag(far), axis=1) / frames.roots
-
     def varied(modes, shares):
         own = times_real(frames.placed(modes), shares[:, :, None, None])
-        return along(exit_waves(frames.patches, ops.sum(own, axis=1, keepdims=True)))
+        return frames.gained(exit_waves(frames.patches, ops.sum(own, axis=1, keepdims=True)))
 
     make: dict[str, Callable] = dict(
-        object=lambda line: along(exit_waves(frames.cut(line), frames.probes)),
-        probe=lambda line: along(exit_waves(frames.patches, frames.all(frames.placed(line)))),
+        object=lambda line: frames.gained(exit_waves(frames.cut(line), frames.probes)),
+        probe=lambda line: frames.gained(exit_waves(frames.patches, frames.all(frames.placed(line)))),
         background=lambda line: line / (2 * frames.roots),
-        positions=lambda line: along(exit_waves(frames.patches, frames.moved(line))),
+        positions=frames.along_move,
         variation=lambda line: varied(line, batch["share"]),
         share=lambda line: varied(state["variation"], line),
     )

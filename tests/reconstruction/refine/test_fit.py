@@ -76,7 +76,7 @@ def test_a_noiseless_scan_is_recovered_from_empty_space(own):
 @pytest.mark.parametrize("own", [dict(), dict(noise="poisson")], ids=str)
 @pytest.mark.parametrize("near", [None, NearField(distance_px=12.0, wavelength_px=0.5)], ids=["far", "near"])
 def test_the_misfit_nears_the_shot_noise(own, near):
-    scan = simulate(replace(SMALL, near_field=near, integer_positions=near is not None))
+    scan = simulate(replace(SMALL, near_field=near))
     found = refine(scan, replace(LONG, **own))
     entry = found.history[found.best]
     judging = fit.divided(scan, None, LONG)[1]
