@@ -11,7 +11,8 @@ variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
 
 A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
 ``counts (B, N, N)`` of any dtype, ``mask (N, N)``, ``present (B,)``: 0 for frames that only fill up; ``share (B, K)``,
-the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a
+the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. It may bring the factors
+``phases (2, B, N)`` of `shift_ramp` along y and x for its fractions: XLA would compute a cosine for each pixel. The probe carries a
 phase ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured:
 no pixel is moved.
 """
@@ -27,7 +28,7 @@ from ptycho.physics.fourier import dft, intensity, inverse_dft, make_complex, ti
 from ptycho.physics.noise import root_scatter
 from ptycho.physics.patches import gather, patch_index, scatter
 from ptycho.physics.propagation import near_field, near_field_adjoint
-from ptycho.physics.translation import shift_ramp
+from ptycho.physics.translation import outer, shift_ramp
 
 State = Mapping[str, Any]
 Batch = Mapping[str, Any]
@@ -66,7 +67,9 @@ class Frames:
         self.frequency = ops.convert_to_tensor(frequency if "transfer" in batch else np.fft.fftshift(frequency))
         self.ramps = None
         if optics.moved:
-            self.ramps = ops.expand_dims(shift_ramp(batch["fraction"], (side, side), self.centring is not None), 1)
+            far = self.centring is not None
+            ramps = outer(batch["phases"][0], batch["phases"][1]) if "phases" in batch else shift_ramp(batch["fraction"], (side, side), far)
+            self.ramps = ops.expand_dims(ramps, 1)
         self.probes = self.placed(state["probe"])
         if "variation" in state:
             own = ops.sum(times_real(self.placed(state["variation"]), batch["share"][:, :, None, None]), axis=1)
@@ -174,14 +177,15 @@ def product(a, b):
 
 
 def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...]) -> dict[str, Any]:
-    """What a batch asks of each unknown, and how well it is fitted; sums over batches are those of their frames.
+    """What a batch asks of each unknown, and its misfit; sums over batches are those of their frames.
 
-    ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
+    Without unknowns, or with ``measures`` among them, all of `Frames.measures`. ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
     (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, ``share_bend (B, K)``.
     """
     frames = Frames(state, batch, optics)
-    state, batch, found = frames.state, frames.batch, frames.measures()
-    if not unknowns:
+    state, batch = frames.state, frames.batch
+    found = frames.measures() if "measures" in unknowns or not unknowns else dict(misfit=frames.misfit())
+    if not set(unknowns) - {"measures"}:
         return found
     missing = frames.missing()
     if "object" in unknowns:
@@ -213,14 +217,18 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
     """Gauss-Newton curvature ``(K, K)`` of a batch's misfit along lines through the unknowns.
 
     ``lines`` has for each unknown the directions to go, for those of single frames (positions, share) those of the
-    batch's frames; K is their number, in the order of ``lines``.
+    batch's frames; K is their number, in the order of ``lines``. Each mode of the probe goes a length of its own: a
+    line of M modes counts as M.
     """
     frames = Frames(state, batch, optics)
     state, batch = frames.state, frames.batch
 
-    def along(waves):
+    def apart(waves):
         far, own = frames.onto_detector(waves), frames.waves[:, : waves.shape[1]]
-        return ops.sum(ops.real(own) * ops.real(far) + ops.imag(own) * ops.imag(far), axis=1) / frames.roots
+        return (ops.real(own) * ops.real(far) + ops.imag(own) * ops.imag(far)) / ops.expand_dims(frames.roots, 1)
+
+    def along(waves):
+        return ops.sum(apart(waves), axis=1)
 
     def varied(modes, shares):
         own = times_real(frames.placed(modes), shares[:, :, None, None])
@@ -228,12 +236,12 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
 
     make: dict[str, Callable] = dict(
         object=lambda line: along(exit_waves(frames.cut(line), frames.probes)),
-        probe=lambda line: along(exit_waves(frames.patches, frames.all(frames.placed(line)))),
+        probe=lambda line: ops.moveaxis(apart(exit_waves(frames.patches, frames.placed(line))), 1, 0),
         background=lambda line: line / (2 * frames.roots),
         positions=lambda line: along(exit_waves(frames.patches, frames.moved(line))),
         variation=lambda line: varied(line, batch["share"]),
         share=lambda line: varied(state["variation"], line),
     )
     patterns = [frames.used * make[name](ops.convert_to_tensor(line)) for name, own in lines.items() for line in own]
-    flat = ops.stack([ops.reshape(pattern, (-1,)) for pattern in patterns])
+    flat = ops.concatenate([ops.reshape(pattern, (-1, int(np.prod(frames.used.shape)))) for pattern in patterns])
     return ops.matmul(flat, ops.transpose(flat))
