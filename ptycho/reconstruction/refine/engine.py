@@ -12,7 +12,7 @@ from scipy.signal import fftconvolve
 
 from ptycho.backend import compiled
 from ptycho.data.scan import Scan
-from ptycho.physics.patches import split_positions
+from ptycho.physics.patches import placed, split_positions
 from ptycho.reconstruction.refine.batches import Batching, Members, batches
 from ptycho.reconstruction.refine.model import FAINT, Optics, curvature, descent
 from ptycho.reconstruction.refine.penalties import Penalties
@@ -129,12 +129,9 @@ class Solver:
     def place(self, image: np.ndarray, origin: np.ndarray, where: np.ndarray) -> None:
         """Start from an image ``(h, w)`` whose first pixel is at ``origin`` of the scan, where ``where`` is True."""
         corner = origin - self.origin
-        low, high = np.maximum(corner, 0), np.minimum(corner + image.shape, self.optics.shape)
-        here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        there = tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))
-        canvas = np.array(self.state["object"])
-        canvas[here] = np.where(where[there], image[there], canvas[here])
-        self.state["object"] = canvas
+        canvas = self.state["object"]
+        here = placed(where, corner, np.zeros(canvas.shape, bool))
+        self.state["object"] = np.where(here, placed(image, corner, canvas), canvas)
 
     def move_to(self, positions: np.ndarray) -> None:
         """Put the frames at positions ``(P, 2)`` in pixels of the scan."""
@@ -213,7 +210,10 @@ class Solver:
         lines = self._lines(unknowns, total, frames)
         of_kind = {name: [line for own, line in lines if own == name] for name in dict.fromkeys(n for n, _ in lines)}
         wanted = [
-            np.vdot(a, b).real for name, own in of_kind.items() for line in own for a, b in _parts(name, line, total[name])
+            np.vdot(a, b).real
+            for name, own in of_kind.items()
+            for line in own
+            for a, b in _parts(name, line, total[name])
         ]
         sample = chunks[: max(1, round(SAMPLE * len(chunks)))]
         bend, gram, tensors = _compiled(curvature, self.optics), np.zeros((len(wanted),) * 2), self._tensors()

@@ -12,9 +12,10 @@ variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
 A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
 ``counts (B, N, N)`` of any dtype, ``mask (N, N)``, ``present (B,)``: 0 for frames that only fill up; ``share (B, K)``,
 the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. It may bring the factors
-``phases (2, B, N)`` of `shift_ramp` along y and x for its fractions: XLA would compute a cosine for each pixel. The probe carries a
-phase ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured:
-no pixel is moved.
+``phases (2, B, N)`` of `shift_ramp` along y and x for its fractions: XLA would compute a cosine for each pixel.
+
+The probe carries a phase ramp on its way to a far detector, so that patterns have their zero frequency in the middle as
+they are measured: no pixel is moved.
 """
 
 from collections.abc import Callable, Mapping
@@ -68,7 +69,11 @@ class Frames:
         self.ramps = None
         if optics.moved:
             far = self.centring is not None
-            ramps = outer(batch["phases"][0], batch["phases"][1]) if "phases" in batch else shift_ramp(batch["fraction"], (side, side), far)
+            ramps = (
+                outer(batch["phases"][0], batch["phases"][1])
+                if "phases" in batch
+                else shift_ramp(batch["fraction"], (side, side), far)
+            )
             self.ramps = ops.expand_dims(ramps, 1)
         self.probes = self.placed(state["probe"])
         if "variation" in state:
@@ -179,8 +184,9 @@ def product(a, b):
 def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...]) -> dict[str, Any]:
     """What a batch asks of each unknown, and its misfit; sums over batches are those of their frames.
 
-    Without unknowns, or with ``measures`` among them, all of `Frames.measures`. ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
-    (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, ``share_bend (B, K)``.
+    ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
+    (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, ``share_bend (B, K)``. Without unknowns, or with
+    ``measures`` among them, all of `Frames.measures` instead of the misfit alone.
     """
     frames = Frames(state, batch, optics)
     state, batch = frames.state, frames.batch
