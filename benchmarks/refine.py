@@ -350,7 +350,7 @@ def cost_one(method: str, frames: int) -> None:
 
 
 def in_turn(runs: dict[str, Callable[[], object]], times: int = 3) -> dict[str, tuple[float, float]]:
-    """Least seconds, and least processor seconds, of each of several functions, run in turn, after a first time that compiles."""
+    """Least seconds, and least processor seconds, of each function, run in turn, after a first time that compiles."""
     for run in runs.values():
         run()
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
