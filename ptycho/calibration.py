@@ -11,6 +11,7 @@ from ptycho.data.scan import Scan
 from ptycho.evaluation import register, uncertainty
 from ptycho.evaluation.trust import WITHIN_1, lit_pixels
 from ptycho.network.build import PtychoNetwork
+from ptycho.physics.patches import placed
 from ptycho.reconstruction import Reconstruction, reconstruct
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.simulate import MARGIN_PX, simulate
@@ -80,7 +81,9 @@ def rehearse(
     # The positions are exact, so that the result is on the truth's pixels even where nothing can be registered.
     corner = np.rint((simulated.positions - found.positions_px)[0]).astype(int)
     sigma = uncertainty(found.spread, found.coverage, found.probe)
-    recon, sigma, light = (_placed(image, corner, truth.shape) for image in (found.object, sigma, found.coverage))
+    recon, sigma, light = (
+        placed(image, corner, np.zeros(truth.shape, image.dtype)) for image in (found.object, sigma, found.coverage)
+    )
     fit = register(recon, truth)
     # The gauge moves by whole pixels at most here and there; sigma and light are smooth on that scale.
     low = np.array(fit.origin_px) - np.rint(fit.gauge.shift_px).astype(int)
@@ -101,7 +104,7 @@ def _like(scan: Scan, result: Reconstruction | None, again: bool, probe: np.ndar
     sample = make_object("cells", tuple(size), np.random.default_rng([seed, 1]))
     if result is not None and again:
         start = corner - np.rint((scan.positions - result.positions_px)[0]).astype(int)
-        sample = _placed(np.where(result.coverage > 0, result.object, 1) - 1, -start, tuple(size)) + 1
+        sample = placed(np.where(result.coverage > 0, result.object, 1), -start, np.ones(size, "complex64"))
     elif result is not None:
         here, there = _contrast(result.object[lit_pixels(result.coverage)]), _contrast(sample.ravel())
         strength = np.minimum(here / there, 1)
@@ -116,12 +119,3 @@ def _contrast(values: np.ndarray) -> np.ndarray:
     """Standard deviations of log-amplitude and phase of complex values ``(K,)``, off their mean."""
     relative = values / values.mean()
     return np.array([np.log(np.abs(relative) + 1e-6).std(), np.angle(relative).std()])
-
-
-def _placed(image: np.ndarray, corner: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An image on a canvas of ``shape``, its first pixel at ``corner``; 0 around it, cut where it reaches beyond."""
-    canvas = np.zeros(shape, image.dtype)
-    low, high = np.maximum(corner, 0), np.minimum(corner + image.shape, shape)
-    here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    canvas[here] = image[tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))]
-    return canvas

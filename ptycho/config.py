@@ -290,7 +290,8 @@ class RefineConfig(_Config):
     probe_from: int | None = None
     """The probe, all its modes."""
     focus: bool = True
-    """Before a fit from empty space, look for the defocus of a probe that is only a guess."""
+    """Before a fit from empty space, look for the defocus of a probe that is only a guess, and for the powers of its
+    modes."""
     positions_from: int | None = None
     """The position of each frame (``cg``)."""
     affine_from: int | None = None

@@ -22,7 +22,7 @@ from ptycho.network.build import PtychoNetwork, initialise
 from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.fourier import intensity, times_real
 from ptycho.physics.noise import amplitude_error, poisson_nll
-from ptycho.physics.patches import split_positions
+from ptycho.physics.patches import placed, split_positions
 
 History = list[dict[str, Any]]
 Group = tuple[int, np.ndarray]
@@ -355,13 +355,8 @@ def thinned(counts: np.ndarray, share: float, rng: np.random.Generator) -> tuple
 def true_object(scan: Scan, origin: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The true object on a canvas whose first pixel is at ``origin``, and where it is known."""
     assert scan.object is not None
-    truth, lit = np.zeros(shape, "complex64"), np.zeros(shape, "float32")
-    low = np.maximum(origin, 0)
-    high = np.minimum(origin + shape, scan.object.shape)
-    there = tuple(slice(a, b) for a, b in zip(low - origin, high - origin, strict=True))
-    truth[there] = scan.object[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    lit[there] = 1
-    return truth, lit
+    truth = placed(scan.object, -origin, np.zeros(shape, "complex64"))
+    return truth, placed(np.ones(scan.object.shape), -origin, np.zeros(shape, "float32"))
 
 
 def _check_scans(scans: Sequence[Scan], settings: ModelConfig, config: TrainingConfig) -> None:

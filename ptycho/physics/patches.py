@@ -20,6 +20,15 @@ def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return whole.astype("int32"), (positions - whole).astype("float32")
 
 
+def placed(image: np.ndarray, corner: np.ndarray, canvas: np.ndarray) -> np.ndarray:
+    """A copy of a canvas ``(H, W)`` with an image on it, its first pixel at ``corner``, cut where it reaches beyond."""
+    canvas = canvas.copy()
+    low, high = np.maximum(corner, 0), np.minimum(np.add(corner, image.shape), canvas.shape)
+    here = tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))
+    canvas[here] = image[tuple(slice(a, max(a, b)) for a, b in zip(low - corner, high - corner, strict=True))]
+    return canvas
+
+
 def patch_index(positions: Int[Array, "B P 2"], size: tuple[int, int], shape: tuple[int, int]) -> Array:
     """Where the pixels of patches lie on a flat batch of canvases ``(B, H, W)``: int32 ``(B, P, n, m)``.
 

@@ -45,7 +45,11 @@ def shift_ramp(
     """
     shifts = ops.cast(ops.convert_to_tensor(shifts), "float32")
     # One factor for each axis: n + m cosines a shift, where their product has n m pixels.
-    y, x = (_phases(shifts[..., axis, None], n, centred) for axis, n in enumerate(size))
+    return outer(*(_phases(shifts[..., axis, None], n, centred) for axis, n in enumerate(size)))
+
+
+def outer(y: Complex[Array, "*shifts n"], x: Complex[Array, "*shifts m"]) -> Complex[Array, "*shifts n m"]:
+    """Products of factors along y and along x."""
     return ops.multiply(ops.expand_dims(y, -1), ops.expand_dims(x, -2))
 
 

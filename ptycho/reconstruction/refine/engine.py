@@ -1,6 +1,6 @@
 """The unknowns of a scan, and ways to change them all for the counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
@@ -12,7 +12,7 @@ from scipy.signal import fftconvolve
 
 from ptycho.backend import compiled
 from ptycho.data.scan import Scan
-from ptycho.physics.patches import split_positions
+from ptycho.physics.patches import placed, split_positions
 from ptycho.reconstruction.refine.batches import Batching, Members, batches
 from ptycho.reconstruction.refine.model import FAINT, Optics, curvature, descent
 from ptycho.reconstruction.refine.penalties import Penalties
@@ -129,12 +129,9 @@ class Solver:
     def place(self, image: np.ndarray, origin: np.ndarray, where: np.ndarray) -> None:
         """Start from an image ``(h, w)`` whose first pixel is at ``origin`` of the scan, where ``where`` is True."""
         corner = origin - self.origin
-        low, high = np.maximum(corner, 0), np.minimum(corner + image.shape, self.optics.shape)
-        here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        there = tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))
-        canvas = np.array(self.state["object"])
-        canvas[here] = np.where(where[there], image[there], canvas[here])
-        self.state["object"] = canvas
+        canvas = self.state["object"]
+        here = placed(where, corner, np.zeros(canvas.shape, bool))
+        self.state["object"] = np.where(here, placed(image, corner, canvas), canvas)
 
     def move_to(self, positions: np.ndarray) -> None:
         """Put the frames at positions ``(P, 2)`` in pixels of the scan."""
@@ -212,7 +209,12 @@ class Solver:
         total = self._descent(chunks, asked)
         lines = self._lines(unknowns, total, frames)
         of_kind = {name: [line for own, line in lines if own == name] for name in dict.fromkeys(n for n, _ in lines)}
-        wanted = [np.vdot(line, total[name]).real for name, own in of_kind.items() for line in own]
+        wanted = [
+            np.vdot(a, b).real
+            for name, own in of_kind.items()
+            for line in own
+            for a, b in _parts(name, line, total[name])
+        ]
         sample = chunks[: max(1, round(SAMPLE * len(chunks)))]
         bend, gram, tensors = _compiled(curvature, self.optics), np.zeros((len(wanted),) * 2), self._tensors()
         for members in sample:
@@ -229,7 +231,10 @@ class Solver:
         gram[:objects, :objects] += self.penalties.curvature(self.state["object"], of_kind.get("object", []))
         lengths = iter(solved(gram, np.array(wanted)))
         for name, own in of_kind.items():
-            change = sum((next(lengths) * line for line in own), np.zeros_like(own[0]))
+            change = np.zeros_like(own[0])
+            for line in own:
+                for part, much in _parts(name, line, change):
+                    much += next(lengths) * part
             if name == "positions":
                 self._move(change, alone="positions" in unknowns)
             else:
@@ -245,7 +250,7 @@ class Solver:
         own = tuple(name for name in _asked(unknowns) if name in OF_FRAMES and len(self.judging))
         if "positions" not in unknowns:  # an affine map moves all frames alike
             own = tuple(name for name in own if name != "positions")
-        wanted = own + (("variation",) if "share" in own else ())
+        wanted = ("measures", *own, *(("variation",) if "share" in own else ()))
         total = self._descent(self._chunks(frames), wanted)
         self._judging_asks = {name: self._own_line(name, total) for name in own}
         return {name: float(total[name]) for name in ("misfit", "deviance", "noise")}
@@ -403,11 +408,12 @@ class Solver:
 
     def _points(self, weight: np.ndarray, frames: np.ndarray) -> np.ndarray:
         points = np.zeros(self.optics.shape, "float32")
-        np.add.at(points, tuple(self._corners(frames).T), weight)
+        np.add.at(points, tuple(self._corner(split_positions(self.positions[frames])[0]).T), weight)
         return points
 
-    def _corners(self, frames: np.ndarray) -> np.ndarray:
-        return split_positions(self.positions[frames])[0] - self.scan.N // 2 - self.origin
+    def _corner(self, whole: np.ndarray) -> np.ndarray:
+        """First pixels, on the object, of frames whose middle pixels ``(B, 2)`` are at these of the scan."""
+        return whole - self.scan.N // 2 - self.origin
 
     def _tensors(self) -> dict[str, Any]:
         return {name: ops.convert_to_tensor(value) for name, value in self.state.items()}
@@ -415,12 +421,16 @@ class Solver:
     def _batch(self, members: Members) -> dict[str, Any]:
         whole, fraction = split_positions(self.positions[members.frames])
         batch: dict[str, Any] = dict(
-            corner=(whole - self.scan.N // 2 - self.origin).astype("int32"),
+            corner=self._corner(whole).astype("int32"),
             fraction=fraction,
             counts=self.scan.counts[members.frames],
             mask=self._mask,
             present=members.present,
         )
+        if self.optics.moved:
+            frequency = np.fft.fftfreq(self.scan.N)
+            frequency = frequency if self.scan.transfer is not None else np.fft.fftshift(frequency)
+            batch["phases"] = np.exp(-2j * np.pi * fraction.T[..., None] * frequency).astype("complex64")
         if "variation" in self.state:
             batch["share"] = self.share[members.frames]
         if self.scan.transfer is not None:
@@ -443,6 +453,11 @@ class Solver:
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
+
+
+def _parts(name: str, *lines: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Of lines of a kind: parts that go lengths of their own, which are the modes of a probe."""
+    return zip(*(line if name == "probe" else [line] for line in lines), strict=True)
 
 
 def solved(curvature: np.ndarray, descent: np.ndarray) -> np.ndarray:

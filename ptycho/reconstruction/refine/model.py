@@ -11,9 +11,11 @@ variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
 
 A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
 ``counts (B, N, N)`` of any dtype, ``mask (N, N)``, ``present (B,)``: 0 for frames that only fill up; ``share (B, K)``,
-the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. The probe carries a
-phase ramp on its way to a far detector, so that patterns have their zero frequency in the middle as they are measured:
-no pixel is moved.
+the c above; and ``transfer (N, N)`` (`ptycho.physics.propagation`) where the detector is near. It may bring the factors
+``phases (2, B, N)`` of `shift_ramp` along y and x for its fractions: XLA would compute a cosine for each pixel.
+
+The probe carries a phase ramp on its way to a far detector, so that patterns have their zero frequency in the middle as
+they are measured: no pixel is moved.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +29,7 @@ from ptycho.physics.fourier import dft, intensity, inverse_dft, make_complex, ti
 from ptycho.physics.noise import root_scatter
 from ptycho.physics.patches import gather, patch_index, scatter
 from ptycho.physics.propagation import near_field, near_field_adjoint
-from ptycho.physics.translation import shift_ramp
+from ptycho.physics.translation import outer, shift_ramp
 
 State = Mapping[str, Any]
 Batch = Mapping[str, Any]
@@ -66,7 +68,13 @@ class Frames:
         self.frequency = ops.convert_to_tensor(frequency if "transfer" in batch else np.fft.fftshift(frequency))
         self.ramps = None
         if optics.moved:
-            self.ramps = ops.expand_dims(shift_ramp(batch["fraction"], (side, side), self.centring is not None), 1)
+            far = self.centring is not None
+            ramps = (
+                outer(batch["phases"][0], batch["phases"][1])
+                if "phases" in batch
+                else shift_ramp(batch["fraction"], (side, side), far)
+            )
+            self.ramps = ops.expand_dims(ramps, 1)
         self.transfer = batch.get("transfer")
         if self.transfer is not None and self.ramps is not None:  # as `moved_back`
             self.transfer = self.transfer * ops.conj(self.ramps)
@@ -142,10 +150,14 @@ class Frames:
         """What the exit waves ``(B, M, N, N)`` lack: the descent of the misfit."""
         return self.from_detector(times_real(self.waves, ops.expand_dims(self.residual / self.roots, 1)))
 
-    def gained(self, waves):
-        """What amplitudes ``(B, N, N)`` gain with exit waves ``(B, M or 1, N, N)``, those of the first modes."""
+    def apart(self, waves):
+        """What amplitudes gain with exit waves ``(B, M or 1, N, N)``, those of the first modes: each one's part."""
         far, own = self.onto_detector(waves), self.waves[:, : waves.shape[1]]
-        return ops.sum(ops.real(own) * ops.real(far) + ops.imag(own) * ops.imag(far), axis=1) / self.roots
+        return (ops.real(own) * ops.real(far) + ops.imag(own) * ops.imag(far)) / ops.expand_dims(self.roots, 1)
+
+    def gained(self, waves):
+        """The same with all of them together, ``(B, N, N)``."""
+        return ops.sum(self.apart(waves), axis=1)
 
     def along_move(self, line):
         """The same along a move ``(B or 1, 2)`` of their frames."""
@@ -170,15 +182,17 @@ def centring(side: int) -> np.ndarray:
 
 
 def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...]) -> dict[str, Any]:
-    """What a batch asks of each unknown, and how well it is fitted; sums over batches are those of their frames.
+    """What a batch asks of each unknown, and its misfit; sums over batches are those of their frames.
 
     ``x`` is the descent of the misfit by an unknown x. For those of single frames, ``positions (B, 2)`` and ``share
     (B, K)``, there is the curvature too: ``positions_bend (B, 2, 2)``, that of the amplitudes, and ``share_bend (B,
-    K)``, that of the exit waves, which is larger.
+    K)``, that of the exit waves, which is larger. Without unknowns, or with ``measures`` among them, all of
+    `Frames.measures` instead of the misfit alone.
     """
     frames = Frames(state, batch, optics)
-    state, batch, found = frames.state, frames.batch, frames.measures()
-    if not unknowns:
+    state, batch = frames.state, frames.batch
+    found = frames.measures() if "measures" in unknowns or not unknowns else dict(misfit=frames.misfit())
+    if not set(unknowns) - {"measures"}:
         return found
     missing = frames.missing()
     if "object" in unknowns:
@@ -209,7 +223,8 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
     """Gauss-Newton curvature ``(K, K)`` of a batch's misfit along lines through the unknowns.
 
     ``lines`` has for each unknown the directions to go, for those of single frames (positions, share) those of the
-    batch's frames; K is their number, in the order of ``lines``.
+    batch's frames; K is their number, in the order of ``lines``. Each mode of the probe goes a length of its own: a
+    line of M modes counts as M.
     """
     frames = Frames(state, batch, optics)
     state, batch = frames.state, frames.batch
@@ -220,12 +235,12 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
 
     make: dict[str, Callable] = dict(
         object=lambda line: frames.gained(exit_waves(frames.cut(line), frames.probes)),
-        probe=lambda line: frames.gained(exit_waves(frames.patches, frames.all(frames.placed(line)))),
+        probe=lambda line: ops.moveaxis(frames.apart(exit_waves(frames.patches, frames.placed(line))), 1, 0),
         background=lambda line: line / (2 * frames.roots),
         positions=frames.along_move,
         variation=lambda line: varied(line, batch["share"]),
         share=lambda line: varied(state["variation"], line),
     )
     patterns = [frames.used * make[name](ops.convert_to_tensor(line)) for name, own in lines.items() for line in own]
-    flat = ops.stack([ops.reshape(pattern, (-1,)) for pattern in patterns])
+    flat = ops.concatenate([ops.reshape(pattern, (-1, int(np.prod(frames.used.shape)))) for pattern in patterns])
     return ops.matmul(flat, ops.transpose(flat))

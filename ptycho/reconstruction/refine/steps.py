@@ -33,7 +33,7 @@ def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ..
     """
     frames = Frames(state, batch, optics)
     asked, lines = _directions(frames, unknowns, damping, 0.0)
-    found = frames.measures()
+    found = dict(misfit=frames.misfit())
     if not lines:
         return found
     # A line times what its unknown asks for is what its exit waves have in common with the missing ones.
@@ -78,8 +78,7 @@ def rpie(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...
     """
     frames = Frames(state, batch, optics)
     _, lines = _directions(frames, unknowns, damping, damping)
-    found = frames.measures()
-    return found | {name: frames.state[name] + line for name, line in lines.items()}
+    return dict(misfit=frames.misfit()) | {name: frames.state[name] + line for name, line in lines.items()}
 
 
 def _directions(frames: Frames, unknowns: tuple[str, ...], damping: float, mixed: float):
@@ -140,7 +139,7 @@ def adam(
         frames = Frames(dict(state) | own, batch, optics)
         counts = ops.cast(frames.batch["counts"], "float32")
         lost = ops.sum(frames.used * loss(counts, frames.expected)) / ops.sum(frames.used)
-        return lost, {name: ops.stop_gradient(value) for name, value in frames.measures().items()}
+        return lost, dict(misfit=ops.stop_gradient(frames.misfit()))
 
     (_, found), slopes = value_and_gradient(total, parts)
     found, step = dict(found), moments["step"] + 1.0
