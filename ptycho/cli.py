@@ -359,6 +359,101 @@ def demo_command(
     _tell(outcome, output)
 
 
+study_app = typer.Typer(help="Studies: many reconstructions that differ in a few settings.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
+StudyFolder = Annotated[
+    Path, typer.Option("-o", "--output-dir", help="Folder for the results; a study in it goes on.", show_default=False)
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Few arms, few frames and a small network: minutes.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what it will take, and run nothing.")]
+SkipTraining = Annotated[
+    bool, typer.Option("--skip-training", help="Run no arm; write tables and figures of those that are done.")
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a Dask scheduler: its workers run the arms (docs/studies/dask.md).")
+]
+Workers = Annotated[int, typer.Option(min=0, help="Run the arms in so many processes on this machine.")]
+StudyEpochs = Annotated[int | None, typer.Option("--nepochs", min=1, help="Passes over the frames in training.")]
+StudySettings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of model, training or refine, e.g. --set model.stages=6.")
+]
+
+
+@study_app.command(name="dose-response")
+def dose_response_command(
+    output_dir: StudyFolder,
+    doses: Annotated[
+        str | None, typer.Option(help="Photons per frame, 1e3,1e4,...; with --scan the parts that are kept, 1,0.1,...")
+    ] = None,
+    losses: Annotated[str | None, typer.Option(help="nll (Poisson likelihood), mae (amplitudes), or both.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds: 3, with --quick or --scan 1.")] = None,
+    N: Annotated[str | None, typer.Option("--N", help="Sides of the frames, pixels: 64 or 64,128.")] = None,
+    gridsize: Annotated[int | None, typer.Option(min=1, max=8, help="Frames in a group of training: g x g.")] = None,
+    n_train: Annotated[int | None, typer.Option(min=9, help="Simulated frames to train on.")] = None,
+    n_test: Annotated[int | None, typer.Option(min=4, help="Frames of another object to be judged by.")] = None,
+    nepochs: StudyEpochs = None,
+    scan: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="A measured scan, thinned out.")] = None,
+    settings: StudySettings = None,
+    quick: Quick = False,
+    dry_run: DryRun = False,
+    skip_training: SkipTraining = False,
+    scheduler: Scheduler = None,
+    workers: Workers = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks of arms that fail.")] = False,
+) -> None:
+    """How good the image is for a given dose, and whether the Poisson likelihood beats an amplitude loss."""
+    from ptycho.studies.dose_response import MEASURED, QUICK, DoseResponse
+
+    values: dict[str, Any] = (QUICK if quick else {}) | (MEASURED if scan else {})
+    values |= dict(file=str(scan.resolve())) if scan else {}
+    said = dict(
+        doses=doses and [float(dose) for dose in doses.split(",")],
+        losses=losses and losses.split(","),
+        seeds=seeds,
+        N=N and [int(side) for side in N.split(",")],
+        gridsize=gridsize,
+        train_frames=n_train,
+        test_frames=n_test,
+    )
+    values |= {name: value for name, value in said.items() if value is not None}
+    run = _settings(None, settings).updated("training", dict(epochs=nepochs))
+    for section in ("model", "training", "refine"):
+        values[section] = values.get(section, {}) | getattr(run, section)
+    study = DoseResponse.from_dict(values).study()
+    _run_study(study, output_dir, dry_run, skip_training, scheduler, workers, verbose)
+
+
+def _run_study(study, folder, dry_run, skip_training, scheduler, workers, verbose) -> None:
+    from ptycho.studies.arms import plan
+
+    if dry_run:
+        _table(*plan(study))
+        return
+    with _framework():
+        from ptycho.progress import progress_bar
+        from ptycho.studies.runner import run_study, table
+
+    with progress_bar() as report:
+        results = run_study(
+            study,
+            folder,
+            scheduler=scheduler,
+            workers=workers,
+            only_finished=skip_training,
+            report=report,
+            say=_say,
+        )
+    _table(*table(results.rows))
+    _say(f"table, figures and {folder / 'summary.html'}")
+    for failure in results.failures:
+        _say(f"FAILED {failure.name}: {failure.error}")
+        if verbose:
+            _say(failure.traceback)
+    if results.failures:
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error and exit code 1."""
     try:

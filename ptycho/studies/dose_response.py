@@ -92,9 +92,14 @@ MEASURED: dict[str, Any] = dict(doses=(1.0, 0.3, 0.1, 0.03, 0.01), seeds=1)
 """What a measured scan is run with, unless options say otherwise."""
 
 QUICK: dict[str, Any] = dict(
-    doses=(1e4, 1e9), seeds=1, train_frames=512, test_frames=256, training=dict(total_frames=6000)
+    doses=(1e4, 1e9),
+    seeds=1,
+    train_frames=512,
+    test_frames=256,
+    model=dict(stages=4, width=8),
+    training=dict(total_frames=5000),
 )
-"""The ends of the scale in some minutes."""
+"""The ends of the scale, with a small network and few frames."""
 
 
 COLOURS = dict(nll="tab:blue", mae="tab:orange", lsqml="0.45")

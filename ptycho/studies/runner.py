@@ -278,6 +278,24 @@ def told(row: Row) -> str:
     return f"{row['counts_per_frame']:.3g} counts a frame, {shown}, {row['seconds']['arm']:.0f} s"
 
 
+TABLE = dict(snr_db="SNR (dB)", amplitude_ssim="SSIM", frc_half_nyquist="FRC 0.5", withheld_error="withheld error")
+"""Scores in the table of a study, with their titles; the files have all."""
+
+
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows for a terminal: each score of the network alone, refined, and of a flat object."""
+    scores = [name for name in TABLE if any(name in row["final"] for row in rows)]
+    stages = ("network", "final", "flat")
+    titles = ["arm", "counts a frame", *(f"{TABLE[name]}\nnetwork / final / flat" for name in scores), "time (s)"]
+    shown = lambda row, name: [f"{row[s][name]:.3g}" if name in row.get(s, {}) else "-" for s in stages]
+    return titles, [
+        [row["name"], f"{row['counts_per_frame']:.3g}"]
+        + [" / ".join(shown(row, name)) for name in scores]
+        + [f"{row['seconds']['arm']:.0f}"]
+        for row in rows
+    ]
+
+
 def flattened(row: Row, prefix: str = "") -> Row:
     """A row with the values of its tables as columns of their own; lists and the config left out."""
     flat: Row = {}
