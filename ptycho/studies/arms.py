@@ -63,7 +63,7 @@ class Arm(_Config):
         self._require(0 < self.kept <= 1, "kept", "more than 0, up to 1")
         self._require(self.withhold_every >= 2, "withhold_every", "2 or more")
         self._require(self.train_frames >= 9, "train_frames", "9 or more")
-        self._require(4 <= self.test_frames, "test_frames", "4 or more")
+        self._require(self.test_frames >= 4, "test_frames", "4 or more")
         self._require(self.start in get_args(Start), "start", f"{get_args(Start)}")
         self._require(self.start != "empty" or self.refine is not None, "refine", "settings with start 'empty'")
         unknown = set(self.probe_error) - {"defocus", "blur_px", "noise"}
@@ -71,7 +71,7 @@ class Arm(_Config):
         self.settings()  # raises what is wrong with them
 
     def settings(self) -> dict[str, Any]:
-        """The settings of every stage, defaults filled in; those of the model as far as they do not follow from a file."""
+        """The settings of every stage, defaults filled in; the model's N and modes where they do not follow from a file."""
         model = ModelConfig.from_dict(dict(N=self.N or 64) | self.model).to_dict()
         return dict(
             model=model,
@@ -105,8 +105,9 @@ class Study(NamedTuple):
     name: str
     title: str
     arms: tuple[Arm, ...]
-    figures: Callable[[Path, Sequence[Row]], list[Path]]
-    """Draws what the rows of the finished arms come to into the folder of the study; returns the pictures."""
+    conclude: "Callable[[Path, Sequence[Row]], tuple[list[Row], list[Path]]]"
+    """Called with the folder and the rows of the arms that are done: the rows with what it takes several arms to know,
+    and the pictures that it has drawn into the folder."""
 
 
 MIB = 2**20
@@ -170,24 +171,27 @@ def estimate(arm: Arm, shape: tuple[int, int] | None = None) -> Estimate:
     if refine:
         seconds += COMPILE_S / 2 + min(REFINED, 2 * refine["epochs"]) * test * REFINE_S * N**2
     side = N + step * sqrt(test)
-    memory = 900 + (frames + test) * N**2 * 4 / MIB + 40 * 8 * test * N**2 / MIB / 8 + 60 * model.stages * model.width / 128
+    memory = (
+        900 + (frames + test) * N**2 * 4 / MIB + 40 * 8 * test * N**2 / MIB / 8 + 60 * model.stages * model.width / 128
+    )
     disk = 4 + 3 * side**2 * 20 / MIB
     return Estimate(seconds, memory, disk)
 
 
-def plan(study: Study, shape: tuple[int, int] | None = None) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows of what a study will run, with the sum last."""
-    titles = ["arm", "N", "start", "refined", "hash", "time", "memory (MB)", "disk (MB)"]
+def plan(study: Study, shapes: Mapping[str, tuple[int, int]] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows of what a study will run, with the sum last; ``shapes`` are (frames, N) of the measured scans."""
+    titles = ["arm", "N", "network, fit", "time", "MB", "MB on disk"]
     rows, total = [], Estimate(0, 0, 0)
     for arm in study.arms:
+        shape = (shapes or {}).get(arm.file or "")
         takes = estimate(arm, shape)
         total = Estimate(total[0] + takes[0], max(total[1], takes[1]), total[2] + takes[2])
         N = shape[1] if shape else arm.N
-        refined = "no" if arm.refine is None else arm.refine.get("method", "cg")
-        rows.append([arm.name, str(N), arm.start, refined, arm.hash[:8], *_takes(takes)])
-    return titles, [*rows, [f"{len(study.arms)} arms", "", "", "", "", *_takes(total)]]
+        fit = "none" if arm.refine is None else arm.refine.get("method", "cg")
+        rows.append([arm.name, str(N), f"{arm.start}, {fit}", *_takes(takes)])
+    return titles, [*rows, [f"{len(study.arms)} arms", "", "", *_takes(total)]]
 
 
 def _takes(takes: Estimate) -> list[str]:
     minutes = ceil(takes.seconds / 60)
-    return [f"{minutes // 60} h {minutes % 60:02d} min", f"{takes.memory_mb:.0f}", f"{takes.disk_mb:.0f}"]
+    return [f"{minutes // 60}:{minutes % 60:02d} h", f"{takes.memory_mb:.0f}", f"{takes.disk_mb:.0f}"]

@@ -1,6 +1,6 @@
-"""How good is the image for a given dose, and does the likelihood of counts beat a loss of amplitudes when they are few?"""
+"""How good is the image for a given dose, and does the likelihood beat a loss of amplitudes when photons are few?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,6 +9,7 @@ import numpy as np
 
 from ptycho.config import SimulationConfig, _Config
 from ptycho.studies.arms import Arm, Row, Study
+from ptycho.studies.figures import SCORES, draw_curves
 
 Loss = Literal["nll", "mae"]
 LOSSES: dict[Loss, dict[str, Any]] = dict(
@@ -85,7 +86,7 @@ class DoseResponse(_Config):
     def study(self) -> Study:
         """The arms and their figures."""
         name = f"Dose response of {self.file or 'simulated scans'}"
-        return Study("dose-response", name, self.arms(), draw)
+        return Study("dose-response", name, self.arms(), conclude)
 
 
 MEASURED: dict[str, Any] = dict(doses=(1.0, 0.3, 0.1, 0.03, 0.01), seeds=1)
@@ -104,17 +105,67 @@ QUICK: dict[str, Any] = dict(
 
 COLOURS = dict(nll="tab:blue", mae="tab:orange", lsqml="0.45")
 TITLES = dict(nll="Poisson NLL", mae="amplitude MAE", lsqml="LSQML, no network")
-SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_ssim="phase SSIM", frc_half_nyquist="FRC 0.5")
-BLIND_SCORES = dict(withheld_error="error on withheld frames", frc_to_full="FRC 0.5 to the image of all photons")
 
 
-def draw(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """The classic panel, and the curves against measured counts per frame."""
-    return [draw_panel(folder, rows), draw_curves(folder, rows)]
+def conclude(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Path]]:
+    """The rows with the shot-noise bound, or with the correlation with the image of all photons; and the figures."""
+    known = "flat" in rows[0]
+    rows = with_bound(folder, rows) if known else with_correlation(folder, rows)
+    names = {row["loss"]: TITLES[row["loss"]] for row in rows}
+    curves = draw_curves(folder, rows, "counts_per_frame", "measured counts per frame", names=names, colours=COLOURS)
+    return rows, [draw_panel(folder, rows), curves]
+
+
+def with_bound(folder: Path, rows: Sequence[Row]) -> list[Row]:
+    """Rows with the scores of a ``bound``: of an image with the error of the best unbiased method.
+
+    The error is drawn once for each N, for the object of one arm (`efficient_errors`), and kept in ``bound-N<N>.npz``;
+    at k times the photons it is ``1 / sqrt(k)`` times as large.
+    """
+    from ptycho.evaluation import compare_objects
+    from ptycho.evaluation.bound import efficient_errors
+    from ptycho.studies.runner import scans
+
+    found, scored = [], {}
+    for row in rows:
+        path, arm = folder / f"bound-N{row['N']}.npz", Arm.from_dict(row["config"])
+        if not path.exists():
+            scan = scans(arm).test
+            rng = np.random.default_rng(0)
+            error = efficient_errors(scan.object, scan.probe, scan.positions, rng, mask=scan.mask)[0]
+            np.savez(path, truth=scan.object, error=error, dose=row["dose"])
+        at = row["N"], row["dose"]
+        if at not in scored:
+            with np.load(path) as bound:
+                image = bound["truth"] + bound["error"] * np.sqrt(bound["dose"] / row["dose"])
+                scored[at] = compare_objects(image, bound["truth"])
+        values = {key: getattr(scored[at], key) for key in SCORES}
+        found.append(row | dict(bound=values))
+    return found
+
+
+def with_correlation(folder: Path, rows: Sequence[Row]) -> list[Row]:
+    """Rows with ``frc_to_full``: the frequency (over Nyquist) down to which an image is that of the same method and
+    seed at full dose. The photons of the one are among those of the other: of independent ones they would agree less.
+    """
+    from ptycho.evaluation.align import register
+    from ptycho.evaluation.metrics import frc_half_nyquist
+    from ptycho.reconstruction.result import Reconstruction
+
+    image = lambda row: Reconstruction.load(folder / row["folder"] / "reconstruction.h5").object
+    full = {(row["loss"], row["seed"]): image(row) for row in rows if row["dose"] == 1}
+    found = []
+    for row in rows:
+        final = dict(row["final"])
+        if row["dose"] < 1 and (row["loss"], row["seed"]) in full:
+            fit = register(image(row), full[row["loss"], row["seed"]])
+            final["frc_to_full"] = frc_half_nyquist(fit.aligned, fit.truth)
+        found.append(row | dict(final=final))
+    return found
 
 
 def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
-    """For each dose a pattern on a log scale, and amplitude and phase by each loss; the first seed at the smallest N."""
+    """For each dose a pattern on a log scale, and amplitude and phase by each loss, of the first seed and least N."""
     from matplotlib.figure import Figure
 
     from ptycho.plotting import levelled, shown_region
@@ -143,44 +194,3 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
         ax.set_ylabel(label, fontsize=9)
     figure.savefig(folder / "panel.png", dpi=90)
     return folder / "panel.png"
-
-
-def draw_curves(folder: Path, rows: Sequence[Row]) -> Path:
-    """Scores against measured counts per frame: mean and spread over seeds, network alone and refined, floor and bound."""
-    from matplotlib.figure import Figure
-
-    known = [key for key in (SCORES | BLIND_SCORES) if any(key in row["final"] for row in rows)]
-    figure = Figure(figsize=(5.2 * len(known), 4.6), layout="constrained")
-    for ax, key in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
-        for loss, N in dict.fromkeys((row["loss"], row["N"]) for row in rows):
-            own = [row for row in rows if (row["loss"], row["N"]) == (loss, N)]
-            label = TITLES[loss] + (f", N {N}" if len({row["N"] for row in rows}) > 1 else "")
-            for stage, style in (("network", ":o"), ("final", "-o")):
-                if not all(key in row.get(stage, {}) for row in own) or (stage == "network" and loss == REFERENCE):
-                    continue
-                counts, low, mean, high = spread(own, lambda row, stage=stage: row[stage][key])
-                name = label + (", network alone" if stage == "network" else "")
-                line = ax.plot(counts, mean, style, color=COLOURS[loss], label=name, ms=4, alpha=0.9 if stage == "final" else 0.6)
-                ax.fill_between(counts, low, high, color=line[0].get_color(), alpha=0.15, lw=0)
-        for table, title, style in (("flat", "flat object", "k--"), ("bound", "shot-noise bound", "k-.")):
-            own = [row for row in rows if key in row.get(table, {})]
-            if own:
-                counts, _, mean, _ = spread(own, lambda row, table=table: row[table][key])
-                ax.plot(counts, mean, style, lw=1, label=title)
-        ax.set_xscale("log")
-        ax.set_xlabel("measured counts per frame")
-        ax.set_ylabel((SCORES | BLIND_SCORES)[key])
-        ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
-    figure.savefig(folder / "curves.png", dpi=90)
-    return folder / "curves.png"
-
-
-def spread(rows: Sequence[Row], score: Callable[[Row], float]) -> tuple[np.ndarray, ...]:
-    """Mean counts, and least, mean and largest score of the rows of each dose, in the order of the counts."""
-    doses = dict.fromkeys(row["dose"] for row in rows)
-    groups = [[row for row in rows if row["dose"] == dose] for dose in doses]
-    groups.sort(key=lambda group: np.mean([row["counts_per_frame"] for row in group]))
-    counts = np.array([np.mean([row["counts_per_frame"] for row in group]) for group in groups])
-    values = [[score(row) for row in group] for group in groups]
-    return counts, *(np.array([f(v) for v in values]) for f in (min, np.mean, max))

@@ -136,9 +136,7 @@ def run_arm(arm: Arm, folder: Path, report: Report | None = None) -> Row:
         if arm.start != "pretrained":
             start = "pretrained" if arm.start == "adapted" else None
             _, history = train_run(data.train, network, run, start=start, resume=True, report=report)
-        outcome = reconstruct_run(
-            data.test, own, run, model_folder=network, refined=arm.refine is not None, **ways
-        )
+        outcome = reconstruct_run(data.test, own, run, model_folder=network, refined=arm.refine is not None, **ways)
     np.save(own / "pattern.npy", data.test.counts[len(data.test) // 2])
     row = dict(name=arm.name, hash=arm.hash, seed=arm.seed, **arm.labels, N=data.test.N, start=arm.start)
     row |= dict(frames_trained=len(data.train) if history else 0, frames=len(data.test))
@@ -246,9 +244,10 @@ def run_study(
         write_rows(folder, [row for arm in arms if isinstance(row := found.get(arm.name), dict)])
     rows = [row for arm in arms if isinstance(row := found.get(arm.name), dict)]
     failures = [outcome for outcome in found.values() if isinstance(outcome, Failure)]
-    figures = study.figures(folder, rows) if rows else []
+    rows, figures = study.conclude(folder, rows) if rows else ([], [])
     write_rows(folder, rows)
-    write_summary(folder, study.title, [flattened(row) for row in rows], [f"{f.name}: {f.error}" for f in failures], figures)
+    failed = [f"{failure.name}: {failure.error}" for failure in failures]
+    write_summary(folder, study.title, [flattened(row) for row in rows], failed, figures)
     return Results(rows, failures, figures)
 
 

@@ -32,10 +32,7 @@ def write_summary(
         PAGE.format(
             title=escape(title),
             failures="".join(f'<p class="failed">{escape(line)}</p>\n' for line in failures),
-            figures="\n".join(
-                f'<img alt="{escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
-                for path in figures
-            ),
+            figures="\n".join(_picture(path) for path in figures),
             titles="".join(f"<th>{escape(key.replace('.', ' '))}</th>" for key in columns),
             rows="\n".join(
                 "<tr>" + "".join(f"<td>{escape(_shown(row.get(key, '')))}</td>" for key in columns) + "</tr>"
@@ -44,6 +41,11 @@ def write_summary(
         ),
     )
     return folder / "summary.html"
+
+
+def _picture(path: Path) -> str:
+    packed = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(path.stem)}" src="data:image/png;base64,{packed}">'
 
 
 def _shown(value: Any) -> str:

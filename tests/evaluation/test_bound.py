@@ -5,7 +5,6 @@ import pytest
 
 from ptycho.evaluation.bound import SEEN, efficient_errors
 from ptycho.evaluation.frames import expected_counts
-from ptycho.simulation.probes import make_probe
 
 DRAWS = 60
 
