@@ -480,7 +480,7 @@ def plan_command(
         from ptycho.studies.planning import needs, probe_of
 
     steps = [float(value) for value in step.split(",")]
-    found = needs(probe_of(probe and str(probe), N), steps, target_frc, kind=cast(Any, object_kind), seed=seed)
+    found = needs(probe_of(probe, N), steps, target_frc, kind=cast(Any, object_kind), seed=seed)
     titles = ["step (px)", "overlap", "photons a frame", "photons an object pixel"]
     shown = lambda value: "out of reach" if value == float("inf") else f"{value:.2g}"
     _table(
@@ -490,8 +490,8 @@ def plan_command(
     best = min(found, key=lambda need: need.per_pixel)
     if best.photons < float("inf"):
         _say(
-            f"fewest photons on the sample with a step of {best.step_px:g} px. This is the shot-noise bound with a known "
-            "probe: plan for several times as many (docs/studies/dose-response.md)."
+            f"fewest photons on the sample with a step of {best.step_px:g} px. This is the shot-noise bound with a "
+            "known probe: plan for several times as many (docs/studies/dose-response.md)."
         )
 
 

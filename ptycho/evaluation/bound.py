@@ -43,8 +43,8 @@ def efficient_errors(
 ) -> Complex[Array, "K H W"]:
     """Errors ``(draws, H, W)`` complex64 that the best unbiased estimate of an object would have, the probe known.
 
-    With k times the photons they are ``1 / sqrt(k)`` times as large. Pixels of hardly any light (`SEEN`) count as known.
-    The global phase, which no count tells, is to be taken out (`register`).
+    With k times the photons they are ``1 / sqrt(k)`` times as large. Pixels of hardly any light (`SEEN`) count as
+    known. The global phase, which no count tells, is to be taken out (`register`).
 
     ``probe`` is in sqrt(photons), ``positions`` (y, x) in pixels of ``object``, ``mask`` True where a pixel is used.
     The linear systems are solved by conjugate gradients, up to a residual of ``tolerance``; what is missing then, or

@@ -71,7 +71,7 @@ class Arm(_Config):
         self.settings()  # raises what is wrong with them
 
     def settings(self) -> dict[str, Any]:
-        """The settings of every stage, defaults filled in; the model's N and modes where they do not follow from a file."""
+        """The settings of every stage, defaults filled in; without what follows from a file for the model."""
         model = ModelConfig.from_dict(dict(N=self.N or 64) | self.model).to_dict()
         return dict(
             model=model,

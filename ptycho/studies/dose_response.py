@@ -55,7 +55,7 @@ class DoseResponse(_Config):
     def arms(self) -> tuple[Arm, ...]:
         """An arm for each N, dose, seed and loss, and one of the iterative reference."""
         return tuple(
-            arm for N in self.N for dose in self.doses for seed in range(self.seeds) for arm in self._of(N, dose, seed)
+            arm for N in self.N for seed in range(self.seeds) for dose in self.doses for arm in self._of(N, dose, seed)
         )
 
     def _of(self, N: int, dose: float, seed: int) -> list[Arm]:
@@ -65,9 +65,7 @@ class DoseResponse(_Config):
         else:
             simulation = SimulationConfig(N=N, photons=dose, step_px=self.step * N, jitter_px=self.step * N / 4)
             data |= dict(simulation=simulation, train_frames=self.train_frames, test_frames=self.test_frames)
-        ending = f"{dose:.0e}-s{seed}".replace("e+0", "e").replace("e-0", "e-")
-        if self.file is None:
-            ending = f"N{N}-{ending}"
+        ending = f"{dose:g}-s{seed}" if self.file else f"N{N}-{short(dose)}-s{seed}"
         network = [
             Arm(
                 name=f"{loss}-{ending}",
@@ -103,6 +101,12 @@ QUICK: dict[str, Any] = dict(
 """The ends of the scale, with a small network and few frames."""
 
 
+def short(number: float) -> str:
+    """1e4 for 10000: a number for names."""
+    digits, power = f"{number:e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
 COLOURS = dict(nll="tab:blue", mae="tab:orange", lsqml="0.45")
 TITLES = dict(nll="Poisson NLL", mae="amplitude MAE", lsqml="LSQML, no network")
 
@@ -131,6 +135,7 @@ def with_bound(folder: Path, rows: Sequence[Row]) -> list[Row]:
         path, arm = folder / f"bound-N{row['N']}.npz", Arm.from_dict(row["config"])
         if not path.exists():
             scan = scans(arm).test
+            assert scan.object is not None  # it is simulated
             rng = np.random.default_rng(0)
             error = efficient_errors(scan.object, scan.probe, scan.positions, rng, mask=scan.mask)[0]
             np.savez(path, truth=scan.object, error=error, dose=row["dose"])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ptycho.config import SimulationConfig
 from ptycho.studies.arms import Arm, Row, Study
+from ptycho.studies.dose_response import short
 from ptycho.studies.figures import draw_curves
 
 
@@ -58,11 +59,13 @@ def training_size(size: Size) -> Study:
 
 def probe_error(size: Size) -> Study:
     """How wrong the probe may be that is given, where it is sought along and where it is believed."""
-    errors = [("right", 0.0, {})] + [(f"defocus-{part:g}", part, dict(defocus=part)) for part in (0.25, 0.5, 0.75)]
+    errors: list[tuple[str, float, dict[str, float]]] = [("right", 0.0, {})]
+    errors += [(f"defocus-{part:g}", part, dict(defocus=part)) for part in (0.25, 0.5, 0.75)]
     errors += [("blurred", 1.0, dict(blur_px=2.0)), ("noisy", 1.25, dict(noise=0.5))]
+    ways: dict[str, dict[str, Any]] = dict(sought={}, believed=dict(probe_trainable=False))
     arms = [
-        _arm(size, f"{way}-{name}", dict(error=at, probe=way), seed, probe_error=error, **settings)
-        for way, settings in (("sought", {}), ("believed", dict(model=dict(probe_trainable=False))))
+        _arm(size, f"{way}-{name}", dict(error=at, probe=way), seed, probe_error=error, model=model)
+        for way, model in ways.items()
         for name, at, error in errors
         for seed in range(size.seeds)
     ]
@@ -76,7 +79,7 @@ def supervised(size: Size) -> Study:
     arms = [
         _arm(
             size,
-            f"{name}-{dose:.0e}",
+            f"{name}-{short(dose)}",
             dict(taught_by=name, photons=dose),
             seed,
             training=way,

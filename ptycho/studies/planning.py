@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def needs(
     return found
 
 
-def probe_of(source: str | None, N: int) -> np.ndarray:
+def probe_of(source: Path | None, N: int) -> np.ndarray:
     """The probe of a scan or a reconstruction, or a simulated one of side N."""
     if source is None:
         return make_probe(N)

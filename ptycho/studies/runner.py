@@ -12,7 +12,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from math import ceil, sqrt
@@ -225,7 +225,7 @@ def run_study(
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     arms = checked(study.arms)
-    found: dict[str, Row | Failure] = {arm.name: row for arm in arms if (row := finished(arm, folder))}
+    found: dict[str, Row | Failure] = {arm.name: done for arm in arms if (done := finished(arm, folder))}
     if found:
         say(f"{len(found)} of {len(arms)} arms are done already")
     left = [] if only_finished else [arm for arm in arms if arm.name not in found]
@@ -241,14 +241,19 @@ def run_study(
         else:
             (folder / f"{arm.name}.error.txt").unlink(missing_ok=True)
             say(f"{arm.name}: {told(outcome)}")
-        write_rows(folder, [row for arm in arms if isinstance(row := found.get(arm.name), dict)])
-    rows = [row for arm in arms if isinstance(row := found.get(arm.name), dict)]
+        write_rows(folder, _rows(arms, found))
+    rows = _rows(arms, found)
     failures = [outcome for outcome in found.values() if isinstance(outcome, Failure)]
     rows, figures = study.conclude(folder, rows) if rows else ([], [])
     write_rows(folder, rows)
     failed = [f"{failure.name}: {failure.error}" for failure in failures]
     write_summary(folder, study.title, [flattened(row) for row in rows], failed, figures)
     return Results(rows, failures, figures)
+
+
+def _rows(arms: Sequence[Arm], found: Mapping[str, Row | Failure]) -> list[Row]:
+    """The rows of the arms that are done, in their order."""
+    return [row for row in (found.get(arm.name) for arm in arms) if isinstance(row, dict)]
 
 
 def _on_dask(
@@ -266,8 +271,8 @@ def _on_dask(
         client = stack.enter_context(Client(address, set_as_default=False))
         tasks = {client.submit(attempt, arm, folder, key=arm.folder, pure=False): arm for arm in arms}
         for task in as_completed(tasks):
-            error = task.exception()
-            yield tasks[task], Failure(tasks[task].name, f"{type(error).__name__}: {error}") if error else task.result()
+            lost = task.exception()
+            yield tasks[task], Failure(tasks[task].name, f"{type(lost).__name__}: {lost}") if lost else task.result()
 
 
 def told(row: Row) -> str:

@@ -7,6 +7,7 @@ import pytest
 from ptycho.config import SimulationConfig
 from ptycho.studies.arms import Arm, Study, checked, estimate, plan
 from ptycho.studies.dose_response import DoseResponse
+from ptycho.studies.more import QUICK, STUDIES
 
 ARM = Arm(name="a", simulation=SimulationConfig(N=24, step_px=4.0), train_frames=64, test_frames=49)
 
@@ -72,6 +73,14 @@ def test_a_study_has_arms_with_names_of_their_own():
         checked([ARM, replace(ARM, seed=1)])
     with pytest.raises(ValueError, match="no arms"):
         checked([])
+
+
+def test_the_further_studies_can_be_planned_and_are_small():
+    for name, make in STUDIES.items():
+        study = make(QUICK)
+        assert study.name == name
+        assert 8 <= len(checked(study.arms)) <= 16
+        assert len({arm.hash for arm in study.arms}) == len(study.arms)
 
 
 def test_the_plan_says_what_each_arm_takes_and_all_together():
