@@ -268,7 +268,7 @@ def _on_dask(
         address: Any = scheduler
         if not scheduler:
             address = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0"))
-        client = stack.enter_context(Client(address, set_as_default=False))
+        client = stack.enter_context(Client(address))
         tasks = {client.submit(attempt, arm, folder, key=arm.folder, pure=False): arm for arm in arms}
         for task in as_completed(tasks):
             lost = task.exception()

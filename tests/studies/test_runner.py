@@ -13,6 +13,7 @@ from ptycho.config import SimulationConfig
 from ptycho.data.formats import write_scan
 from ptycho.reconstruction import Reconstruction
 from ptycho.studies.arms import Arm, Study
+from ptycho.studies.dose_response import DoseResponse
 from ptycho.studies.runner import Failure, attempt, flattened, middle, run_arm, run_study, scans, wrong_probe
 from tests.studies.conftest import TINY
 from tests.test_cli import run
@@ -168,6 +169,22 @@ def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path, monkeypatch, ca
         main()
     assert exit.value.code == 1
     assert "FAILED nll-N24-1e15-s0" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_thinned_scan_is_judged_at_full_dose_and_against_the_full_image(tmp_path, small_scan):
+    write_scan(replace(small_scan, object=None), tmp_path / "scan.h5")
+    settings = DoseResponse(file=str(tmp_path / "scan.h5"), doses=(1.0, 0.01), seeds=1, refine=dict(epochs=6))
+    alone = [arm for arm in settings.arms() if arm.start == "empty"]
+    results = run_study(settings.study()._replace(arms=tuple(alone)), tmp_path / "out")
+    full, thin = results.rows
+    assert thin["counts_per_frame"] == pytest.approx(0.01 * full["counts_per_frame"], rel=0.05)
+    # The withheld frames that judge are the same, with the shot noise of their many photons.
+    assert thin["final"]["shot_noise_error"] == pytest.approx(full["final"]["shot_noise_error"], rel=0.2)
+    assert thin["final"]["withheld_error"] > 2 * full["final"]["withheld_error"]
+    assert 0 < thin["final"]["frc_to_full"] < 1
+    assert "frc_to_full" not in full["final"]
+    assert {path.name for path in results.figures} == {"panel.png", "curves.png"}
 
 
 def test_a_dry_run_loads_no_framework_and_writes_nothing(tmp_path):
