@@ -365,7 +365,7 @@ app.add_typer(study_app, name="study")
 StudyFolder = Annotated[
     Path, typer.Option("-o", "--output-dir", help="Folder for the results; a study in it goes on.", show_default=False)
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Few arms, few frames and a small network: minutes.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Few arms, few frames, a small network: some minutes an arm.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what it will take, and run nothing.")]
 SkipTraining = Annotated[
     bool, typer.Option("--skip-training", help="Run no arm; write tables and figures of those that are done.")

@@ -140,13 +140,12 @@ def checked(arms: Iterable[Arm]) -> tuple[Arm, ...]:
     return arms
 
 
-# Seconds on two cores without AVX-512, fitted to N 24, 64, 128 and gridsizes 2, 4, 6 (docs/studies/dose-response.md).
+# Seconds on two cores without AVX-512, from two settings: 81 frames/s of the default network at N 64 (docs/results.md),
+# and 26 ms of processor time for a frame with 4 stages of width 8 and gridsize 2.
 START_S, COMPILE_S = 5.0, 20.0
-PIXEL_S = 6e-8
-"""Of a stage, for each pixel of a frame."""
-WIDTH_S = 2.4e-8
-"""Of a stage, for each pixel of the canvas and channel of its first level."""
-REFINE_S = 4e-7
+WIDTH_S = 2.3e-7
+"""Of a stage in training, for each pixel of the canvas and channel of its first level."""
+REFINE_S = 2e-7
 """Of an epoch of the refinement, for each pixel of a frame; about `REFINED` epochs are run, trials included."""
 REFINED = 60
 
@@ -162,12 +161,12 @@ def estimate(arm: Arm, shape: tuple[int, int] | None = None) -> Estimate:
     step = arm.simulation.step_px if arm.simulation else N / 8
     group = min(model.channels, frames)
     canvas = (N + step * sqrt(group) + 10) ** 2 / group  # pixels for each frame
-    frame_s = model.stages * (PIXEL_S * N**2 + WIDTH_S * model.width * canvas)
+    frame_s = WIDTH_S * model.stages * model.width * canvas
     seconds = START_S
     if arm.start in ("trained", "adapted"):
         seconds += COMPILE_S + shown * frame_s
     if arm.start != "empty":
-        seconds += COMPILE_S / 2 + test * frame_s / 3
+        seconds += COMPILE_S / 2 + test * model.stages * model.width * N**2 * REFINE_S / 16
     if refine:
         seconds += COMPILE_S / 2 + min(REFINED, 2 * refine["epochs"]) * test * REFINE_S * N**2
     side = N + step * sqrt(test)

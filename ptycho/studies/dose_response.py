@@ -11,6 +11,12 @@ from ptycho.config import SimulationConfig, _Config
 from ptycho.studies.arms import Arm, Row, Study
 from ptycho.studies.figures import SCORES, draw_curves
 
+NETWORK: dict[str, Any] = dict(stages=4, width=8)
+"""A quarter of the default network's work on each pixel; a group of 2 x 2 has five times as many pixels for a frame."""
+
+TOTAL_FRAMES = 20_000
+"""Frames shown in training, unless epochs are named."""
+
 Loss = Literal["nll", "mae"]
 LOSSES: dict[Loss, dict[str, Any]] = dict(
     nll=dict(training=dict(nll_weight=1.0, mae_weight=0.0), refine=dict(noise="poisson")),
@@ -41,6 +47,7 @@ class DoseResponse(_Config):
     file: str | None = None
     """A measured scan, instead of simulations."""
     model: dict[str, Any] = field(default_factory=dict)
+    """Settings that differ from `NETWORK`."""
     training: dict[str, Any] = field(default_factory=dict)
     refine: dict[str, Any] = field(default_factory=dict)
 
@@ -70,8 +77,8 @@ class DoseResponse(_Config):
             Arm(
                 name=f"{loss}-{ending}",
                 labels=dict(loss=loss, dose=dose),
-                model=dict(gridsize=self.gridsize) | self.model,
-                training=LOSSES[loss]["training"] | self.training,
+                model=dict(gridsize=self.gridsize) | NETWORK | self.model,
+                training=dict(total_frames=TOTAL_FRAMES) | LOSSES[loss]["training"] | self.training,
                 refine=LOSSES[loss]["refine"] | self.refine,
                 **data,
             )
@@ -95,10 +102,9 @@ QUICK: dict[str, Any] = dict(
     seeds=1,
     train_frames=512,
     test_frames=256,
-    model=dict(stages=4, width=8),
     training=dict(total_frames=5000),
 )
-"""The ends of the scale, with a small network and few frames."""
+"""The ends of the scale, with few frames."""
 
 
 def short(number: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ptycho.config import SimulationConfig
 from ptycho.studies.arms import Arm, Row, Study
-from ptycho.studies.dose_response import short
+from ptycho.studies.dose_response import NETWORK, TOTAL_FRAMES, short
 from ptycho.studies.figures import draw_curves
 
 
@@ -17,10 +17,10 @@ class Size(NamedTuple):
     frames: int = 1000
     test_frames: int = 400
     seeds: int = 2
-    settings: dict[str, Any] = dict(model={}, training={})  # noqa: RUF012 (nobody changes it)
+    settings: dict[str, Any] = dict(model=NETWORK, training=dict(total_frames=TOTAL_FRAMES))  # noqa: RUF012
 
 
-QUICK = Size(256, 196, 1, dict(model=dict(stages=4, width=8), training=dict(total_frames=4000)))
+QUICK = Size(256, 196, 1, dict(model=NETWORK, training=dict(total_frames=4000)))
 
 
 def overlap(size: Size) -> Study:

@@ -164,7 +164,8 @@ def scores(arm: Arm, outcome: Outcome, data: Data) -> Row:
         if data.withhold_every:
             brighter = replace(at.result, probe=at.result.probe / np.sqrt(arm.kept))
             full = judge(brighter, data.full, data.full.withheld_mask(data.withhold_every))
-            found[stage] = dict(withheld_error=full.withheld_error, shot_noise_error=full.shot_noise)
+            errors = dict(withheld_error=full.withheld_error, shot_noise_error=full.shot_noise)
+            found[stage] = found.get(stage, {}) | errors
     return found
 
 
