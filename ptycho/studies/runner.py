@@ -283,22 +283,29 @@ def told(row: Row) -> str:
     return f"{row['counts_per_frame']:.3g} counts a frame, {shown}, {row['seconds']['arm']:.0f} s"
 
 
-TABLE = dict(snr_db="SNR (dB)", amplitude_ssim="SSIM", frc_half_nyquist="FRC 0.5", withheld_error="withheld error")
+TABLE = dict(snr_db="SNR (dB)", frc_half_nyquist="FRC 0.5", withheld_error="withheld error")
 """Scores in the table of a study, with their titles; the files have all."""
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows for a terminal: each score of the network alone, refined, and of a flat object."""
+    """Titles and rows for a terminal: each score of the final image, and in brackets that of the network alone; on the
+    last row the mean of flat objects."""
     scores = [name for name in TABLE if any(name in row["final"] for row in rows)]
-    stages = ("network", "final", "flat")
-    titles = ["arm", "counts a frame", *(f"{TABLE[name]}\nnetwork / final / flat" for name in scores), "time (s)"]
-    shown = lambda row, name: [f"{row[s][name]:.3g}" if name in row.get(s, {}) else "-" for s in stages]
-    return titles, [
-        [row["name"], f"{row['counts_per_frame']:.3g}"]
-        + [" / ".join(shown(row, name)) for name in scores]
+
+    def shown(row: Row, name: str) -> str:
+        network, final = (row.get(stage, {}).get(name) for stage in ("network", "final"))
+        text = "" if final is None else f"{final:.3g}"
+        return text if network is None or network == final else f"{text} ({network:.3g})"
+
+    lines = [
+        [row["name"], f"{row['counts_per_frame']:.2g}", *(shown(row, name) for name in scores)]
         + [f"{row['seconds']['arm']:.0f}"]
         for row in rows
     ]
+    flat = [[row["flat"][name] for row in rows if name in row.get("flat", {})] for name in scores]
+    if any(flat):
+        lines.append(["flat object", "", *(f"{np.mean(values):.3g}" if values else "" for values in flat), ""])
+    return ["arm", "counts", *(TABLE[name] for name in scores), "time (s)"], lines
 
 
 def flattened(row: Row, prefix: str = "") -> Row:
