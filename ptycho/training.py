@@ -517,8 +517,8 @@ class Checkpoint:
 
     def keep(self, trainer: PhysicsTraining, history: History) -> None:
         trainer.save_weights(self.weights(len(history)))
-        _replace(self.folder / "training.json", json.dumps(self.config.to_dict(), indent=1))
-        _replace(self.folder / "history.json", json.dumps(history, indent=1))
+        replace_text(self.folder / "training.json", json.dumps(self.config.to_dict(), indent=1))
+        replace_text(self.folder / "history.json", json.dumps(history, indent=1))
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old not in (self.weights(len(history)), self.weights("best")):
                 old.unlink()
@@ -547,7 +547,8 @@ class Checkpoint:
         return history
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Write a file at once: a process killed at any moment leaves the old one or the new one."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text)
     temporary.replace(path)

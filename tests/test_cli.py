@@ -23,6 +23,8 @@ TINY = {
     "train": "--epochs 2 --set model.stages=2 --set model.width=4 --set model.gridsize=2",
     "compare": "--epochs 2",
     "refine": "--epochs 4",
+    "study": "--dry-run",
+    "plan": "--N 24",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
     " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=2",
 }
@@ -92,6 +94,17 @@ def test_option_names_are_frozen():
         "doctor": ["--json"],
         "info": [],
         "demo": sorted([*settings, "--seed", "-o", "--output"]),
+        "plan": sorted(["--target-frc", "--step", "--probe", "--N", "--object", "--seed"]),
+        "study": [],
+    }
+    studies = get_command(app).commands["study"].commands
+    options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in studies.items()}
+    common = ["-o", "--output-dir", "--seeds", "--nepochs", "--set", "--quick", "--dry-run", "--skip-training"]
+    common += ["--scheduler", "--workers", "--verbose"]
+    own = ["--doses", "--losses", "--N", "--gridsize", "--n-train", "--n-test", "--scan"]
+    assert options == {
+        "dose-response": sorted([*common, *own]),
+        **{name: sorted(common) for name in ("overlap", "training-size", "probe-error", "supervised")},
     }
 
 

@@ -1,0 +1,1 @@
+"""Studies: many reconstructions that differ in a few settings, run, kept and compared."""

@@ -1,0 +1,50 @@
+"""Arms on the workers of a Dask cluster: the rows of a serial run, whatever happens to a worker."""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from ptycho.studies.arms import Study
+from ptycho.studies.runner import run_study
+from tests.studies.test_runner import SMALL, assert_same
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ptycho[distributed]'")
+
+ARMS = tuple(replace(SMALL, name=f"arm-{seed}", seed=seed, training=dict(epochs=4)) for seed in range(3))
+
+
+def kill_one_in_mid_arm(cluster, folder, killed: list) -> None:
+    """Wait for the first arm that has left an epoch, and kill the process that works on it."""
+    while not killed:
+        for history in folder.glob("*/network/checkpoint/history.json"):
+            arm = history.parents[2]
+            task = cluster.scheduler.tasks.get(arm.name)
+            if task and task.processing_on and not (arm / "row.json").exists():
+                (nanny,) = (n for n in cluster.workers.values() if n.worker_address == task.processing_on.address)
+                os.kill(nanny.pid, signal.SIGKILL)
+                killed.append(arm.name)
+                return
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of the process that was killed
+@pytest.mark.filterwarnings("ignore:::distributed")  # a busy machine is slow to answer
+def test_three_workers_one_of_them_killed_give_the_rows_of_a_serial_run(tmp_path):
+    study = Study("s", "three arms", ARMS, lambda folder, rows: (rows, []))
+    serial = run_study(study, tmp_path / "serial")
+    killed: list[str] = []
+    options = dict(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0")
+    with distributed.LocalCluster(**options) as cluster:
+        arguments = (cluster, tmp_path / "dask", killed)
+        killer = threading.Thread(target=kill_one_in_mid_arm, args=arguments, daemon=True)
+        killer.start()
+        results = run_study(study, tmp_path / "dask", scheduler=cluster.scheduler_address)
+    assert len(killed) == 1
+    assert results.failures == serial.failures == []
+    for row, other in zip(results.rows, serial.rows, strict=True):
+        assert_same(row, other)
