@@ -12,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ptycho.cli import app
+from ptycho.data.beam import Beam
 from ptycho.data.checks import Check, centre_offset, examine
+from ptycho.data.doctor import describe
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
 from tests.data.scans import expected, truth
@@ -126,6 +128,12 @@ def test_the_command_prints_a_table_or_json_and_exits_by_the_verdict(tmp_path: P
     assert result.exit_code == 1 and said["file"] == str(faulty)
     (failed,) = (check for check in said["checks"] if check["verdict"] == "fail")
     assert failed["name"] == "zero frequency" and "centred" in failed["remedy"]
+
+
+def test_info_tells_the_beam_that_is_known() -> None:
+    scan = replace(healthy(0), beam=Beam(energy_eV=3e5, particle="electron"))
+    assert ("beam", "electrons of 300 keV, wavelength 1.969 pm") in describe(scan)
+    assert "beam" not in dict(describe(healthy(0)))
 
 
 @pytest.mark.parametrize("N", [31, 32])
