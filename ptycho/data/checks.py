@@ -63,7 +63,7 @@ def _zero_frequency(scan: Scan, mean: Array) -> Iterator[Check]:
         remedy = "shift frames and mask: ptycho.data.doctor.centred"
         yield Check("zero frequency", "fail", "the signal is strongest at the corners", remedy)
         return
-    y, x = centre_offset(mean, scan.mask)
+    y, x = (round(offset, 1) + 0.0 for offset in centre_offset(mean, scan.mask))  # no -0.0
     found = f"{np.hypot(y, x):.1f} pixels from the centre, ({y:.1f}, {x:.1f}) (y, x)"
     yield _check("zero frequency", bool(np.hypot(y, x) > OFF_CENTRE_PX), found, "roll frames and mask by whole pixels")
 
@@ -123,10 +123,12 @@ def _positions(scan: Scan) -> Iterator[Check]:
     yield _check("repeated positions", repeated > 0.05 * len(scan), found, "check that each frame has its own position")
     overlap = scan.overlap
     found = f"{100 * overlap:.1f} % (step {scan.step_px:.3g}, probe {scan.probe_diameter_px:.3g} pixels)"
-    if not SMALLEST_OVERLAP < overlap < MOST_OVERLAP:
+    if overlap > MOST_OVERLAP or (overlap < SMALLEST_OVERLAP and scan.probe_known):
         yield Check("overlap", "fail", found, "positions are in object pixels: divide metres by the pixel size")
-    else:
-        yield _check("overlap", overlap < LEAST_OVERLAP, found, "scan in smaller steps, or check the pixel size")
+        return
+    guess = "" if scan.probe_known else "; the probe is a guess, and wider than it where it is out of focus"
+    remedy = f"scan in smaller steps, or check the pixel size{guess}"
+    yield _check("overlap", overlap < LEAST_OVERLAP, found, remedy)
 
 
 def _probe(scan: Scan, mean: Array) -> Iterator[Check]:
