@@ -14,8 +14,8 @@ Array = np.ndarray
 
 FRAMES, SIDE, EPOCHS = 120, 64, 8
 """Frames nearest the middle of the scan, pixels of each around the zero frequency, and rounds: 3 s on one core."""
-NAMES = ("as they are", "flipped left-right", "flipped up-down", "turned by 180 degrees")
-NAMES += ("transposed", *(f"transposed, then {name}" for name in NAMES[1:]))
+_FLIPS = ("as they are", "flipped left-right", "flipped up-down", "turned by 180 degrees")
+NAMES = (*_FLIPS, "transposed", *(f"transposed, then {flip}" for flip in _FLIPS[1:]))
 
 
 def turned(frames: Array, code: int) -> Array:
