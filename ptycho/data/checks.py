@@ -164,7 +164,7 @@ def _orientation(scan: Scan) -> Iterator[Check]:
     errors = orientation_errors(scan)
     best, second = (int(code) for code in np.argsort(errors)[:2])
     margin = float(errors[second] / max(errors[best], 1e-30) - 1)
-    found = f"best {NAMES[best]}, then {NAMES[second]}, whose error is {100 * margin:.0f} % larger"
+    found = f"best: {NAMES[best]}; runner-up: {NAMES[second]}, its error {100 * margin:.0f} % larger"
     remedy = f"frames {NAMES[best]} fit the positions better than as they are: turn them"
     clear = float(errors[0] / max(errors[best], 1e-30) - 1) > CLEAR_MARGIN
     yield _check("orientation of frames", best != 0 and clear, found, remedy, "fail")
