@@ -29,6 +29,7 @@ from network import CONDITIONS, many_frames, sim64
 
 from ptycho.checkpoint import load_model, load_pretrained
 from ptycho.config import RefineConfig, RunConfig, SimulationConfig
+from ptycho.data.formats import read_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects
 from ptycho.evaluation.align import register
@@ -300,9 +301,7 @@ def cryo() -> None:
     """Odd and even frames of cryo_rotavirus_A refined apart: where their ring correlation falls; a picture of all."""
     from ptycho.plotting import save_png
 
-    with np.load(data("cryo_rotavirus_A_48x48_bin2.npz")) as file:
-        counts, places, probe = file["diffraction"], file["positions_px"], file["probe_init"]
-    scan = Scan(counts=counts, positions=places, probe=probe.astype("complex64"), probe_known=False)
+    scan = read_scan(data("cryo_rotavirus_A_48x48_bin2.npz"))
     for name, more in (("plain", {}), ("held smooth", dict(drift_weight=0.3))):
         halves = []
         for half in (0, 1):

@@ -1,7 +1,6 @@
 """What `ptycho doctor` says of a scan: checks that pass, warn or fail, each with what was found and what to do.
 
-A check warns where an image comes out worse, and fails where it comes out wrong. Whether frames are mirrored or
-transposed against the positions is not among them: that takes a reconstruction.
+A check warns where an image comes out worse, and fails where it comes out wrong.
 """
 
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ptycho.data import doctor
+from ptycho.data.orientation import NAMES, orientation_errors
 from ptycho.data.scan import Scan, illumination
 
 Array = np.ndarray
@@ -27,6 +27,10 @@ EDGE_BRIGHTNESS = 0.3
 LEAST_OVERLAP, SMALLEST_OVERLAP, MOST_OVERLAP = 0.3, -1.0, 0.995
 """Below the first a scan is hard to solve; beyond the others its positions are in another unit."""
 
+FEWEST_FRAMES = 16
+CLEAR_MARGIN = 0.1
+"""An orientation that fits better than the frames as they are by less is not believed."""
+
 
 class Check(NamedTuple):
     """One line of the doctor's table."""
@@ -37,11 +41,13 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-def examine(scan: Scan) -> list[Check]:
-    """All checks of a scan, in the order in which to mend what they find."""
+def examine(scan: Scan, orientation: bool = True) -> list[Check]:
+    """All checks of a scan, in the order in which to mend what they find; the orientation takes longest, seconds."""
     mean = doctor.mean_pattern(scan.counts)
     checks = (_values(scan), *_zero_frequency(scan, mean), *_pixels(scan), *_frames(scan), *_positions(scan))
-    return [*checks, *_probe(scan, mean)]
+    checks = (*checks, *_probe(scan, mean))
+    failed = any(check.verdict == "fail" for check in checks)
+    return [*checks, *(_orientation(scan) if orientation and not failed else ())]
 
 
 def _check(name: str, bad: bool, found: str, remedy: str, verdict: Verdict = "warn") -> Check:
@@ -63,7 +69,7 @@ def _zero_frequency(scan: Scan, mean: Array) -> Iterator[Check]:
         remedy = "shift frames and mask: ptycho.data.doctor.centred"
         yield Check("zero frequency", "fail", "the signal is strongest at the corners", remedy)
         return
-    y, x = centre_offset(mean, scan.mask)
+    y, x = (round(offset, 1) + 0.0 for offset in centre_offset(mean, scan.mask))  # no -0.0
     found = f"{np.hypot(y, x):.1f} pixels from the centre, ({y:.1f}, {x:.1f}) (y, x)"
     yield _check("zero frequency", bool(np.hypot(y, x) > OFF_CENTRE_PX), found, "roll frames and mask by whole pixels")
 
@@ -123,10 +129,12 @@ def _positions(scan: Scan) -> Iterator[Check]:
     yield _check("repeated positions", repeated > 0.05 * len(scan), found, "check that each frame has its own position")
     overlap = scan.overlap
     found = f"{100 * overlap:.1f} % (step {scan.step_px:.3g}, probe {scan.probe_diameter_px:.3g} pixels)"
-    if not SMALLEST_OVERLAP < overlap < MOST_OVERLAP:
+    if overlap > MOST_OVERLAP or (overlap < SMALLEST_OVERLAP and scan.probe_known):
         yield Check("overlap", "fail", found, "positions are in object pixels: divide metres by the pixel size")
-    else:
-        yield _check("overlap", overlap < LEAST_OVERLAP, found, "scan in smaller steps, or check the pixel size")
+        return
+    guess = "" if scan.probe_known else "; the probe is a guess, and wider than it where it is out of focus"
+    remedy = f"scan in smaller steps, or check the pixel size{guess}"
+    yield _check("overlap", overlap < LEAST_OVERLAP, found, remedy)
 
 
 def _probe(scan: Scan, mean: Array) -> Iterator[Check]:
@@ -147,6 +155,19 @@ def _probe(scan: Scan, mean: Array) -> Iterator[Check]:
     dose = scan.check_dose()
     usual = "consistent with the counts" if scan.probe_known else "a guess: rescaled to the counts"
     yield _check("probe power", dose is not None, dose or usual, "mark the probe as a guess (probe_known)", "fail")
+
+
+def _orientation(scan: Scan) -> Iterator[Check]:
+    """Not in the near field nor of a few frames; and where something else is wrong already, that would decide."""
+    if scan.near_field is not None or len(scan) < FEWEST_FRAMES:
+        return
+    errors = orientation_errors(scan)
+    best, second = (int(code) for code in np.argsort(errors)[:2])
+    margin = float(errors[second] / max(errors[best], 1e-30) - 1)
+    found = f"best: {NAMES[best]}; runner-up: {NAMES[second]}, its error {100 * margin:.0f} % larger"
+    remedy = f"frames {NAMES[best]} fit the positions better than as they are: turn them"
+    clear = float(errors[0] / max(errors[best], 1e-30) - 1) > CLEAR_MARGIN
+    yield _check("orientation of frames", best != 0 and clear, found, remedy, "fail")
 
 
 def _edge(N: int) -> Array:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ptycho.config import NearField
+from ptycho.data.beam import Beam
 from ptycho.data.scan import Scan, chunks, empty_pattern, illumination
 
 Array = np.ndarray
@@ -263,6 +264,7 @@ def _about_detector(scan: Scan) -> list[tuple[str, str]]:
     where = f"pixel {scan.N // 2}, the centre" if place == "centre" else "the corner by the look of it: shift it"
     return [
         ("propagation", _way(scan.near_field)),
+        *([] if scan.beam is None else [("beam", _energy(scan.beam))]),
         *([] if scan.near_field else [("zero frequency", where)]),
         ("masked pixels", f"{100 * (1 - scan.mask.mean()):.1f} %"),
         ("dead pixels", _pixels(dead)),
@@ -276,6 +278,11 @@ def _way(near: NearField | None) -> str:
     if near is None:
         return "far field"
     return f"near field ({near.kind}), {near.distance_px:g} pixels at a wavelength of {near.wavelength_px:g} pixels"
+
+
+def _energy(beam: Beam) -> str:
+    far = "" if beam.distance_m is None else f", detector at {beam.distance_m:.4g} m"
+    return f"{beam.particle}s of {beam.energy_eV / 1e3:.5g} keV, wavelength {beam.wavelength_m * 1e12:.4g} pm{far}"
 
 
 def _pixels(found: Array) -> str:

@@ -1,6 +1,6 @@
 """Bad files: one line that names file, key and remedy, nothing written; and valid files fuzzed until they are bad.
 
-Fuzzing here is 80 mutations of each file. ``PTYCHO_FUZZ=5000 pytest tests/data/test_bad_files.py -k fuzz`` makes 5000.
+Fuzzing here is 70 mutations of each file. ``PTYCHO_FUZZ=5000 pytest tests/data/test_bad_files.py -k fuzz`` makes 5000.
 """
 
 import os
@@ -272,7 +272,7 @@ def test_every_format_of_hdf5_opens_what_plugins_pack(packing: Any, tmp_path: Pa
 
 # ----------------------------------------------------------------------------------------------------- fuzzing
 
-CASES = int(os.environ.get("PTYCHO_FUZZ", "80"))
+CASES = int(os.environ.get("PTYCHO_FUZZ", "70"))
 SECONDS = 20
 TOLD = ReadOptions(pixel_size_m=9e-9)
 
