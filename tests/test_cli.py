@@ -93,6 +93,7 @@ def test_option_names_are_frozen():
         "convert": sorted(["--format", "--pixel-size-nm", "--trusted"]),
         "doctor": ["--json"],
         "info": [],
+        "view": ["--open", "--output", "-o"],
         "demo": sorted([*settings, "--seed", "-o", "--output"]),
         "plan": sorted(["--target-frc", "--step", "--probe", "--N", "--object", "--seed"]),
         "study": [],
