@@ -161,6 +161,7 @@ class Frames:
 
     def along_move(self, line):
         """The same along a move ``(B or 1, 2)`` of their frames."""
+        line = ops.convert_to_tensor(line)
         y, x = (line[:, axis, None, None, None] for axis in (0, 1))
         turn = -2 * np.pi * (self.frequency[:, None] * y + self.frequency * x)
         slope = lambda waves: inverse_dft(dft(waves) * make_complex(ops.zeros_like(turn), turn))
