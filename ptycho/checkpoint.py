@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from ptycho.files import replaced
 from ptycho.network.build import PtychoNetwork
 
 
@@ -13,9 +14,8 @@ def save_model(model: PtychoNetwork, path: str | os.PathLike) -> Path:
     """Write a network with its settings, weights, probe and scale to ``path`` (``*.keras``), at once."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".new-{path.name}")
-    model.save(temporary)
-    temporary.replace(path)
+    with replaced(path) as partial:
+        model.save(partial)
     return path
 
 

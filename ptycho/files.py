@@ -38,6 +38,12 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def replace_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all (`replaced`)."""
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

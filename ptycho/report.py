@@ -19,7 +19,7 @@ from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, expected_counts
 from ptycho.evaluation.align import register
 from ptycho.evaluation.frc import fourier_ring_correlation, half_bit_threshold
-from ptycho.files import replaced
+from ptycho.files import replace_text
 from ptycho.plotting import levelled, shown_region
 from ptycho.reconstruction.result import Reconstruction
 
@@ -89,15 +89,14 @@ def save_report(
     sections[0] += _judgement(scores, findings)
     path = Path(path)
     title = html.escape(str(scan.source or path.stem))
-    with replaced(path) as partial:
-        partial.write_text(
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{INLINE.render_js()}\n{script}\n</head>\n"
-            f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{_origin(scan, settings)}\n"
-            "</main>\n</body>\n</html>\n",
-            encoding="utf-8",
-        )
+    replace_text(
+        path,
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{INLINE.render_js()}\n{script}\n</head>\n"
+        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{_origin(scan, settings)}\n"
+        "</main>\n</body>\n</html>\n",
+    )
     return path
 
 

@@ -42,7 +42,7 @@ from ptycho.evaluation import (
     uncertainty,
     warnings_about,
 )
-from ptycho.files import replaced
+from ptycho.files import replace_text
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
 from ptycho.reconstruction import Reconstruction, as_grown, find_probe, reconstruct
@@ -537,5 +537,4 @@ def provenance(scan: Scan) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: Any) -> None:
-    with replaced(path) as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n")
+    replace_text(path, json.dumps(values, indent=1) + "\n")

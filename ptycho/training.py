@@ -17,6 +17,7 @@ from ptycho.backend import free_trace_with, jit_compile, keep_freed_memory
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.grouping import blocks, group_extents, withheld_groups
 from ptycho.data.scan import Scan
+from ptycho.files import replace_text, replaced
 from ptycho.network.architectures import View
 from ptycho.network.build import PtychoNetwork, initialise
 from ptycho.physics.diffraction import expected_counts
@@ -524,9 +525,8 @@ class Checkpoint:
                 old.unlink()
 
     def keep_best(self, trainer: PhysicsTraining) -> None:
-        temporary = self.folder / "new-best.weights.h5"
-        trainer.save_weights(temporary)
-        temporary.replace(self.weights("best"))
+        with replaced(self.weights("best")) as partial:
+            trainer.save_weights(partial)
 
     def restore_best(self, trainer: PhysicsTraining) -> None:
         trainer.load_weights(self.weights("best"))
@@ -545,13 +545,6 @@ class Checkpoint:
         history = json.loads((self.folder / "history.json").read_text())
         trainer.load_weights(self.weights(len(history)))
         return history
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file at once: a process killed at any moment leaves the old one or the new one."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 class _Progress(keras.callbacks.Callback):

@@ -24,12 +24,13 @@ from scipy.ndimage import gaussian_filter
 
 from ptycho.config import RunConfig
 from ptycho.data.scan import Scan, chunks
+from ptycho.files import replace_text
 from ptycho.runs import Outcome, judge, open_scan, provenance, reconstruct_run, refine_run, train_run
 from ptycho.simulation.probes import probe_diameter
 from ptycho.simulation.simulate import MARGIN_PX, simulate
 from ptycho.studies.arms import Arm, Row, Study, checked
 from ptycho.studies.summary import write_summary
-from ptycho.training import Report, replace_text, thinned
+from ptycho.training import Report, thinned
 
 Say = Callable[[str], None]
 

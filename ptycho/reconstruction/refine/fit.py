@@ -12,6 +12,7 @@ import numpy as np
 
 from ptycho.config import UNKNOWNS, RefineConfig
 from ptycho.data.scan import Scan
+from ptycho.files import replaced
 from ptycho.physics.noise import amplitude_error, poisson_nll
 from ptycho.reconstruction.refine.affine import find_map
 from ptycho.reconstruction.refine.engine import MARGIN_PX, Solver
@@ -265,9 +266,8 @@ class _Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         arrays = solver.snapshot() | {f"best.{name}": value for name, value in best.items()}
         texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()), begin=self.begin)
-        temporary = self.path.with_suffix(".new.npz")
-        np.savez(temporary, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in texts.items()})
-        temporary.replace(self.path)
+        with replaced(self.path) as partial:
+            np.savez(partial, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in texts.items()})
         self.saved = time.monotonic()
 
     def load(self, solver: Solver) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
