@@ -94,7 +94,8 @@ def save_report(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{INLINE.render_js()}\n{script}\n</head>\n"
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{_origin(scan, settings)}\n"
+        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n"
+        f"{_origin(scan, settings, orientation=result is None)}\n"
         "</main>\n</body>\n</html>\n",
     )
     return path
@@ -124,10 +125,11 @@ def _judgement(scores: Scores | None, findings: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _origin(scan: Scan, settings: dict[str, Any] | None) -> str:
+def _origin(scan: Scan, settings: dict[str, Any] | None, orientation: bool) -> str:
+    """What the page says of the scan; its orientation only where there is no result: that takes a reconstruction."""
     parts = [
         _table("Scan", (), describe(scan)),
-        _table("Checks of the scan", ("check", "verdict", "found", "what to do"), examine(scan)),
+        _table("Checks of the scan", ("check", "verdict", "found", "what to do"), examine(scan, orientation)),
     ]
     if settings:
         text = html.escape(json.dumps(settings, indent=1, default=str))
