@@ -60,13 +60,13 @@ class Condition(NamedTuple):
 
 
 CONDITIONS = {
-    "step 8, 6.9e4": Condition(1.0, 1, "best", 30_000),
+    "step 8, 6.9e4": Condition(1.0, 1, "best", 60_000),
     "step 8, 6.9e3": Condition(0.1, 1, "best", 30_000, "pretrained"),
     "step 8, 6.9e2": Condition(0.01, 1, "best", 24_000, "pretrained"),
     "step 24, 6.9e4": Condition(1.0, 3, "best", 24_000, "pretrained"),
     "step 32, 6.9e4": Condition(1.0, 4, "best", 9_000, "pretrained"),
     "60 s": Condition(1.0, 1, "best", 6_000),
-    "each frame alone": Condition(1.0, 1, "fast", 60_000),
+    "each frame alone": Condition(1.0, 1, "fast", 120_000),
 }
 # SNR in dB: what is asked for, a flat object, converged LSQML with the probe given, PtychoPINN after 514 s.
 OTHERS: dict[str, tuple[float, float, float | None, float | None]] = {

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from ptycho.arrays import Array
-from ptycho.physics.diffraction import descent, illumination
+from ptycho.physics.diffraction import descent, first_descent, illumination
 from ptycho.physics.fourier import fftshift, ifftshift, intensity, make_complex, polar, times_real
 from ptycho.physics.patches import gather, scatter
 
@@ -21,6 +21,9 @@ PRIOR = 1e-3
 
 DIM = 0.02
 """Light, in the same units, below which a pixel of the canvas is not worth dividing by."""
+
+SOFT = 0.05
+"""Intensity of an object below which its phase and logarithm are not worth dividing by."""
 
 FIRST_CHANNELS, LATER_CHANNELS = 4, 9
 """Channels that the first and the later stages see, without what they remember."""
@@ -84,12 +87,16 @@ def learned_descent(nets, frames: Frames, brightest, inputs):
     light = add(everywhere(frames.weight, frames), frames)
     inverse = 1.0 / ((light + DIM) * brightest)
     seen = ops.sqrt(ops.minimum(light, 1.0))
-    canvas = polar(ops.zeros_like(light), ops.zeros_like(light))
+    canvas = None
     lit = view.inwards(channels(seen, ops.log1p(light)))
     log_amplitude = phase = memory = first = None
     for k, net in enumerate(nets):
-        change = add(descent(read(canvas, frames), frames.roots, frames.probe, frames.mask), frames)
-        change = times_real(change * ops.conj(canvas), inverse * seen / (intensity(canvas) + 0.05))
+        if canvas is None:  # an empty object
+            change = first_descent(frames.roots, frames.probe, frames.mask)
+            change = times_real(add(change, frames), inverse * seen / (1 + SOFT))
+        else:
+            change = add(descent(read(canvas, frames), frames.roots, frames.probe, frames.mask), frames)
+            change = times_real(change * ops.conj(canvas), inverse * seen / (intensity(canvas) + SOFT))
         change = view.inwards(channels(ops.real(change), ops.imag(change)), [1, -1])
         if k == 0:
             first = change

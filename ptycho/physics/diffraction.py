@@ -60,7 +60,15 @@ def descent(
     ``roots``, the square roots of the counts, and ``mask`` (1 where a pixel is used) have the zero frequency at pixel
     (0, 0), as `dft` gives it: inside a network nothing needs to be centred.
     """
-    missing = _missing_waves(patches, roots, probe, mask, expected_root)
+    missing = _missing_waves(exit_waves(patches, probe), roots, mask, expected_root)
+    return ops.sum(ops.multiply(ops.conj(probe), missing), axis=-3)
+
+
+def first_descent(
+    roots: Float[Array, "*batch n n"], probe: Complex[Array, "*lead M n n"], mask: Float[Array, "*seen n n"]
+) -> Complex[Array, "*batch n n"]:
+    """The `descent` of an empty object, 1 everywhere: the exit waves are the probe's own, often one for all frames."""
+    missing = _missing_waves(probe, roots, mask, expected_root)
     return ops.sum(ops.multiply(ops.conj(probe), missing), axis=-3)
 
 
@@ -79,13 +87,13 @@ def probe_descent(
     ``mean_root`` gives the root that is expected of a count: `expected_root` without bias, `ops.sqrt` for the least
     squares of amplitudes.
     """
-    missing = _missing_waves(patches, roots, probe, mask, mean_root)
+    missing = _missing_waves(exit_waves(patches, probe), roots, mask, mean_root)
     return ops.multiply(ops.conj(ops.expand_dims(patches, -3)), missing)
 
 
-def _missing_waves(patches, roots, probe, mask, mean_root):
+def _missing_waves(exits, roots, mask, mean_root):
     """What exit waves ``(*batch, M, n, n)`` lack to give the counts."""
-    waves = dft(exit_waves(patches, probe))
+    waves = dft(exits)
     expected = mode_intensities_sum(waves)
     excess = ops.multiply(mask, ops.subtract(roots, mean_root(expected))) / ops.sqrt(expected + DARK)
     return inverse_dft(times_real(waves, ops.expand_dims(excess, -3)))
