@@ -189,7 +189,7 @@ def test_powers_of_modes_are_recovered():
     guess = replace(scan, probe=rough * np.sqrt(1e6 / (np.abs(rough) ** 2).sum()), object=None)
     found = refine(guess, replace(LONG, probe_from=1))
     result = (np.abs(found.result.probe) ** 2).sum(axis=(1, 2))
-    np.testing.assert_allclose(result / result.sum(), powers, atol=0.05)
+    np.testing.assert_allclose(result / result.sum(), powers, atol=0.02)
     flat = found.result.probe.reshape(3, -1)
     gram = np.abs(flat.conj() @ flat.T)
     assert np.abs(gram - np.diag(np.diag(gram))).max() < 1e-5 * gram.max()
@@ -201,12 +201,12 @@ def test_powers_of_modes_are_found_from_one_coherent_probe():
     units = with_modes(first, 3)
     units = units / np.sqrt((np.abs(units) ** 2).sum(axis=(1, 2), keepdims=True))
     powers = np.array([0.7, 0.2, 0.1])
-    scan = simulate(replace(SMALL, N=32, positions=144), probe=units * np.sqrt(1e5 * powers)[:, None, None])
+    scan = simulate(replace(SMALL, N=32, positions=324), probe=units * np.sqrt(1e5 * powers)[:, None, None])
     guess = replace(scan, probe=with_modes(first, 3), probe_known=False, object=None)
     found = refine(guess, RefineConfig(probe_from=1, noise="poisson", epochs=20))
     light = (np.abs(found.result.probe) ** 2).sum(axis=(1, 2))
-    # One pass over 64 frames of this scan tells powers to 0.02 of the light (it found 0.720, 0.186, 0.094).
-    np.testing.assert_allclose(light / light.sum(), powers, atol=0.03)
+    # What is asked of them. A scan of 144 frames says less: fits of one end within 0.02 to 0.08 of the light.
+    np.testing.assert_allclose(light / light.sum(), powers, atol=0.02)
 
 
 def followed(scan: Scan, config: RefineConfig) -> tuple[Solver, Refinement]:
