@@ -151,16 +151,26 @@ def reconstruct_command(
         bool, typer.Option("--refine/--no-refine", help="Fit the image to the counts at the end.")
     ] = True,
     resume: Resume = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
+    ] = False,
 ) -> None:
-    """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png."""
+    """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png.
+
+    The checks of `ptycho doctor` come first (2 to 3 s): where one fails the image would be wrong, and there is none.
+    """
     run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
     if model is not None and (run.model or run.training or resume or start):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
     with _framework():
+        from ptycho.data.checks import require_sound
         from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, reconstruct_run
 
     data = open_scan(scan, _say, modes)
+    if not force:
+        for warning in require_sound(data):
+            _say(f"warning: {warning}")
     with progress_bar() as report:
         outcome = reconstruct_run(
             data,

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -77,7 +78,7 @@ def test_option_names_are_frozen():
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted(fit),
         "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
-        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every", "--refine"]),
+        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every", "--refine", "--force"]),
         "refine": sorted(
             [
                 *settings,
@@ -268,6 +269,18 @@ def test_bad_files_are_one_line_and_exit_code_2(command, tmp_path, monkeypatch, 
     assert code == 2
     assert said.count("\n") == 1 and "no format recognises" in said and "bad.npz" in said
     assert [path.name for path in tmp_path.iterdir()] == ["bad.npz"]
+
+
+def test_reconstruct_refuses_what_the_doctor_fails_unless_it_is_forced(tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.data.formats import write_scan
+
+    write_scan(replace(small_scan, positions=small_scan.positions * 1e-3, object=None), tmp_path / "scan.h5")
+    command = f"reconstruct {tmp_path / 'scan.h5'} -o {tmp_path / 'run'} --no-refine {TINY['train']}"
+    code, _ = failure(command, monkeypatch, capsys)
+    assert "would give a wrong image" in code and "divide metres by the pixel size" in code and "--force" in code
+    assert not (tmp_path / "run").exists()
+    assert "would give a wrong image" not in run(f"{command} --force")
+    assert (tmp_path / "run" / "reconstruction.h5").exists()
 
 
 def test_convert_says_what_is_lost_and_made_up(tmp_path, small_scan, monkeypatch, capsys):

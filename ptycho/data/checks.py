@@ -50,6 +50,24 @@ def examine(scan: Scan, orientation: bool = True) -> list[Check]:
     return [*checks, *(_orientation(scan) if orientation and not failed else ())]
 
 
+def require_sound(scan: Scan) -> list[str]:
+    """What the checks of a scan warn of, a sentence each.
+
+    Raises:
+        ValueError: a check fails: the image would be wrong.
+    """
+    checks = examine(scan)
+    said = {
+        verdict: [f"{check.name}: {check.found} ({check.remedy})" for check in checks if check.verdict == verdict]
+        for verdict in ("fail", "warn")
+    }
+    if said["fail"]:
+        raise ValueError(
+            f"the scan would give a wrong image: {'; '.join(said['fail'])}. `ptycho doctor` says more; --force goes on"
+        )
+    return said["warn"]
+
+
 def _check(name: str, bad: bool, found: str, remedy: str, verdict: Verdict = "warn") -> Check:
     return Check(name, verdict, found, remedy) if bad else Check(name, "pass", found)
 
