@@ -12,6 +12,7 @@ import numpy as np
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
 from ptycho.data.scan import Scan, chunks, empty_pattern, illumination
+from ptycho.data.stored import Counts, StoredFrames
 
 Array = np.ndarray
 
@@ -19,13 +20,13 @@ SAMPLE = 64
 """Frames looked at, evenly spread over the scan, where a sample is enough."""
 
 
-def sampled(counts: Array, sample: int = SAMPLE) -> Array:
+def sampled(counts: Counts, sample: int = SAMPLE) -> Array:
     """At most ``sample`` frames of (P, N, N), evenly spread from the first to the last; native dtype."""
     picked = np.unique(np.linspace(0, len(counts) - 1, min(sample, len(counts))).round().astype(int))
     return counts[picked]
 
 
-def zero_frequency(counts: Array, mask: Array | None = None, sample: int = SAMPLE) -> Literal["centre", "corner"]:
+def zero_frequency(counts: Counts, mask: Array | None = None, sample: int = SAMPLE) -> Literal["centre", "corner"]:
     """Where the zero frequency of frames (P, N, N) is: at pixel ``N // 2`` or at pixel 0.
 
     Far-field patterns fall off from the zero frequency on. Compares the mean distance ``|y| + |x|`` of the
@@ -52,7 +53,8 @@ def centred_scan(scan: Scan) -> Scan:
     if zero_frequency(scan.counts, scan.mask) == "centre":
         return scan
     note = "The zero frequency was at the corner of the frames and was moved to the centre."
-    return replace(scan, counts=centred(scan.counts), mask=centred(scan.mask), notes=(*scan.notes, note))
+    counts = scan.counts.centred() if isinstance(scan.counts, StoredFrames) else centred(scan.counts)
+    return replace(scan, counts=counts, mask=centred(scan.mask), notes=(*scan.notes, note))
 
 
 def warned_of_corner(scan: Scan) -> Scan:
@@ -81,7 +83,7 @@ class CountStatistics:
     sentence: str
 
 
-def looks_like_counts(counts: Array, sample: int = SAMPLE) -> CountStatistics:
+def looks_like_counts(counts: Counts, sample: int = SAMPLE) -> CountStatistics:
     """Judge frames (P, N, N) by their statistics: photon counts, their square roots (amplitudes), or unclear.
 
     Whole numbers are counts; values whose squares are whole numbers are amplitudes of counts. Anything else
@@ -158,7 +160,7 @@ def squared(amplitudes: Array) -> Array:
     return compact(counts)
 
 
-def guessed_probe(counts: Array, mask: Array | None = None) -> Array:
+def guessed_probe(counts: Counts, mask: Array | None = None) -> Array:
     """(1, N, N) complex64: a probe in focus with the mean pattern of frames (P, N, N), zero frequency at ``N // 2``.
 
     The mean amplitude of a scan is that of the probe as far as the sample is weak; its phase nobody has seen.
@@ -186,7 +188,7 @@ def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     return scan.with_probe(scan.probe.astype(np.complex128) * factor, known=False), factor
 
 
-def mean_pattern(counts: Array) -> Array:
+def mean_pattern(counts: Counts) -> Array:
     """(N, N) float64: mean over all frames (P, N, N), without a float copy of the stack."""
     total = np.zeros(counts.shape[1:], np.float64)
     for chunk in chunks(counts):
@@ -252,7 +254,7 @@ def _about_frames(scan: Scan) -> list[tuple[str, str]]:
         ("frames", f"{len(scan)}"),
         ("frame size", f"{scan.N} x {scan.N} pixels, {scan.counts.dtype}, {scan.counts.nbytes / 1e6:.1f} MB"),
         ("counts per frame", f"{scan.mean_counts:.4g} (from {frame.min():.4g} to {frame.max():.4g})"),
-        ("largest count", f"{scan.counts.max():.6g}"),
+        ("largest count", f"{max(float(chunk.max()) for chunk in chunks(scan.counts)):.6g}"),
         ("zeros", f"{100 * zeros:.1f} %"),
         ("statistics", looks_like_counts(scan.counts).sentence),
     ]

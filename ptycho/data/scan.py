@@ -13,6 +13,7 @@ import numpy as np
 
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
+from ptycho.data.stored import Counts, StoredFrames
 
 Array = np.ndarray
 
@@ -31,9 +32,9 @@ class Scan:
     made read-only themselves. A bad value raises ValueError that names the field, the value and the remedy.
     """
 
-    counts: Array
+    counts: Counts
     """(P, N, N) photon counts (intensity), any real numeric dtype, zero frequency at pixel ``N // 2``; in the near
-    field the pixel straight behind that of the probe."""
+    field the pixel straight behind that of the probe. `StoredFrames` stay in their file."""
     positions: Array
     """(P, 2) float64 (y, x): the object pixel, fractions allowed, under probe pixel ``(N // 2, N // 2)``."""
     probe: Array
@@ -121,8 +122,13 @@ class Scan:
     def frame_counts(self) -> Array:
         """(P,) float64: total counts of each frame over the used pixels."""
         used = self.mask.ravel().astype(np.float64)
-        totals = [chunk.reshape(len(chunk), -1).astype(np.float64) @ used for chunk in chunks(self.counts)]
-        return np.concatenate(totals)
+
+        def totals(counts: Counts) -> Array:
+            return np.concatenate([chunk.reshape(len(chunk), -1).astype(np.float64) @ used for chunk in chunks(counts)])
+
+        if isinstance(self.counts, StoredFrames):  # a pass over a large file: once for all scans that come of it
+            return self.counts.once(f"totals {self.mask.tobytes().hex()}", totals)
+        return totals(self.counts)
 
     @property
     def mean_counts(self) -> float:
@@ -164,12 +170,14 @@ class Scan:
     def subset(self, index: Any) -> "Scan":
         """The frames that a slice, a list of indices or a (P,) bool mask picks, in that order.
 
-        A slice shares memory with this scan, anything else copies the frames. Raises ValueError for none.
+        A slice shares memory with this scan, anything else copies the frames; those in a file stay there. Raises
+        ValueError for none.
         """
         if not isinstance(index, slice):
             index = np.atleast_1d(np.asarray(index))
             index = index if index.size else slice(0)
-        return replace(self, counts=self.counts[index], positions=self.positions[index])
+        counts = self.counts.picked(index) if isinstance(self.counts, StoredFrames) else self.counts[index]
+        return replace(self, counts=counts, positions=self.positions[index])
 
     def withheld_mask(self, every: int, offset: int = 0) -> Array:
         """(P,) bool: True for frames ``offset``, ``offset + every``, ``offset + 2 every``, ..."""
@@ -215,9 +223,9 @@ class Scan:
         return None
 
 
-def chunks(counts: Array) -> Iterator[Array]:
-    """Views of consecutive frames of (P, N, N), at most `CHUNK_PIXELS` pixels each (one frame at least)."""
-    size = max(1, CHUNK_PIXELS // max(1, counts[0].size))
+def chunks(counts: Counts) -> Iterator[Array]:
+    """Consecutive frames of (P, N, N), `CHUNK_PIXELS` pixels or one frame at most; views of those in memory."""
+    size = max(1, CHUNK_PIXELS // max(1, counts.size // len(counts)))
     return (counts[i : i + size] for i in range(0, len(counts), size))
 
 
@@ -238,8 +246,8 @@ def empty_pattern(probe: Array, transfer: Array | None = None) -> Array:
     return illumination(np.fft.fftshift(waves, axes=(-2, -1)))
 
 
-def _checked_counts(counts: Any) -> Array:
-    counts = np.asarray(counts)
+def _checked_counts(counts: Any) -> Counts:
+    counts = counts if isinstance(counts, StoredFrames) else np.asarray(counts)
     if counts.ndim != 3 or counts.shape[1] != counts.shape[2]:
         raise ValueError(
             f"Scan.counts has shape {counts.shape}; expected (frames, N, N): crop or pad frames to a square, "
@@ -251,13 +259,22 @@ def _checked_counts(counts: Any) -> Array:
         raise ValueError(
             f"Scan.counts has dtype {counts.dtype}; expected real numbers: photon counts, not complex waves"
         )
+    if isinstance(counts, StoredFrames):
+        if counts.dtype.kind != "u":
+            counts.once("valid", _all_valid)
+        return counts
     counts = counts.astype(counts.dtype.newbyteorder("="), copy=False)
     if counts.dtype.kind != "u":
-        first = 0
-        for chunk in chunks(counts):
-            _require_valid_counts(chunk, first)
-            first += len(chunk)
+        _all_valid(counts)
     return counts
+
+
+def _all_valid(counts: Counts) -> Array:
+    first = 0
+    for chunk in chunks(counts):
+        _require_valid_counts(chunk, first)
+        first += len(chunk)
+    return np.ones(len(counts), bool)
 
 
 def _require_valid_counts(chunk: Array, first: int) -> None:

@@ -32,6 +32,8 @@ class ReadOptions:
     """Side of an object pixel, for files in metres that do not tell theirs; wins over the file's."""
     trusted: bool = False
     """Follow links out of the folder of the file, and unpack any size."""
+    in_memory_bytes: int = 2**30
+    """Frames that take more stay in the file, for the formats that can leave them there (HDF5)."""
 
 
 DEFAULT = ReadOptions()

@@ -19,6 +19,8 @@ from ptycho.data.formats._container import (
     why,
     wrong_kind,
 )
+from ptycho.data.scan import chunks
+from ptycho.data.stored import Counts, StoredFrames
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -175,6 +177,12 @@ class Hdf5:
         return self.guarded(key, lambda: self._read_checked(dataset, key, kinds))
 
     def _read_checked(self, dataset: Any, key: str, kinds: str) -> Array:
+        self._require_readable(dataset, key, kinds)
+        values, names = dataset[()], dataset.dtype.names
+        return values[names[0]] + 1j * values[names[1]] if names else np.asarray(values)
+
+    def _require_readable(self, dataset: Any, key: str, kinds: str) -> None:
+        """Nothing but BadFile for values of another kind, more than the file can hold, or packed as nobody can read."""
         if dataset.shape is None:
             raise BadFile(f"{self.path} has an empty {key!r}; write the values")
         dtype = dataset.dtype
@@ -184,8 +192,6 @@ class Hdf5:
         size = sum(os.path.getsize(name) for name in self._files(dataset, key))
         require_allowed(self.path, key, bytes_of(dataset.shape, dtype), size, self.options)
         self._require_filters(dataset, key)
-        values = dataset[()]
-        return values[dtype.names[0]] + 1j * values[dtype.names[1]] if dtype.names else np.asarray(values)
 
     def _files(self, dataset: Any, key: str, depth: int = 0) -> set[str]:
         """The HDF5 files that hold the values, through virtual data sets of virtual ones; all of them may be read.
@@ -218,6 +224,16 @@ class Hdf5:
                     f"{self.path} has {key!r} packed by HDF5 filter {code} ({label}), which is not installed: "
                     "update hdf5plugin, or unpack the file with h5repack where it was made"
                 )
+
+    def frames(self, *keys: str) -> Counts:
+        """Counts ``(P, N, N)`` as `array` gives them, or left in the file where they are more than the options say."""
+        key = self.first(*keys)
+        dataset: Any = None if key is None else self.find(key)
+        large = getattr(dataset, "ndim", 0) == 3 and dataset.nbytes > self.options.in_memory_bytes
+        if key is None or not large:
+            return self.array(*keys, ndim=3)
+        self.guarded(key, lambda: self._require_readable(dataset, key, REAL))
+        return self.guarded(key, lambda: StoredFrames(dataset.file.filename, dataset.name))
 
     def number(self, *keys: str) -> float | None:
         """One finite real number, also one of an array of length 1; None if there is none or it says ``'None'``."""
@@ -265,10 +281,15 @@ class Hdf5:
             raise BadFile(f"{self.path} has {key!r}, which is not UTF-8; correct or delete it") from error
 
 
-def write_frames(file: Any, key: str, counts: Array) -> None:
+def write_frames(file: Any, key: str, counts: Counts) -> None:
     """Frames in their native dtype, one chunk each, packed by gzip: any HDF5 reads them."""
-    chunk = (1, *counts.shape[1:])
-    file.create_dataset(key, data=counts, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True)
+    one = (1, *counts.shape[1:])
+    packed = dict(chunks=one, compression="gzip", compression_opts=1, shuffle=True)
+    data = file.create_dataset(key, counts.shape, counts.dtype, **packed)
+    first = 0
+    for chunk in chunks(counts):
+        data[first : first + len(chunk)] = chunk
+        first += len(chunk)
 
 
 def _readable(name: str | bytes) -> str:

@@ -16,6 +16,7 @@ from ptycho.data.beam import Beam
 from ptycho.data.formats._container import REAL, ReadOptions
 from ptycho.data.formats._hdf5 import Hdf5
 from ptycho.data.scan import Scan
+from ptycho.data.stored import Counts
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -83,7 +84,7 @@ def in_pixels(path: Path, key: str, metres: Array, pixel_m: float | tuple[float,
 
 def assembled(
     path: Path,
-    counts: Array,
+    counts: Counts,
     positions: Array,
     *,
     probe: Array | None = None,

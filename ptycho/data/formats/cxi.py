@@ -53,7 +53,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file. Flat field and dark frames are left out, with a note."""
     with Hdf5(path, options) as file:
-        counts = file.array(*FRAMES, ndim=3)
+        counts = file.frames(*FRAMES)
         basis, pixels = geometry(file)
         beam = beam_of(
             path, energy(file), distance(file, basis), particle(file), wavelength_m=file.number(f"{SOURCE}/wavelength")

@@ -47,7 +47,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         near = {name: file.attribute_text("/", name) if "kind" in name else value for name, value in near.items()}
         known = file.attribute_number("/", "probe_known")
         scan = Scan(
-            counts=file.array("counts", ndim=3),
+            counts=file.frames("counts"),
             positions=file.array("positions_px", ndim=2),
             probe=file.array("probe", ndim=(2, 3), kinds=COMPLEX),
             mask=as_bool(file.get("mask", 2)),
