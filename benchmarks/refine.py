@@ -167,11 +167,14 @@ def prior(networks: Path | None = None, views: int = 8) -> None:
     The networks are those that ``network.py quality --keep FOLDER`` trained on sim64_train; without, the package's.
     """
     for name in ("step 8, 6.9e4", "step 8, 6.9e3", "step 8, 6.9e2", "step 24, 6.9e4", "step 32, 6.9e4"):
+        paths = sorted(networks.glob(f"{name}, seed *.keras")) if networks else [None]
+        if not paths:
+            continue
         scan = sim64("test", CONDITIONS[name].dose, CONDITIONS[name].every)
         snr = lambda result, scan=scan: round(float(compare_objects(result.object, scan.object).snr_db), 2)
         cold = snr(refine(scan, RefineConfig(noise="poisson")).result)
         nothing = np.zeros(len(scan), bool)
-        for path in sorted(networks.glob(f"{name}, seed *.keras")) if networks else [None]:
+        for path in paths:
             model = adapted(load_model(path) if path else load_pretrained(), scan)
             alone = reconstruct(model, scan, views=views)
             begin = time.perf_counter()
@@ -298,26 +301,42 @@ def modes() -> None:
 
 @app.command()
 def cryo() -> None:
-    """Odd and even frames of cryo_rotavirus_A refined apart: where their ring correlation falls; a picture of all."""
+    """Odd and even frames of cryo_rotavirus_A refined apart: where their ring correlation falls; a picture of all.
+
+    Neighbours of the regular raster see the same pixels by the same parts of the probe, so that errors of the probe
+    become a pattern with the period of the raster: told here by its power over that of other directions.
+    """
     from ptycho.plotting import save_png
 
     scan = read_scan(data("cryo_rotavirus_A_48x48_bin2.npz"))
-    for name, more in (("plain", {}), ("held smooth", dict(drift_weight=0.3))):
-        halves = []
-        for half in (0, 1):
-            own = scan.subset(np.arange(len(scan)) % 2 == half)
-            halves.append(
-                refine(own, RefineConfig(probe_from=3, focus=False, noise="poisson", epochs=40, **more)).result
-            )
-        both = [half.object for half in halves]
-        whole = refine(scan, RefineConfig(probe_from=3, focus=False, noise="poisson", epochs=40, **more))
-        save_png(whole.result, RECORD.with_name(f"cryo {name}.png"))
-        fit = register(both[0], both[1])
+    for name, more in (("plain", {}), ("smooth", dict(drift_weight=0.3))):
+        config = RefineConfig(probe_from=3, focus=False, noise="poisson", epochs=40, **more)
+        halves = [refine(scan.subset(np.arange(len(scan)) % 2 == k), config).result.object for k in (0, 1)]
+        whole = refine(scan, config)
+        save_png(whole.result, RECORD.parents[1] / "docs" / f"cryo-{name}.png")
+        fit = register(*halves, margin=INSIDE)
         curve = fourier_ring_correlation(fit.aligned, fit.truth)
-        at = {
-            f"frc_{label}": round(frc_resolution(*curve, level), 3) for label, level in (("half", 0.5), ("7th", 1 / 7))
-        }
-        record(condition=f"cryo, {name}", **at, nyquist_px=2, epochs=len(whole.history) - 1)
+        at = {f"frc_{what}": round(frc_resolution(*curve, level), 3) for what, level in (("half", 0.5), ("7th", 1 / 7))}
+        side = np.array(whole.result.object.shape)
+        middle = whole.result.object[tuple(slice(int(INSIDE * n), int((1 - INSIDE) * n)) for n in side)]
+        record(
+            condition=f"cryo, {name}", **at, raster=round(raster_power(middle, scan), 1), epochs=len(whole.history) - 1
+        )
+
+
+INSIDE = 0.3
+"""Part of the sides of cryo's object left out: its raster stands on a corner."""
+
+
+def raster_power(image: np.ndarray, scan: Scan) -> float:
+    """Power of an image's phase at the frequencies of a square raster, over the mean of all of about that length."""
+    step = scan.positions[1] - scan.positions[0]
+    spectrum = np.abs(np.fft.fft2(np.angle(image / image.mean()) * np.outer(*map(np.hanning, image.shape)))) ** 2
+    y, x = np.meshgrid(*map(np.fft.fftfreq, image.shape), indexing="ij")
+    one = step / (step @ step)
+    near = [np.hypot(y - f[0], x - f[1]) < 2 / min(image.shape) for f in (one, -one, one[::-1] * (1, -1))]
+    ring = abs(np.hypot(y, x) - np.hypot(*one)) < 4 / min(image.shape)
+    return float(max(spectrum[n].max() for n in near) / spectrum[ring & ~np.any(near, axis=0)].mean())
 
 
 @app.command()

@@ -75,7 +75,7 @@ class Stream:
         self.mask = np.ones((side, side), "float32") if mask is None else np.asarray(mask, "float32")
         self.whole, self.fractions = split_positions(self.positions)
         self.mosaic, self.views = Mosaic(self.positions, side), list(range(views))
-        self._variance = Mosaic(self.positions, side)
+        self._variance = Mosaic(self.positions, side) if views > 1 else None
         self.dropped: list[int] = []
         """Frames that were not used: their values, or their patches, are not numbers."""
         self.arrived = np.zeros(len(positions), bool)
@@ -130,6 +130,8 @@ class Stream:
     @property
     def spread(self) -> np.ndarray:
         """Root mean square disagreement of the views ``(H, W)`` float32, of the complex object; 0 with one view."""
+        if self._variance is None:
+            return np.zeros(self.mosaic.shape, "float32")
         return np.sqrt(self._variance.object.real)
 
     def add(self, index: int, counts: np.ndarray) -> list[Piece]:
@@ -203,9 +205,9 @@ class Stream:
         share = light * window(tile, corner, light.shape, self._ramp)
         piece = Piece(mean, share, tuple(corner), frames)
         self.mosaic.add(piece)
-        if len(canvases) > 1:
+        if self._variance is not None:
             variance = np.mean(np.abs(aligned - mean) ** 2, axis=0)
-            self._disagree(Piece(variance, share, tuple(corner), frames))
+            self._variance.add(Piece(variance, share, tuple(corner), frames))
         for frame in frames:
             self._needed[frame] -= 1
             if not self._needed[frame]:
@@ -226,9 +228,9 @@ class Stream:
                 continue
             pieces.append(Piece(mean, self._weight, corner, frames[k : k + 1]))
             self.mosaic.add(pieces[-1])
-            if len(alternatives) > 1:
+            if self._variance is not None:
                 variance = np.mean(np.abs(alternatives - mean) ** 2, axis=0)
-                self._disagree(Piece(variance, self._weight, corner, frames[k : k + 1]))
+                self._variance.add(Piece(variance, self._weight, corner, frames[k : k + 1]))
         return pieces
 
     def _predict_tile(self, frames: np.ndarray, corner: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -262,9 +264,6 @@ class Stream:
             fractions[: len(frames)] = self.fractions[frames]
             inputs["fractions"] = fractions[None]
         return inputs
-
-    def _disagree(self, piece: Piece) -> None:
-        self._variance.add(piece)
 
 
 def _rounded(count: int) -> int:

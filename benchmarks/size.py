@@ -1,0 +1,89 @@
+"""A scan larger than memory: trained on and reconstructed under an enforced limit, beside a small one in memory.
+
+    PTYCHO_DATA=../shared/data python benchmarks/size.py 20        a scan of 20 GB in the folder for temporary files
+
+The scan is sim64_test's object seen by a probe of 128 pixels, over and over: each copy beside the last. The limit is
+that of the kernel on writable memory (RLIMIT_DATA), which all arrays are.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import typer
+from network import peak_memory
+
+from ptycho.config import PRESETS, ModelConfig, SimulationConfig, TrainingConfig
+from ptycho.data.formats import read_scan
+from ptycho.network.build import build_model
+from ptycho.reconstruction import reconstruct
+from ptycho.simulation.simulate import simulate
+from ptycho.training import train
+
+app = typer.Typer(add_completion=False)
+N, COPY = 128, 1024
+
+
+@app.command()
+def compare(gigabytes: float, limit_gb: float = 3.0, training_frames: int = 4000) -> None:
+    """Write the scan, and run it and its first frames in processes of their own; the file goes when all is done."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scan.h5"
+        frames = write_large(path, gigabytes)
+        print(json.dumps(dict(frames=frames, gigabytes=round(path.stat().st_size / 2**30, 2))), flush=True)
+        for used, most in ((COPY * 4, 0.0), (frames, limit_gb)):
+            command = [sys.executable, __file__, "one", str(path), str(used), str(most), str(training_frames)]
+            subprocess.run(command, check=True)
+
+
+@app.command()
+def one(path: Path, frames: int, limit_gb: float, training_frames: int) -> None:
+    """Train and reconstruct, in memory without a limit."""
+    if limit_gb:
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 2**30),) * 2)
+    begin = time.perf_counter()
+    scan = read_scan(path)
+    opened = time.perf_counter() - begin
+    if frames < len(scan):
+        scan = scan.subset(slice(0, frames))
+        scan = scan.__class__(counts=np.asarray(scan.counts), positions=scan.positions, probe=scan.probe)
+    model = build_model(ModelConfig(N=N, **PRESETS["fast"]), scan.probe)
+    history = train(model, scan.subset(slice(0, COPY)), TrainingConfig(epochs=2))  # compiles
+    begin = time.perf_counter()
+    history = train(model, scan, TrainingConfig(total_frames=training_frames, epochs=None, validation_fraction=0.0))
+    trained = training_frames / (time.perf_counter() - begin)
+    begin = time.perf_counter()
+    result = reconstruct(model, scan)
+    rate = len(scan) / (time.perf_counter() - begin)
+    print(
+        json.dumps(
+            dict(frames=len(scan), stored=type(scan.counts).__name__, limit_gb=limit_gb or None, peak_mb=peak_memory())
+            | dict(open_s=round(opened, 1), training=round(trained, 1), prediction=round(rate, 1))
+            | dict(object=result.object.shape, losses=[round(float(e["loss"]), 4) for e in history])
+        ),
+        flush=True,
+    )
+
+
+def write_large(path: Path, gigabytes: float) -> int:
+    """A scan of about so many GB (in memory and on disk: not packed); returns its number of frames."""
+    scan = simulate(SimulationConfig(N=N, positions=COPY, step_px=6.0, photons=1e5))
+    copies = max(1, round(gigabytes * 2**30 / scan.counts.astype("uint16").nbytes))
+    width = np.ptp(scan.positions[:, 1]) + 6
+    with h5py.File(path, "w") as file:
+        counts = file.create_dataset("counts", (copies * COPY, N, N), "uint16", chunks=(1, N, N))
+        for k in range(copies):
+            counts[k * COPY : (k + 1) * COPY] = scan.counts
+        file["positions_px"] = np.concatenate([scan.positions + (0, k * width) for k in range(copies)])
+        file["probe"] = scan.probe
+    return copies * COPY
+
+
+if __name__ == "__main__":
+    app()
