@@ -7,7 +7,7 @@ import numpy as np
 
 from ptycho.reconstruction.refine.engine import Solver
 
-FRAMES = 64
+FRAMES = 32
 """Frames that they are found from, those nearest the middle of the scan."""
 
 RANGE_RAD = 4.8
@@ -16,7 +16,7 @@ RANGE_RAD = 4.8
 COARSE = 9
 """Defoci that are tried first, evenly."""
 
-STEPS = ((0.6, 2.0), (0.3, 1.4), (0.2, 1.2))
+STEPS = ((0.6, 2.0), (0.3, 1.3))
 """With more than one mode, round by round: step of the defocus, and factor of the power of a mode over the first's."""
 
 MOST_STEPS = 8
