@@ -1,9 +1,9 @@
 """A scan larger than memory: trained on and reconstructed under an enforced limit, beside a small one in memory.
 
-    PTYCHO_DATA=../shared/data python benchmarks/size.py 20        a scan of 20 GB in the folder for temporary files
+    python benchmarks/size.py compare 20        a scan of 20 GB in the folder for temporary files
 
-The scan is sim64_test's object seen by a probe of 128 pixels, over and over: each copy beside the last. The limit is
-that of the kernel on writable memory (RLIMIT_DATA), which all arrays are.
+The scan is a simulated one of 1024 frames of 128 pixels over and over, each copy beside the last. The limit is that of
+the kernel on writable memory (RLIMIT_DATA), which all arrays are.
 """
 
 import json
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -52,11 +53,11 @@ def one(path: Path, frames: int, limit_gb: float, training_frames: int) -> None:
     opened = time.perf_counter() - begin
     if frames < len(scan):
         scan = scan.subset(slice(0, frames))
-        scan = scan.__class__(counts=np.asarray(scan.counts), positions=scan.positions, probe=scan.probe)
+        scan = replace(scan, counts=np.asarray(scan.counts))
     model = build_model(ModelConfig(N=N, **PRESETS["fast"]), scan.probe)
-    history = train(model, scan.subset(slice(0, COPY)), TrainingConfig(epochs=2))  # compiles
+    train(model, scan.subset(slice(0, COPY)), TrainingConfig(epochs=2))  # compiles
     begin = time.perf_counter()
-    history = train(model, scan, TrainingConfig(total_frames=training_frames, epochs=None, validation_fraction=0.0))
+    history = train(model, scan, TrainingConfig(total_frames=training_frames, validation_fraction=0.0))
     trained = training_frames / (time.perf_counter() - begin)
     begin = time.perf_counter()
     result = reconstruct(model, scan)

@@ -178,8 +178,7 @@ def value_and_gradient(function: Callable[[Any], tuple[Any, Any]], parts: dict[s
 
 @cache
 def bfloat16_pays() -> bool:
-    """Whether this machine trains convolutions faster in bfloat16 than in float32: timed once a process,
-    in a moment.
+    """Whether this machine trains convolutions faster in bfloat16 than in float32: timed once a process.
 
     A processor without instructions for it is nearly as fast forwards, and takes eight times as long for the gradient.
     """
