@@ -162,8 +162,8 @@ class Solver:
         names = _movable(unknowns)
         step = _compiled(function, self.optics, (("unknowns", names), ("damping", DAMPING)))
         misfits = []
-        for members in batches(self.scan.positions, self.frames, size, batching, self._generator()):
-            found = dict(step(self._tensors(), self._pulled(members)))
+        for batch in self._stream(batches(self.scan.positions, self.frames, size, batching, self._generator())):
+            found = dict(step(self._tensors(), batch))
             misfits.append(found["misfit"])
             self._take(found, names)
         return self._finished(misfits)
@@ -180,10 +180,8 @@ class Solver:
             probe=np.float32(ADAM_RATES["probe"] * np.abs(self.state["probe"]).max()),
         )
         misfits = []
-        for members in batches(self.scan.positions, self.frames, size, batching, self._generator()):
-            found, self.moments = step(
-                self._tensors(), self._pulled(members), self.moments, {name: rates[name] for name in names}
-            )
+        for batch in self._stream(batches(self.scan.positions, self.frames, size, batching, self._generator())):
+            found, self.moments = step(self._tensors(), batch, self.moments, {name: rates[name] for name in names})
             misfits.append(found["misfit"])
             self._take(found, names)
         self.moments = {name: ops.convert_to_numpy(value) for name, value in self.moments.items()}
@@ -437,14 +435,20 @@ class Solver:
             batch["transfer"] = self.scan.transfer
         return batch
 
-    def _pulled(self, members: Members) -> dict[str, Any]:
-        """A batch, with its part of what the penalties ask."""
-        part = np.float32(members.present.sum() / len(self.frames))
-        if not (self.penalties.tv or self.penalties.anchor or self.penalties.drift):
-            pull, bend = np.zeros((1, 1), "complex64"), np.zeros((1, 1), "float32")
-        else:
-            pull, bend = self.penalties.descent(ops.convert_to_numpy(self.state["object"]))
-        return self._batch(members) | dict(pull=pull * part, pull_bend=bend * part)
+    def _stream(self, groups: list[Members]) -> Iterator[dict[str, Any]]:
+        """Batches with their part of what the penalties ask, the frames of each made ready while the last is used."""
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._batch, groups[0])
+            for here, following in zip(groups, [*groups[1:], None], strict=True):
+                batch = coming.result()
+                if following is not None:
+                    coming = pool.submit(self._batch, following)
+                part = np.float32(here.present.sum() / len(self.frames))
+                if self.penalties.tv or self.penalties.anchor or self.penalties.drift:
+                    pull, bend = self.penalties.descent(ops.convert_to_numpy(self.state["object"]))
+                else:
+                    pull, bend = np.zeros((1, 1), "complex64"), np.zeros((1, 1), "float32")
+                yield batch | dict(pull=pull * part, pull_bend=bend * part)
 
     def _chunks(self, frames: np.ndarray) -> list[Members]:
         """All frames, in parts that fit into memory, each spread over the scan."""
