@@ -89,7 +89,7 @@ def fit_by_epochs(scan: Scan, config: RefineConfig, withheld, quality, epochs) -
 @app.command()
 def star() -> None:
     """Error on frames 0, 10, 20, ...: ours when it is first as low as pty-chi's at its end, and at the end."""
-    for modes, epochs, batch, counts in ((1, 20, 32, (7, 9, 11, 13)), (3, 40, 32, (7, 9, 11, 15))):
+    for modes, epochs, batch, counts in ((1, 20, 32, (7, 9, 11, 13)), (3, 40, 32, (6, 7, 9, 11))):
         scan, withheld = star_scan(modes)
         error = lambda result, scan=scan, withheld=withheld: judge(result, scan, withheld).withheld_error
         config = RefineConfig(probe_from=1, withheld=0.03)
