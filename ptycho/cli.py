@@ -163,14 +163,14 @@ def reconstruct_command(
     if model is not None and (run.model or run.training or resume or start):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
     with _framework():
-        from ptycho.data.checks import require_sound
+        from ptycho.data.checks import require_sound, sentences
         from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, reconstruct_run
 
     data = open_scan(scan, _say, modes)
-    if not force:
-        for warning in require_sound(data):
-            _say(f"warning: {warning}")
+    checks = None if force else require_sound(data)
+    for warning in sentences(checks or (), "warn"):
+        _say(f"warning: {warning}")
     with progress_bar() as report:
         outcome = reconstruct_run(
             data,
@@ -182,6 +182,7 @@ def reconstruct_command(
             views=views,
             refined=refine,
             resume=resume,
+            checks=checks,
             report=report,
         )
     _tell(outcome, output)
@@ -387,11 +388,12 @@ def view_command(
         with _framework():
             from ptycho.data.formats import read_scan
             from ptycho.report import save_report
+            from ptycho.runs import software
 
         data = read_scan(path)
-        save_report(page, data, findings=data.notes)
+        save_report(page, data, findings=data.notes, settings=software())
     elif not page.exists():
-        raise ValueError(f"there is no report in {path}; `ptycho reconstruct`, `refine` and `demo` leave one")
+        raise ValueError(f"there is no report in {path}; every run leaves one, but `ptycho stream` and `pretrain`")
     _say(str(page))
     if show and not webbrowser.open(page.resolve().as_uri()):
         _say("no browser was found: open the file yourself, or leave it with --no-open")
@@ -600,7 +602,7 @@ def _run_study(study, folder, dry_run, skip_training, scheduler, workers, verbos
             say=_say,
         )
     _table(*table(results.rows))
-    _say(f"table, figures and {folder / 'summary.html'}")
+    _say(f"table, figures and {folder / 'report.html'}")
     for failure in results.failures:
         _say(f"FAILED {failure.name}: {failure.error}")
         if verbose:
