@@ -399,6 +399,27 @@ def view_command(
         _say("no browser was found: open the file yourself, or leave it with --no-open")
 
 
+@app.command(name="export")
+def export_command(
+    source: Annotated[
+        Path, typer.Argument(exists=True, help="A run folder, or a reconstruction of any program.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.", show_default=False)],
+    formats: Annotated[
+        str, typer.Option(help="Which: tiff and png (amplitude, phase), hdf5, cxi, figure (PDF and PNG for a paper).")
+    ] = "tiff,png,hdf5,cxi,figure",
+    pixel_size_nm: Annotated[
+        float | None, typer.Option(min=0, help="Side of an object pixel, where the result does not tell.")
+    ] = None,
+) -> None:
+    """Write a reconstruction as images, HDF5, CXI, and a figure with scale bar and colour bars."""
+    from ptycho.export import export
+
+    size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    for file in export(source, output, [name.strip() for name in formats.split(",") if name.strip()], size):
+        _say(str(file))
+
+
 @app.command(name="doctor")
 def doctor_command(
     scan: ScanFile,

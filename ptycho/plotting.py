@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptycho.files import replaced
 from ptycho.pictures import contrast, levelled, parts, phase_colours, shown_region
-from ptycho.reconstruction.result import Reconstruction
+
+if TYPE_CHECKING:  # a picture of arrays does not wait for the framework
+    from ptycho.reconstruction.result import Reconstruction
 
 PAPER_WIDTH_IN = 7.0
 """Width of a figure over two columns of a journal, inches."""
@@ -17,7 +19,7 @@ PAPER: dict[str, Any] = {"font.size": 8, "font.family": "sans-serif", "pdf.fontt
 """Letters of 8 points, which stay letters in the PDF (Type 42)."""
 
 
-def save_png(result: Reconstruction, path: str | os.PathLike) -> Path:
+def save_png(result: "Reconstruction", path: str | os.PathLike) -> Path:
     """The object as one picture: amplitude beside phase, in gray, one screen pixel for one of the object."""
     view = levelled(result.object[shown_region(result.coverage)])
     return save_gray(np.concatenate([_stretched(part) for part in parts(view).values()], axis=1), path, (0, 1))
@@ -34,7 +36,7 @@ def save_gray(image: np.ndarray, path: str | os.PathLike, ends: tuple[float, flo
 
 
 def save_figure(
-    result: Reconstruction, pattern: np.ndarray, history: list[dict], path: str | os.PathLike, title: str = ""
+    result: "Reconstruction", pattern: np.ndarray, history: list[dict], path: str | os.PathLike, title: str = ""
 ) -> Path:
     """Amplitude, phase, one measured pattern ``(N, N)`` and the loss curve, in one PNG."""
     from matplotlib.figure import Figure
@@ -73,7 +75,7 @@ def save_paper_figure(view: np.ndarray, pixel_size_m: float | None, *paths: str 
             shown = ax.imshow(part, cmap=colours, vmin=low, vmax=high, interpolation="none")
             ax.set_axis_off()
             ax.set_title(f"({letter})", loc="left", fontweight="bold", fontsize=8)
-            figure.colorbar(shown, ax=ax, label=name, fraction=0.05, pad=0.02)
+            figure.colorbar(shown, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=name)  # as high as the image
             _scale_bar(ax, width, pixel_size_m)
         for path in paths:
             with replaced(path) as partial:

@@ -95,6 +95,7 @@ def test_option_names_are_frozen():
         "doctor": ["--json"],
         "info": [],
         "view": ["--open", "--output", "-o"],
+        "export": sorted(["--formats", "--pixel-size-nm", "-o", "--output"]),
         "demo": sorted([*settings, "--seed", "-o", "--output"]),
         "plan": sorted(["--target-frc", "--step", "--probe", "--N", "--object", "--seed"]),
         "study": [],
