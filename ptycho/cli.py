@@ -50,6 +50,9 @@ From = Annotated[
 Preset = Annotated[
     Literal["best", "fast"] | None, typer.Option(help="fast: each frame on its own, for streams of frames.")
 ]
+TensorBoard = Annotated[
+    Path | None, typer.Option("--tensorboard", help="Folder for logs that TensorBoard shows while the run goes on.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
 
 
@@ -91,6 +94,7 @@ def train_command(
     start: From = None,
     modes: Modes = None,
     resume: Resume = False,
+    tensorboard: TensorBoard = None,
 ) -> None:
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
     run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
@@ -99,7 +103,7 @@ def train_command(
         from ptycho.runs import open_scan, train_run
 
     data = open_scan(scan, _say, modes)
-    with progress_bar() as report:
+    with progress_bar(tensorboard) as report:
         _, history = train_run(data, output, run, start=start, resume=resume, report=report)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
 
@@ -151,6 +155,7 @@ def reconstruct_command(
         bool, typer.Option("--refine/--no-refine", help="Fit the image to the counts at the end.")
     ] = True,
     resume: Resume = False,
+    tensorboard: TensorBoard = None,
     force: Annotated[
         bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
     ] = False,
@@ -171,7 +176,7 @@ def reconstruct_command(
     checks = None if force else require_sound(data)
     for warning in sentences(checks or (), "warn"):
         _say(f"warning: {warning}")
-    with progress_bar() as report:
+    with progress_bar(tensorboard) as report:
         outcome = reconstruct_run(
             data,
             output,
@@ -413,7 +418,7 @@ def export_command(
     ] = None,
 ) -> None:
     """Write a reconstruction as images, HDF5, CXI, and a figure with scale bar and colour bars."""
-    from ptycho.export import export
+    from ptycho.exports import export
 
     size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
     for file in export(source, output, [name.strip() for name in formats.split(",") if name.strip()], size):

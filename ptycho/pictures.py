@@ -66,11 +66,9 @@ def inlined(png: bytes, alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def drawn(figure: Any, dpi: int = 80) -> bytes:
-    """A matplotlib figure as PNG."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=dpi)
-    return out.getvalue()
+def described(png: bytes, alt: str, text: str) -> str:
+    """A PNG in a page, with a line of text above it."""
+    return f"<div><p>{html.escape(text)}</p>{inlined(png, f'{alt}: {text}')}</div>"
 
 
 def panels(images: Mapping[str, tuple[Array, str]], points: Array | None = None) -> bytes:
@@ -82,7 +80,7 @@ def panels(images: Mapping[str, tuple[Array, str]], points: Array | None = None)
     axes = figure.subplots(1, count, squeeze=False)[0]
     for ax, (title, (image, colours)) in zip(axes, images.items()):
         low, high = contrast(image)
-        shown = ax.imshow(thumbnail(image), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        shown = ax.imshow(binned(image, 256)[0], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
         figure.colorbar(shown, ax=ax, shrink=0.8)
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
@@ -92,12 +90,9 @@ def panels(images: Mapping[str, tuple[Array, str]], points: Array | None = None)
         axes[-1].set_aspect("equal")
         axes[-1].invert_yaxis()
         axes[-1].tick_params(labelsize=7)
-    return drawn(figure)
-
-
-def thumbnail(image: Array, side: int = 256) -> Array:
-    """(H, W) averaged over squares, so that no side is longer than ``side``."""
-    return binned(image, side)[0]
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=80)
+    return out.getvalue()
 
 
 def binned(image: Array, side: int) -> tuple[Array, int]:
@@ -110,10 +105,10 @@ def binned(image: Array, side: int) -> tuple[Array, int]:
 def object_picture(image: Array, text: str) -> str:
     """A complex image (H, W) as HTML: amplitude and phase without what ptychography cannot know, and a line of text."""
     view = levelled(binned(image, 512)[0])
-    amplitude, phase = parts(view).items()
-    colours = {amplitude[0]: "gray", phase[0]: phase_colours(*contrast(phase[1]))}
-    png = panels({name: (part, colours[name]) for name, part in (amplitude, phase)})
-    return f"<div><p>{html.escape(text)}</p>{inlined(png, f'amplitude and phase: {text}')}</div>"
+    pictures = {
+        name: (part, phase_colours(*contrast(part)) if "rad" in name else "gray") for name, part in parts(view).items()
+    }
+    return described(panels(pictures), "amplitude and phase", text)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

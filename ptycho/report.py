@@ -18,8 +18,6 @@ from ptycho.data.checks import Check, examine
 from ptycho.data.doctor import describe
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, expected_counts
-from ptycho.evaluation.align import register
-from ptycho.evaluation.frc import fourier_ring_correlation, half_bit_threshold
 from ptycho.files import replace_text
 from ptycho.pictures import binned, contrast, levelled, parts, phase_colours, shown_region
 from ptycho.reconstruction.result import Reconstruction
@@ -80,8 +78,8 @@ def save_report(
     ):
         if history:
             panels[title] = _curves("epoch", label, epochs(history, names), logarithmic=True)
-    if result is not None and scan.object is not None:
-        panels["Fourier ring correlation with the true object"] = _correlation({"correlation": result}, scan.object)
+    if scores is not None:
+        panels["Fourier ring correlation with the true object"] = _correlation({"correlation": scores})
     below = [listed("Findings", findings)]
     if scores is not None:
         rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
@@ -92,7 +90,7 @@ def save_report(
         str(scan.source or Path(path).stem),
         panels,
         below_first="".join(below),
-        end=table("Scan", (), describe(scan))
+        end=table("Scan", (), describe(scan, checked=True))
         + table("Checks of the scan", ("check", "verdict", "found", "what to do"), checks),
         settings=settings,
     )
@@ -103,7 +101,8 @@ def save_comparison(
     scan: Scan,
     results: Mapping[str, Reconstruction],
     *,
-    scores: tuple[Sequence[str], Sequence[Sequence[str]]],
+    scores: Mapping[str, Scores],
+    rows: tuple[Sequence[str], Sequence[Sequence[str]]],
     histories: Mapping[str, Sequence[dict[str, Any]]],
     notes: Sequence[str] = (),
     settings: dict[str, Any] | None = None,
@@ -113,7 +112,8 @@ def save_comparison(
     Args:
         path, scan, settings: see `save_report`.
         results: by the names of the methods; frames and predictions are those of the first.
-        scores: titles and rows of the table.
+        scores: of those that are compared with a true object.
+        rows: titles and rows of the table of scores.
         histories: epochs of each method, with ``error`` or ``loss``.
         notes: sentences about methods that came to no end.
     """
@@ -133,13 +133,13 @@ def save_comparison(
         for name, history in histories.items()
     ]
     panels["Epochs"] = row(*curves)
-    if scan.object is not None:
-        panels["Fourier ring correlation with the true object"] = _correlation(results, scan.object)
+    if scores:
+        panels["Fourier ring correlation with the true object"] = _correlation(scores)
     return save_page(
         path,
         f"{scan.source or Path(path).stem}: {', '.join(names)}",
         panels,
-        above=table("Scores", *scores) + listed("Notes", notes),
+        above=table("Scores", *rows) + listed("Notes", notes),
         end=table("Scan", (), describe(scan)),
         settings=settings,
     )
@@ -512,16 +512,11 @@ def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""
     return plot
 
 
-def _correlation(results: Mapping[str, Reconstruction], truth: np.ndarray):
-    """The FRC of each registered object with the true one, and the usual thresholds."""
-    lines: dict[str, Any] = {}
-    for name, result in results.items():
-        fit = register(result.object, truth)
-        frequency, correlation = fourier_ring_correlation(fit.aligned, fit.truth)
-        lines[name] = (frequency, correlation)
-    lines |= {
-        "0.5": (frequency, np.full(len(frequency), 0.5)),
-        "1/7": (frequency, np.full(len(frequency), 1 / 7)),
-        "half bit": (frequency, half_bit_threshold(min(fit.truth.shape))),
-    }
+def _correlation(scores: Mapping[str, Scores]):
+    """The FRC of each object with the true one, and the usual thresholds."""
+    frequency, _, half_bit = next(iter(scores.values())).correlation
+    lines: Lines = {name: own.correlation[:2] for name, own in scores.items()}
+    for name, level in (("0.5", 0.5), ("1/7", 1 / 7)):
+        lines[name] = (frequency, np.full(len(frequency), level))
+    lines["half bit"] = (frequency, half_bit)
     return _curves("spatial frequency (of Nyquist)", "correlation", lines, logarithmic=False)

@@ -28,7 +28,8 @@ from ptycho.config import (
     TrainingConfig,
 )
 from ptycho.data.checks import Check
-from ptycho.data.doctor import SAMPLE, rescale_probe, saturation
+from ptycho.data.checks import examine as check_scan
+from ptycho.data.doctor import SAMPLE, rescale_probe
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import (
@@ -414,10 +415,9 @@ def _leave(
         for entry in (fit or [])[1:]
     ]
     save_figure(result, scan.counts[len(scan) // 2], curve, folder / "figure.png", title=str(scan.source))
-    limit = saturation(scan)
-    outcome = judge(result, scan, withheld)._replace(
-        trust=trust, warnings=(*([limit] if limit else []), *found), before=before, fit=fit
-    )
+    checks = check_scan(scan, orientation=False) if checks is None else checks
+    limit = [check.found for check in checks if check.name == "saturation" and check.verdict != "pass"]
+    outcome = judge(result, scan, withheld)._replace(trust=trust, warnings=(*limit, *found), before=before, fit=fit)
     _write_json(folder / "scores.json", scores_record(outcome))
     save_report(
         folder / "report.html",

@@ -71,6 +71,7 @@ def test_option_names_are_frozen():
         "--from",
         "--modes",
         "--resume",
+        "--tensorboard",
         "-o",
         "--output",
     ]

@@ -11,7 +11,7 @@ from matplotlib import image as images
 from ptycho.data.beam import Beam
 from ptycho.data.formats import read_product, write_product
 from ptycho.data.product import Product
-from ptycho.export import FORMATS, export
+from ptycho.exports import FORMATS, export
 from ptycho.plotting import scale_bar
 from tests.test_cli import failure, run
 
