@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # a picture of arrays does not wait for the framework
 PAPER_WIDTH_IN = 7.0
 """Width of a figure over two columns of a journal, inches."""
 
-PAPER: dict[str, Any] = {"font.size": 8, "font.family": "sans-serif", "pdf.fonttype": 42, "svg.fonttype": "none"}
+PAPER: Any = {"font.size": 8, "font.family": "sans-serif", "pdf.fonttype": 42}
 """Letters of 8 points, which stay letters in the PDF (Type 42)."""
 
 

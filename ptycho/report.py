@@ -121,7 +121,8 @@ def save_comparison(
 
     names = list(results)
     side = int(SIDE / len(results) ** 0.5)  # all images together as large as those of one result
-    panels, plots = {}, []
+    panels: dict[str, Any] = {}
+    plots: list[Any] = []
     for name, result in results.items():
         origin = (scan.positions - result.positions_px).mean(axis=0)
         panels[f"Object: {name}"] = _object_panels(scan, result, side, origin, plots)
@@ -515,7 +516,7 @@ def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""
 def _correlation(scores: Mapping[str, Scores]):
     """The FRC of each object with the true one, and the usual thresholds."""
     frequency, _, half_bit = next(iter(scores.values())).correlation
-    lines: Lines = {name: own.correlation[:2] for name, own in scores.items()}
+    lines: dict[str, Any] = {name: own.correlation[:2] for name, own in scores.items()}
     for name, level in (("0.5", 0.5), ("1/7", 1 / 7)):
         lines[name] = (frequency, np.full(len(frequency), level))
     lines["half bit"] = (frequency, half_bit)

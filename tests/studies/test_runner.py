@@ -108,7 +108,8 @@ def test_a_study_of_two_N_leaves_rows_images_and_one_page(studied):
         assert row["seconds"]["arm"] > 0
         assert row["peak_memory_mb"] > 100
         assert row["versions"]["keras"]
-    page = (studied / "report.html").read_text()
+    page = (studied / "report.html").read_text(encoding="utf-8")
+    assert "How it was made" in page and "learning_rate" in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.split("base64")[0]
     assert all(row["name"] in page for row in rows)

@@ -9,6 +9,7 @@ import csv
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,9 @@ def write_product(product: Product, path: Path) -> None:
     import tifffile
 
     size = product.pixel_size_m
-    scale = {} if size is None else dict(resolution=(1e-2 / size, 1e-2 / size), resolutionunit="CENTIMETER")
+    scale: dict[str, Any] = {}
+    if size is not None:
+        scale = dict(resolution=(1e-2 / size, 1e-2 / size), resolutionunit="CENTIMETER")
     for name, part in zip(PARTS, (np.abs(product.object), np.angle(product.object))):
         file = path.with_name(f"{path.stem}_{name}.tif")
         tifffile.imwrite(file, part.astype(np.float32), photometric="minisblack", **scale)
