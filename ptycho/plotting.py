@@ -26,12 +26,17 @@ def save_png(result: "Reconstruction", path: str | os.PathLike) -> Path:
 
 
 def save_gray(image: np.ndarray, path: str | os.PathLike, ends: tuple[float, float], text: str = "") -> Path:
-    """An image (H, W) as PNG of 8 bits, black and white at ``ends``, one screen pixel for one of it."""
-    from matplotlib import image as files
+    """An image (H, W) as PNG of 8 bits, black and white at ``ends``, one screen pixel for one of it; with a text."""
+    from PIL.Image import fromarray
+    from PIL.PngImagePlugin import PngInfo
 
     low, high = ends
+    told = PngInfo()
+    if text:
+        told.add_text("Description", text)
     with replaced(path) as partial:
-        files.imsave(partial, image, cmap="gray", vmin=low, vmax=high, metadata={"Description": text} if text else None)
+        gray = np.clip((image - low) * (255 / (high - low)), 0, 255)
+        fromarray(np.rint(gray).astype(np.uint8)).save(partial, format="PNG", pnginfo=told)
     return Path(path)
 
 
@@ -88,8 +93,9 @@ def scale_bar(width_px: int, pixel_size_m: float | None) -> tuple[float, str]:
     if pixel_size_m:
         factor, unit = next(((f, u) for f, u in METRES if length / 4 >= f), METRES[-1])
         length /= factor
-    power = 10.0 ** np.floor(np.log10(length / 4))
-    nice = max(step * power for step in (1, 2, 5) if step * power <= length / 4)
+    most = length / 4 * (1 + 1e-9)  # a bar of just a quarter, but for rounding
+    power = 10.0 ** np.floor(np.log10(most))
+    nice = max(step * power for step in (1, 2, 5) if step * power <= most)
     return float(nice / length * width_px), f"{nice:g} {unit}"
 
 

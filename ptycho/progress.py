@@ -81,7 +81,7 @@ def told(numbers: Mapping[str, float]) -> str:
 def tensorboard_log(folder: str | os.PathLike) -> Iterator[Report]:
     """A `Report` that writes the numbers of whole steps as TensorBoard's scalars, by names like ``training/loss``.
 
-    What begins again, as the trials of a refinement do, goes on under another name: ``refining 2/error``.
+    What begins again, as the trials of a refinement do, goes on under another name: ``refining_2/error``.
     Raises ValueError where tensorboardX is not installed.
     """
     try:
@@ -96,8 +96,8 @@ def tensorboard_log(folder: str | os.PathLike) -> Iterator[Report]:
             turn += done < before
             last[what] = (done, turn)
             if done == int(done):
-                name = what if turn == 1 else f"{what} {turn}"
+                name = what if turn == 1 else f"{what}_{turn}"
                 for key, value in numbers.items():
-                    writer.add_scalar(f"{name}/{key}", value, int(done))
+                    writer.add_scalar(f"{name}/{key}".replace(" ", "_"), value, int(done))
 
         yield report

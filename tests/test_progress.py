@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from rich.console import Console
+from rich import console
 
 from ptycho.config import TrainingConfig
 from ptycho.data.formats import write_scan
@@ -25,7 +25,7 @@ def test_the_losses_of_a_training_are_those_of_its_history(small_scan, tmp_path)
     with tensorboard_log(tmp_path) as report:
         history = train(model_for(small_scan), small_scan, TrainingConfig(epochs=2), report=report)
     found = scalars(tmp_path)
-    names = {"training/loss": "loss", "training/validated": "validation_loss", "training/flat object": "flat_loss"}
+    names = {"training/loss": "loss", "training/validated": "validation_loss", "training/flat_object": "flat_loss"}
     assert set(found) == set(names)
     for tag, key in names.items():
         assert [step for step, _ in found[tag]] == [1, 2]
@@ -38,7 +38,7 @@ def test_what_begins_again_gets_a_name_of_its_own(tmp_path):
             for epoch, error in enumerate(errors, 1):
                 report("refining", epoch - 0.5, 2, dict(error=99.0))  # not a whole epoch
                 report("refining", epoch, 2, dict(error=error))
-    assert scalars(tmp_path) == {"refining/error": [(1, 3.0), (2, 2.0)], "refining 2/error": [(1, 5.0), (2, 4.0)]}
+    assert scalars(tmp_path) == {"refining/error": [(1, 3.0), (2, 2.0)], "refining_2/error": [(1, 5.0), (2, 4.0)]}
 
 
 def test_without_the_writer_the_remedy_is_named(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_without_the_writer_the_remedy_is_named(tmp_path, monkeypatch):
 
 
 def drawn(jupyter: bool, monkeypatch, capsys) -> str:
-    monkeypatch.setattr(Console, "is_jupyter", jupyter)
+    monkeypatch.setattr(console, "_is_jupyter", lambda: jupyter)
     monkeypatch.setenv("COLUMNS", "120")
     with progress_bar() as report:
         report("training", 0.5, 2, {})
