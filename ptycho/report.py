@@ -84,14 +84,12 @@ def save_report(
     if scores is not None:
         rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
         below.append(table("Scores against the true object", ("", "object", "flat object"), rows))
-    checks = examine(scan, orientation=result is None) if checks is None else checks
     return save_page(
         path,
         str(scan.source or Path(path).stem),
         panels,
         below_first="".join(below),
-        end=table("Scan", (), describe(scan, checked=True))
-        + table("Checks of the scan", ("check", "verdict", "found", "what to do"), checks),
+        end=_about(scan, examine(scan, orientation=result is None) if checks is None else checks),
         settings=settings,
     )
 
@@ -141,7 +139,7 @@ def save_comparison(
         f"{scan.source or Path(path).stem}: {', '.join(names)}",
         panels,
         above=table("Scores", *rows) + listed("Notes", notes),
-        end=table("Scan", (), describe(scan)),
+        end=_about(scan, examine(scan, orientation=False)),
         settings=settings,
     )
 
@@ -197,6 +195,11 @@ pre { overflow-x: auto; } section { overflow-x: auto; } img { max-width: 100%; b
 def listed(title: str, lines: Sequence[str]) -> str:
     items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<section><h2>{html.escape(title)}</h2><ul>{items}</ul></section>" if lines else ""
+
+
+def _about(scan: Scan, checks: Sequence[Check]) -> str:
+    found = table("Checks of the scan", ("check", "verdict", "found", "what to do"), checks)
+    return table("Scan", (), describe(scan, checked=True)) + found
 
 
 def _making(settings: dict[str, Any] | None) -> str:
