@@ -128,7 +128,7 @@ def save_comparison(
     panels[f"Frames on the scan: {names[0]}"] = _scan_panels(scan, results[names[0]])
     told = {"error": "fitted frames", "withheld_error": "withheld frames", "loss": "loss"}
     curves = [
-        _curves("epoch", "error", epochs(history, told), logarithmic=True, title=name)
+        _curves("epoch", "error", epochs(history, told), logarithmic=True, title=name, width=400)
         for name, history in histories.items()
     ]
     panels["Epochs"] = row(*curves)
@@ -281,9 +281,9 @@ def _colour_bar(plot, mapper, title: str) -> None:
 def palette(name: str) -> list[str]:
     """256 colours of a matplotlib map: ``gray``, ``viridis``, or ``twilight``, which is cyclic."""
     from matplotlib import colormaps
-    from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps[name](k)) for k in range(256)]
+    colours = np.rint(255 * colormaps[name](np.arange(256))[:, :3]).astype("uint8")
+    return [f"#{colour.tobytes().hex()}" for colour in colours]
 
 
 def _object_panels(
@@ -501,9 +501,9 @@ def epochs(history: Sequence[dict[str, Any]], names: Mapping[str, str]) -> Lines
     return {name: (count, [entry[key] for entry in history]) for key, name in names.items() if key in history[-1]}
 
 
-def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
+def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = "", width: int = 640):
     plot = _figure(
-        title, 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
+        title, width, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
     )
     plot.height = 320
     for (name, (places, values)), colour in zip(curves.items(), COLOURS):
