@@ -115,7 +115,7 @@ def save_comparison(
         histories: epochs of each method, with ``error`` or ``loss``.
         notes: sentences about methods that came to no end.
     """
-    from bokeh.layouts import row
+    from bokeh.layouts import column
 
     names = list(results)
     side = int(SIDE / len(results) ** 0.5)  # all images together as large as those of one result
@@ -128,10 +128,10 @@ def save_comparison(
     panels[f"Frames on the scan: {names[0]}"] = _scan_panels(scan, results[names[0]])
     told = {"error": "fitted frames", "withheld_error": "withheld frames", "loss": "loss"}
     curves = [
-        _curves("epoch", "error", epochs(history, told), logarithmic=True, title=name, width=400)
+        _curves("epoch", "error", epochs(history, told), logarithmic=True, title=name)
         for name, history in histories.items()
     ]
-    panels["Epochs"] = row(*curves)
+    panels["Epochs"] = column(*curves)
     if scores:
         panels["Fourier ring correlation with the true object"] = _correlation(scores)
     return save_page(
@@ -501,9 +501,9 @@ def epochs(history: Sequence[dict[str, Any]], names: Mapping[str, str]) -> Lines
     return {name: (count, [entry[key] for entry in history]) for key, name in names.items() if key in history[-1]}
 
 
-def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = "", width: int = 640):
+def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
     plot = _figure(
-        title, width, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
+        title, 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
     )
     plot.height = 320
     for (name, (places, values)), colour in zip(curves.items(), COLOURS):
