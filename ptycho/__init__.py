@@ -30,6 +30,9 @@ _HOME = {
     "compare_objects": "ptycho.evaluation",
     "save_model": "ptycho.checkpoint",
     "load_model": "ptycho.checkpoint",
+    "export": "ptycho.exports",
+    "progress_bar": "ptycho.progress",
+    "Object": "ptycho.pictures",
 }
 
 __all__ = ["__version__", *_HOME]

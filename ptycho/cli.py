@@ -50,6 +50,9 @@ From = Annotated[
 Preset = Annotated[
     Literal["best", "fast"] | None, typer.Option(help="fast: each frame on its own, for streams of frames.")
 ]
+TensorBoard = Annotated[
+    Path | None, typer.Option("--tensorboard", help="Folder for logs that TensorBoard shows while the run goes on.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
 
 
@@ -91,6 +94,7 @@ def train_command(
     start: From = None,
     modes: Modes = None,
     resume: Resume = False,
+    tensorboard: TensorBoard = None,
 ) -> None:
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
     run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
@@ -99,7 +103,7 @@ def train_command(
         from ptycho.runs import open_scan, train_run
 
     data = open_scan(scan, _say, modes)
-    with progress_bar() as report:
+    with progress_bar(tensorboard) as report:
         _, history = train_run(data, output, run, start=start, resume=resume, report=report)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
 
@@ -151,6 +155,7 @@ def reconstruct_command(
         bool, typer.Option("--refine/--no-refine", help="Fit the image to the counts at the end.")
     ] = True,
     resume: Resume = False,
+    tensorboard: TensorBoard = None,
     force: Annotated[
         bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
     ] = False,
@@ -163,15 +168,15 @@ def reconstruct_command(
     if model is not None and (run.model or run.training or resume or start):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
     with _framework():
-        from ptycho.data.checks import require_sound
+        from ptycho.data.checks import require_sound, sentences
         from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, reconstruct_run
 
     data = open_scan(scan, _say, modes)
-    if not force:
-        for warning in require_sound(data):
-            _say(f"warning: {warning}")
-    with progress_bar() as report:
+    checks = None if force else require_sound(data)
+    for warning in sentences(checks or (), "warn"):
+        _say(f"warning: {warning}")
+    with progress_bar(tensorboard) as report:
         outcome = reconstruct_run(
             data,
             output,
@@ -182,6 +187,7 @@ def reconstruct_command(
             views=views,
             refined=refine,
             resume=resume,
+            checks=checks,
             report=report,
         )
     _tell(outcome, output)
@@ -387,14 +393,36 @@ def view_command(
         with _framework():
             from ptycho.data.formats import read_scan
             from ptycho.report import save_report
+            from ptycho.runs import software
 
         data = read_scan(path)
-        save_report(page, data, findings=data.notes)
+        save_report(page, data, findings=data.notes, settings=software())
     elif not page.exists():
-        raise ValueError(f"there is no report in {path}; `ptycho reconstruct`, `refine` and `demo` leave one")
+        raise ValueError(f"there is no report in {path}; every run leaves one, but `ptycho stream` and `pretrain`")
     _say(str(page))
     if show and not webbrowser.open(page.resolve().as_uri()):
         _say("no browser was found: open the file yourself, or leave it with --no-open")
+
+
+@app.command(name="export")
+def export_command(
+    source: Annotated[
+        Path, typer.Argument(exists=True, help="A run folder, or a reconstruction of any program.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.", show_default=False)],
+    formats: Annotated[
+        str, typer.Option(help="Which: tiff and png (amplitude, phase), hdf5, cxi, figure (PDF and PNG for a paper).")
+    ] = "tiff,png,hdf5,cxi,figure",
+    pixel_size_nm: Annotated[
+        float | None, typer.Option(min=0, help="Side of an object pixel, where the result does not tell.")
+    ] = None,
+) -> None:
+    """Write a reconstruction as images, HDF5, CXI, and a figure with scale bar and colour bars."""
+    from ptycho.exports import export
+
+    size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    for file in export(source, output, [name.strip() for name in formats.split(",") if name.strip()], size):
+        _say(str(file))
 
 
 @app.command(name="doctor")
@@ -600,7 +628,7 @@ def _run_study(study, folder, dry_run, skip_training, scheduler, workers, verbos
             say=_say,
         )
     _table(*table(results.rows))
-    _say(f"table, figures and {folder / 'summary.html'}")
+    _say(f"table, figures and {folder / 'report.html'}")
     for failure in results.failures:
         _say(f"FAILED {failure.name}: {failure.error}")
         if verbose:

@@ -17,7 +17,8 @@ from ptycho.plotting import save_png
 from ptycho.reconstruction import Reconstruction
 from ptycho.reconstruction.pty_chi import Engine, run_ptychi, why_not
 from ptycho.reconstruction.refine.fit import refine
-from ptycho.runs import Outcome, judge, provenance, refine_config, scores_record
+from ptycho.report import save_comparison
+from ptycho.runs import Outcome, examine, judge, provenance, refine_config, scores_record
 from ptycho.training import Report
 
 OURS = "refine"
@@ -69,7 +70,7 @@ def compare_run(
     """Refine a scan from empty space, run engines of pty-chi on it, and leave all in the folder.
 
     All keep a probe that is known, and seek one that is a guess. Writes ``<method>.h5`` and ``<method>.png`` as each
-    is done, and ``comparison.json``.
+    is done, ``comparison.json`` and ``report.html``.
 
     Args:
         scan, folder: what is reconstructed; where the results go.
@@ -101,7 +102,7 @@ def compare_run(
             notes.append(str(error))
             continue
         wall = time.perf_counter() - begin
-        result = replace(result, provenance=record | dict(method=method, epochs=len(history)))
+        result, _ = examine(replace(result, provenance=record | dict(method=method, epochs=len(history))), scan)
         result.save(folder / f"{method}.h5")
         save_png(result, folder / f"{method}.png")
         entry = Entry(method, judge(result, scan, withheld), history, 0.0)
@@ -110,6 +111,18 @@ def compare_run(
     if len(entries) > 1:
         record |= dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size)
     (folder / "comparison.json").write_text(json.dumps(record, indent=1) + "\n")
+    if entries:
+        settings = provenance(scan) | dict(engines=list(engines), epochs=epochs, batch_size=batch_size, seed=seed)
+        save_comparison(
+            folder / "report.html",
+            scan,
+            {entry.method: entry.outcome.result for entry in entries},
+            scores={entry.method: entry.outcome.scores for entry in entries if entry.outcome.scores is not None},
+            rows=table(entries),
+            histories={entry.method: entry.history for entry in entries},
+            notes=notes,
+            settings=settings | dict(refine=refine_config(RunConfig(), scan).to_dict()),
+        )
     return Comparison(entries, notes)
 
 

@@ -2,51 +2,46 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptycho.files import replaced
-from ptycho.reconstruction.result import Reconstruction
+from ptycho.pictures import contrast, levelled, parts, phase_colours, shown_region
 
-LIT = 0.1
-"""Part of the largest coverage from which on a pixel is worth showing."""
+if TYPE_CHECKING:  # a picture of arrays does not wait for the framework
+    from ptycho.reconstruction.result import Reconstruction
 
+PAPER_WIDTH_IN = 7.0
+"""Width of a figure over two columns of a journal, inches."""
 
-def shown_region(coverage: np.ndarray) -> tuple[slice, slice]:
-    """The box around the well-lit part of an object ``(H, W)``."""
-    lit = coverage > LIT * coverage.max()
-    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def levelled(image: np.ndarray) -> np.ndarray:
-    """A complex image without the linear phase ramp and global phase that ptychography cannot know.
-
-    The ramp is where the spectrum of the image peaks, which for an object on an empty background is the
-    background's; it is found to a sixteenth of a Fourier pixel by padding.
-    """
-    size = [min(4096, 16 * s) for s in image.shape]
-    spectrum = np.abs(np.fft.fft2(image, size))
-    peak = np.unravel_index(np.argmax(spectrum), spectrum.shape)
-    ramps = [np.exp(-2j * np.pi * np.fft.fftfreq(n)[k] * np.arange(s)) for n, k, s in zip(size, peak, image.shape)]
-    flat = image * ramps[0][:, None] * ramps[1]
-    return flat * np.exp(-1j * np.angle(flat.sum()))
+PAPER: Any = {"font.size": 8, "font.family": "sans-serif", "pdf.fonttype": 42}
+"""Letters of 8 points, which stay letters in the PDF (Type 42)."""
 
 
-def save_png(result: Reconstruction, path: str | os.PathLike) -> Path:
+def save_png(result: "Reconstruction", path: str | os.PathLike) -> Path:
     """The object as one picture: amplitude beside phase, in gray, one screen pixel for one of the object."""
-    from matplotlib import image as files
+    view = levelled(result.object[shown_region(result.coverage)])
+    return save_gray(np.concatenate([_stretched(part) for part in parts(view).values()], axis=1), path, (0, 1))
 
-    region = shown_region(result.coverage)
-    view = levelled(result.object[region])
-    both = [_stretched(np.abs(view)), _stretched(np.angle(view))]
+
+def save_gray(image: np.ndarray, path: str | os.PathLike, ends: tuple[float, float], text: str = "") -> Path:
+    """An image (H, W) as PNG of 8 bits, black and white at ``ends``, one screen pixel for one of it; with a text."""
+    from PIL.Image import fromarray
+    from PIL.PngImagePlugin import PngInfo
+
+    low, high = ends
+    told = PngInfo()
+    if text:
+        told.add_text("Description", text)
     with replaced(path) as partial:
-        files.imsave(partial, np.concatenate(both, axis=1), cmap="gray", vmin=0, vmax=1)
+        gray = np.clip((image - low) * (255 / (high - low)), 0, 255)
+        fromarray(np.rint(gray).astype(np.uint8)).save(partial, format="PNG", pnginfo=told)
     return Path(path)
 
 
 def save_figure(
-    result: Reconstruction, pattern: np.ndarray, history: list[dict], path: str | os.PathLike, title: str = ""
+    result: "Reconstruction", pattern: np.ndarray, history: list[dict], path: str | os.PathLike, title: str = ""
 ) -> Path:
     """Amplitude, phase, one measured pattern ``(N, N)`` and the loss curve, in one PNG."""
     from matplotlib.figure import Figure
@@ -56,9 +51,8 @@ def save_figure(
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(2, 2)
     figure.suptitle(title)
-    amplitude, phase = np.abs(view), np.angle(view)
-    _panel(axes[0, 0], amplitude, "amplitude", "gray", *np.percentile(amplitude, (0.5, 99.5)))
-    _panel(axes[0, 1], phase, "phase (rad)", "gray", *np.percentile(phase, (0.5, 99.5)))
+    for ax, (name, part) in zip(axes[0], parts(view).items()):
+        _panel(ax, part, name, "gray", *contrast(part))
     _panel(axes[1, 0], np.log10(pattern + 1.0), "one pattern, log10(counts + 1)", "magma", 0, None)
     _loss_curve(axes[1, 1], history)
     with replaced(path) as partial:
@@ -66,9 +60,64 @@ def save_figure(
     return Path(path)
 
 
+def save_paper_figure(view: np.ndarray, pixel_size_m: float | None, *paths: str | os.PathLike) -> None:
+    """Amplitude and phase of a complex image (H, W), each with a scale bar and a colour bar, ready for a paper.
+
+    Written to every path, PDF or PNG (300 dpi) by its suffix. The scale bar is in nm, µm or mm where the side of a
+    pixel is known, else in pixels; pixels are drawn as they are.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    height, width = view.shape
+    with rc_context(PAPER):
+        # Two panels with a bar each leave about two fifths of the width to an image.
+        size = (PAPER_WIDTH_IN, min(9.0, 0.4 * PAPER_WIDTH_IN * height / width + 0.35))
+        figure = Figure(figsize=size, layout="constrained")
+        for ax, letter, (name, part) in zip(figure.subplots(1, 2), "ab", parts(view).items()):
+            low, high = contrast(part)
+            colours = phase_colours(low, high) if "rad" in name else "gray"
+            shown = ax.imshow(part, cmap=colours, vmin=low, vmax=high, interpolation="none")
+            ax.set_axis_off()
+            ax.set_title(f"({letter})", loc="left", fontweight="bold", fontsize=8)
+            figure.colorbar(shown, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=name)  # as high as the image
+            _scale_bar(ax, width, pixel_size_m)
+        for path in paths:
+            with replaced(path) as partial:
+                figure.savefig(partial, dpi=300)
+
+
+def scale_bar(width_px: int, pixel_size_m: float | None) -> tuple[float, str]:
+    """Length in pixels and label of a bar of 1, 2 or 5 times a power of ten, a tenth to a quarter of the width."""
+    length, unit = width_px * (pixel_size_m or 1.0), "px"
+    if pixel_size_m:
+        factor, unit = next(((f, u) for f, u in METRES if length / 4 >= f), METRES[-1])
+        length /= factor
+    most = length / 4 * (1 + 1e-9)  # a bar of just a quarter, but for rounding
+    power = 10.0 ** np.floor(np.log10(most))
+    nice = max(step * power for step in (1, 2, 5) if step * power <= most)
+    return float(nice / length * width_px), f"{nice:g} {unit}"
+
+
+METRES = ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-12, "pm"))
+"""Units of scale bars, in metres."""
+
+
+def _scale_bar(axes, width_px: int, pixel_size_m: float | None) -> None:
+    """White on dark glass, so that it can be read on any image."""
+    from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
+
+    length, label = scale_bar(width_px, pixel_size_m)
+    bar = AnchoredSizeBar(
+        axes.transData, length, label, "lower right", color="white", pad=0.4, sep=3, size_vertical=width_px / 120
+    )
+    bar.patch.set(facecolor="black", edgecolor="none", alpha=0.6)
+    axes.add_artist(bar)
+
+
 def _stretched(image: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(image, (0.5, 99.5))
-    return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+    low, high = contrast(image)
+    return np.clip((image - low) / (high - low), 0, 1)
 
 
 def _panel(axes, image, title, cmap, low, high) -> None:

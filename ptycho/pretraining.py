@@ -39,7 +39,7 @@ def pretrain(
     for number in range(config.scans):
         scans.append(simulate(random_scan(config, model.N, number)))
         if report:
-            report("simulating", number + 1, config.scans, "")
+            report("simulating", number + 1, config.scans, {})
     network = build_model(model, scans[0].probe)
     history = train(network, scans, training, folder=folder, resume=resume, report=report)
     return network, history

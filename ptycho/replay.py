@@ -130,7 +130,7 @@ def replay(
                 now = diary.write(pieces)
                 if report and now - told > REPORT_S:
                     told = now
-                    report("streaming", int(stream.arrived.sum()), len(stream.positions), f"{stream.held} held")
+                    report("streaming", int(stream.arrived.sum()), len(stream.positions), dict(held=stream.held))
                 if pieces and snapshot:
                     snapshot(stream)
         finally:
@@ -141,7 +141,7 @@ def replay(
     if pieces and snapshot:
         snapshot(stream)
     if report:
-        report("streaming", int(stream.arrived.sum()), len(stream.positions), "")
+        report("streaming", int(stream.arrived.sum()), len(stream.positions), {})
     latency = 1e3 * diary.latency()
     if not len(latency):
         raise ValueError(f"none of the {sender.sent} frames could be used; give finite frames, one at least")

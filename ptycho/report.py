@@ -6,21 +6,20 @@ Bokeh draws it and brings its own script along; pan, zoom, colour ranges and the
 import html
 import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptycho.data.checks import examine
+from ptycho.data.checks import Check, examine
 from ptycho.data.doctor import describe
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, expected_counts
-from ptycho.evaluation.align import register
-from ptycho.evaluation.frc import fourier_ring_correlation, half_bit_threshold
 from ptycho.files import replace_text
-from ptycho.plotting import levelled, shown_region
+from ptycho.pictures import binned, contrast, levelled, parts, phase_colours, shown_region
 from ptycho.reconstruction.result import Reconstruction
 
 SIDE = 768
@@ -52,6 +51,7 @@ def save_report(
     training: Sequence[dict[str, Any]] = (),
     fit: Sequence[dict[str, Any]] = (),
     settings: dict[str, Any] | None = None,
+    checks: Sequence[Check] | None = None,
 ) -> Path:
     """Write a scan, and what was reconstructed from it, as one HTML file (15 MB at most).
 
@@ -63,10 +63,8 @@ def save_report(
         findings: sentences about scan and result, each a line.
         training, fit: epochs of the network's training and of the refinement, as `train` and `refine` give them.
         settings: configuration and versions, as JSON shows them.
+        checks: what `examine` found in the scan; None asks it, for the orientation of frames only without a result.
     """
-    from bokeh.embed import components
-    from bokeh.resources import INLINE
-
     panels: dict[str, Any] = {}
     if result is not None:
         panels["Object"] = _object_panels(scan, result)
@@ -78,27 +76,107 @@ def save_report(
         ("Training", "loss", training, dict(loss="training", validation_loss="validation")),
         ("Refinement", "error", fit, dict(error="fitted frames", withheld_error="withheld frames")),
     ):
-        epochs = [entry["epoch"] for entry in history]
-        lines: Lines = {name: (epochs, [entry[key] for entry in history]) for key, name in names.items()}
-        if epochs:
-            panels[title] = _curves("epoch", label, lines, logarithmic=True)
-    if result is not None and scan.object is not None:
-        panels["Fourier ring correlation with the true object"] = _correlation(result, scan.object)
-    script, pieces = components(panels, wrap_script=True)
-    sections = [f"<section><h2>{html.escape(name)}</h2>{piece}</section>" for name, piece in pieces.items()]
-    sections[0] += _judgement(scores, findings)
-    path = Path(path)
-    title = html.escape(str(scan.source or path.stem))
+        if history:
+            panels[title] = _curves("epoch", label, epochs(history, names), logarithmic=True)
+    if scores is not None:
+        panels["Fourier ring correlation with the true object"] = _correlation({"correlation": scores})
+    below = [listed("Findings", findings)]
+    if scores is not None:
+        rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
+        below.append(table("Scores against the true object", ("", "object", "flat object"), rows))
+    return save_page(
+        path,
+        str(scan.source or Path(path).stem),
+        panels,
+        below_first="".join(below),
+        end=_about(scan, examine(scan, orientation=result is None) if checks is None else checks),
+        settings=settings,
+    )
+
+
+def save_comparison(
+    path: str | os.PathLike,
+    scan: Scan,
+    results: Mapping[str, Reconstruction],
+    *,
+    scores: Mapping[str, Scores],
+    rows: tuple[Sequence[str], Sequence[Sequence[str]]],
+    histories: Mapping[str, Sequence[dict[str, Any]]],
+    notes: Sequence[str] = (),
+    settings: dict[str, Any] | None = None,
+) -> Path:
+    """Write what several methods made of one scan: their objects, panned and zoomed together, and curves of each.
+
+    Args:
+        path, scan, settings: see `save_report`.
+        results: by the names of the methods; frames and predictions are those of the first.
+        scores: of those that are compared with a true object.
+        rows: titles and rows of the table of scores.
+        histories: epochs of each method, with ``error`` or ``loss``.
+        notes: sentences about methods that came to no end.
+    """
+    from bokeh.layouts import column
+
+    names = list(results)
+    side = int(SIDE / len(results) ** 0.5)  # all images together as large as those of one result
+    panels: dict[str, Any] = {}
+    plots: list[Any] = []
+    for name, result in results.items():
+        origin = (scan.positions - result.positions_px).mean(axis=0)
+        panels[f"Object: {name}"] = _object_panels(scan, result, side, origin, plots)
+    panels[f"Probe: {names[0]}"] = _probe_panels(results[names[0]].probe)
+    panels[f"Frames on the scan: {names[0]}"] = _scan_panels(scan, results[names[0]])
+    told = {"error": "fitted frames", "withheld_error": "withheld frames", "loss": "loss"}
+    curves = [
+        _curves("epoch", "error", epochs(history, told), logarithmic=True, title=name)
+        for name, history in histories.items()
+    ]
+    panels["Epochs"] = column(*curves)
+    if scores:
+        panels["Fourier ring correlation with the true object"] = _correlation(scores)
+    return save_page(
+        path,
+        f"{scan.source or Path(path).stem}: {', '.join(names)}",
+        panels,
+        above=table("Scores", *rows) + listed("Notes", notes),
+        end=_about(scan, examine(scan, orientation=False)),
+        settings=settings,
+    )
+
+
+def save_page(
+    path: str | os.PathLike,
+    title: str,
+    panels: Mapping[str, Any],
+    *,
+    above: str = "",
+    below_first: str = "",
+    end: str = "",
+    settings: dict[str, Any] | None = None,
+) -> Path:
+    """Write one HTML file that needs no other: Bokeh's models by their headings, and sections of HTML around them.
+
+    ``settings`` and the command line of this process come last.
+    """
+    head, sections = "", []
+    if panels:
+        from bokeh.embed import components
+        from bokeh.resources import INLINE
+
+        script, pieces = components(dict(panels), wrap_script=True)
+        head = f"{INLINE.render_js()}\n{script}\n"
+        sections = [f"<section><h2>{html.escape(name)}</h2>{piece}</section>" for name, piece in pieces.items()]
+    sections[:1] = [above, *sections[:1], below_first]
+    title = html.escape(title)
     replace_text(
         path,
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{INLINE.render_js()}\n{script}\n</head>\n"
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n"
-        f"{_origin(scan, settings, orientation=result is None)}\n"
+        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{head}</head>\n"
+        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{end}\n{_making(settings)}\n"
         "</main>\n</body>\n</html>\n",
     )
-    return path
+    return Path(path)
 
 
 STYLE = """
@@ -110,38 +188,33 @@ h1 { font-size: 1.3rem; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; marg
 table { border-collapse: collapse; } th, td { text-align: left; font-weight: inherit; padding: .15rem 1rem .15rem 0;
 vertical-align: top; border-bottom: 1px solid var(--line); }
 td.number { font-variant-numeric: tabular-nums; }
-pre { overflow-x: auto; } section { overflow-x: auto; }
+pre { overflow-x: auto; } section { overflow-x: auto; } img { max-width: 100%; background: #ffffff; }
 """
 
 
-def _judgement(scores: Scores | None, findings: Sequence[str]) -> str:
-    parts = []
-    if findings:
-        items = "".join(f"<li>{html.escape(line)}</li>" for line in findings)
-        parts.append(f"<section><h2>Findings</h2><ul>{items}</ul></section>")
-    if scores is not None:
-        rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
-        parts.append(_table("Scores against the true object", ("", "object", "flat object"), rows))
-    return "".join(parts)
+def listed(title: str, lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<section><h2>{html.escape(title)}</h2><ul>{items}</ul></section>" if lines else ""
 
 
-def _origin(scan: Scan, settings: dict[str, Any] | None, orientation: bool) -> str:
-    """What the page says of the scan; its orientation only where there is no result: that takes a reconstruction."""
-    parts = [
-        _table("Scan", (), describe(scan)),
-        _table("Checks of the scan", ("check", "verdict", "found", "what to do"), examine(scan, orientation)),
-    ]
-    if settings:
-        text = html.escape(json.dumps(settings, indent=1, default=str))
-        command = html.escape(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-        parts.append(
-            f"<section><h2>How it was made</h2><p><code>{command}</code></p>"
-            f"<details><summary>Settings and versions</summary><pre tabindex='0'>{text}</pre></details></section>"
-        )
-    return "".join(parts)
+def _about(scan: Scan, checks: Sequence[Check]) -> str:
+    found = table("Checks of the scan", ("check", "verdict", "found", "what to do"), checks)
+    return table("Scan", (), describe(scan, checked=True)) + found
 
 
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _making(settings: dict[str, Any] | None) -> str:
+    """The command line of this process, and the settings."""
+    if not settings:
+        return ""
+    text = html.escape(json.dumps(settings, indent=1, default=str))
+    command = html.escape(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    return (
+        f"<section><h2>How it was made</h2><p><code>{command}</code></p>"
+        f"<details><summary>Settings and versions</summary><pre tabindex='0'>{text}</pre></details></section>"
+    )
+
+
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in heads)
     body = "".join(
         "<tr><th scope='row'>"
@@ -208,20 +281,23 @@ def _colour_bar(plot, mapper, title: str) -> None:
 def palette(name: str) -> list[str]:
     """256 colours of a matplotlib map: ``gray``, ``viridis``, or ``twilight``, which is cyclic."""
     from matplotlib import colormaps
-    from matplotlib.colors import to_hex
 
-    return [to_hex(colormaps[name](k)) for k in range(256)]
-
-
-def binned(image: np.ndarray, side: int = SIDE) -> tuple[np.ndarray, int]:
-    """(H, W) averaged over squares of k pixels, so that no side is longer than ``side``; and k."""
-    k = -(-max(image.shape) // side)
-    height, width = (n - n % k for n in image.shape)
-    return image[:height, :width].reshape(height // k, k, width // k, k).mean(axis=(1, 3)), k
+    colours = np.rint(255 * colormaps[name](np.arange(256))[:, :3]).astype("uint8")
+    return [f"#{colour.tobytes().hex()}" for colour in colours]
 
 
-def _object_panels(scan: Scan, result: Reconstruction):
-    """Amplitude and phase side by side, panned and zoomed together, each with its colour range and map."""
+def _object_panels(
+    scan: Scan,
+    result: Reconstruction,
+    side: int = SIDE,
+    origin: Sequence[float] = (0, 0),
+    plots: list[Any] | None = None,
+):
+    """Amplitude and phase side by side, each with its colour range and map.
+
+    They are panned and zoomed together, and with those of ``plots``, to which they are added. ``origin`` (y, x) is
+    where the object's first pixel is in the page.
+    """
     from bokeh.layouts import column, row
     from bokeh.models import CustomJS, LinearColorMapper
     from bokeh.models.annotations import ScaleBar
@@ -229,24 +305,23 @@ def _object_panels(scan: Scan, result: Reconstruction):
     from bokeh.models.widgets import RangeSlider, Select
 
     region = shown_region(result.coverage)
-    view, k = binned(levelled(result.object[region]))
+    view, k = binned(levelled(result.object[region]), side)
     size, unit = _unit(scan)
     extent = (
-        region[1].start * size,
-        region[0].start * size,
+        (region[1].start + origin[1]) * size,
+        (region[0].start + origin[0]) * size,
         view.shape[1] * k * size,
         view.shape[0] * k * size,
     )
     note = f", binned by {k}" if k > 1 else ""
     names: list[Any] = ["gray", "viridis", "twilight"]
     colours = {name: palette(name) for name in names}
-    parts: list[Any] = []
-    plots: list[Any] = []
-    for name, image, bar in (("amplitude", np.abs(view), ""), ("phase", np.angle(view), "rad")):
-        image = image.astype("float32")
-        low, high = (float(v) for v in np.percentile(image, (0.5, 99.5)))
-        first = "twilight" if high - low > np.pi else "gray"
-        high = max(high, low + 1e-6)
+    columns: list[Any] = []
+    plots = [] if plots is None else plots
+    for (name, image), bar in zip(parts(view).items(), ("", "rad")):
+        image, name = image.astype("float32"), name.partition(" ")[0]
+        low, high = contrast(image)
+        first = phase_colours(low, high) if bar else "gray"
         mapper = LinearColorMapper(palette=colours[first], low=low, high=high)
         shared = (
             dict(x_range=plots[0].x_range, y_range=plots[0].y_range)
@@ -288,8 +363,8 @@ def _object_panels(scan: Scan, result: Reconstruction):
         choose = CustomJS(args=dict(mapper=mapper, colours=colours), code="mapper.palette = colours[this.value]")
         choice.js_on_change("value", choose)
         plots.append(plot)
-        parts.append(column(plot, row(slider, choice)))
-    return row(*parts)
+        columns.append(column(plot, row(slider, choice)))
+    return row(*columns)
 
 
 def _probe_panels(probe: np.ndarray):
@@ -417,11 +492,19 @@ def _patterns(scan: Scan, result: Reconstruction | None) -> tuple[np.ndarray, di
     return frames, images
 
 
-COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
+COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
 
 
-def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool):
-    plot = _figure("", 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover")
+def epochs(history: Sequence[dict[str, Any]], names: Mapping[str, str]) -> Lines:
+    """Curves over the epochs of a history, of the keys that it has, under the names of these."""
+    count = [entry["epoch"] for entry in history]
+    return {name: (count, [entry[key] for entry in history]) for key, name in names.items() if key in history[-1]}
+
+
+def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
+    plot = _figure(
+        title, 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
+    )
     plot.height = 320
     for (name, (places, values)), colour in zip(curves.items(), COLOURS):
         known = [(p, v) for p, v in zip(places, values, strict=True) if v is not None]
@@ -433,20 +516,11 @@ def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool):
     return plot
 
 
-def _correlation(result: Reconstruction, truth: np.ndarray):
-    """The FRC of the registered object with the true one, and the usual thresholds."""
-    fit = register(result.object, truth)
-    frequency, correlation = fourier_ring_correlation(fit.aligned, fit.truth)
-    side = min(fit.truth.shape)
-    lines = {
-        "correlation": correlation,
-        "0.5": np.full(len(frequency), 0.5),
-        "1/7": np.full(len(frequency), 1 / 7),
-        "half bit": half_bit_threshold(side),
-    }
-    return _curves(
-        "spatial frequency (of Nyquist)",
-        "correlation",
-        {name: (frequency, v) for name, v in lines.items()},
-        logarithmic=False,
-    )
+def _correlation(scores: Mapping[str, Scores]):
+    """The FRC of each object with the true one, and the usual thresholds."""
+    frequency, _, half_bit = next(iter(scores.values())).correlation
+    lines: dict[str, Any] = {name: own.correlation[:2] for name, own in scores.items()}
+    for name, level in (("0.5", 0.5), ("1/7", 1 / 7)):
+        lines[name] = (frequency, np.full(len(frequency), level))
+    lines["half bit"] = (frequency, half_bit)
+    return _curves("spatial frequency (of Nyquist)", "correlation", lines, logarithmic=False)

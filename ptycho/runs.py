@@ -27,7 +27,9 @@ from ptycho.config import (
     SimulationConfig,
     TrainingConfig,
 )
-from ptycho.data.doctor import SAMPLE, rescale_probe, saturation
+from ptycho.data.checks import Check
+from ptycho.data.checks import examine as check_scan
+from ptycho.data.doctor import SAMPLE, rescale_probe
 from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import (
@@ -126,6 +128,32 @@ def train_run(
     resume: bool = False,
     report: Report | None = None,
 ) -> tuple[PtychoNetwork, History]:
+    """`train_network`, and what the network makes of the scan as a page: ``report.html``."""
+    from ptycho.report import save_report
+
+    folder = Path(folder)
+    model, history = train_network(scan, folder, run, start=start, resume=resume, report=report)
+    result = reconstruct(model, scan, report=report)
+    save_report(
+        folder / "report.html",
+        scan,
+        result,
+        findings=look_wrong(model, result, scan),
+        training=history,
+        settings=_settings(folder),
+    )
+    return model, history
+
+
+def train_network(
+    scan: Scan,
+    folder: str | os.PathLike,
+    run: RunConfig,
+    *,
+    start: str | None = None,
+    resume: bool = False,
+    report: Report | None = None,
+) -> tuple[PtychoNetwork, History]:
     """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``.
 
     ``start`` names a network to start from: a run folder, or ``pretrained``; it is trained in small steps (`ADAPTING`).
@@ -214,6 +242,7 @@ def reconstruct_run(
     views: int = 1,
     refined: bool = True,
     resume: bool = False,
+    checks: Sequence[Check] | None = None,
     report: Report | None = None,
 ) -> Outcome:
     """Reconstruct a scan with a trained network, or with one trained on it here, and leave the image in the folder.
@@ -221,13 +250,14 @@ def reconstruct_run(
     With ``withhold_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. With several ``views``
     (see `reconstruct`) the network's image has an ``uncertainty``, calibrated on a simulated scan (`calibration`). With
     ``refined`` the image is then fitted to the counts (`refine`); what the network alone gave is left as
-    ``network.h5``. Writes ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json`` and ``config.json``.
+    ``network.h5``. Writes ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json``, ``config.json`` and
+    ``report.html``; ``checks`` are those of the scan, for its page, where they were made already.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
     if model_folder is None:
-        model, history = train_run(scan.subset(~withheld), folder, run, start=start, resume=resume, report=report)
+        model, history = train_network(scan.subset(~withheld), folder, run, start=start, resume=resume, report=report)
     else:
         model, history = ready_model(model_folder, scan, withheld=withheld, report=report), []
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
@@ -240,14 +270,15 @@ def reconstruct_run(
         result = replace(result, uncertainty=uncertainty(result.spread, result.coverage, result.probe, factor))
     if not refined:
         result = replace(result, provenance=provenance(scan) | more)
-        return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan))
+        return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan), checks=checks)
     alone = replace(result, provenance=provenance(scan) | more)
     alone.save(folder / "network.h5")
     settings = refine_config(run, scan)
     fit = refine_network(model, scan, settings, result, withheld=withheld, views=views, report=report)
     result = replace(fit.result, provenance=alone.provenance | dict(refine=settings.to_dict()))
     before = judge(alone, scan, withheld)
-    return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan), before, fit.history)
+    found = look_wrong(model, result, scan)
+    return _leave(result, scan, folder, withheld, history, found, before, fit.history, checks)
 
 
 def refine_config(run: RunConfig, scan: Scan) -> RefineConfig:
@@ -370,6 +401,7 @@ def _leave(
     found: Sequence[str],
     before: Outcome | None = None,
     fit: History | None = None,
+    checks: Sequence[Check] | None = None,
 ) -> Outcome:
     """Examine and judge a result, and leave its files in the folder."""
     from ptycho.plotting import save_figure, save_png
@@ -383,10 +415,9 @@ def _leave(
         for entry in (fit or [])[1:]
     ]
     save_figure(result, scan.counts[len(scan) // 2], curve, folder / "figure.png", title=str(scan.source))
-    limit = saturation(scan)
-    outcome = judge(result, scan, withheld)._replace(
-        trust=trust, warnings=(*([limit] if limit else []), *found), before=before, fit=fit
-    )
+    checks = check_scan(scan, orientation=False) if checks is None else checks
+    limit = [check.found for check in checks if check.name == "saturation" and check.verdict != "pass"]
+    outcome = judge(result, scan, withheld)._replace(trust=trust, warnings=(*limit, *found), before=before, fit=fit)
     _write_json(folder / "scores.json", scores_record(outcome))
     save_report(
         folder / "report.html",
@@ -396,9 +427,15 @@ def _leave(
         findings=sentences(outcome),
         training=training,
         fit=(fit or [])[1:],
-        settings=result.provenance,
+        settings=_settings(folder) | result.provenance,
+        checks=checks,
     )
     return outcome
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the run in a folder was told, with versions."""
+    return json.loads((folder / "config.json").read_text())
 
 
 def sentences(outcome: Outcome) -> list[str]:
@@ -520,19 +557,24 @@ def scores_record(outcome: Outcome) -> dict[str, Any]:
     return record
 
 
-def provenance(scan: Scan) -> dict[str, Any]:
-    """Where a result comes from: the scan, its measured dose, and the versions of what computed it."""
+def software() -> dict[str, Any]:
+    """The versions of what computes."""
     backend = keras.backend.backend()
     names = ("keras", backend, "numpy", "scipy")
-    return dict(
-        ptycho=ptycho.__version__,
-        versions={name: version(name) for name in names} | {"python": platform.python_version()},
-        backend=backend,
+    versions = {name: version(name) for name in names} | {"python": platform.python_version()}
+    return dict(ptycho=ptycho.__version__, versions=versions, backend=backend)
+
+
+def provenance(scan: Scan) -> dict[str, Any]:
+    """Where a result comes from: the scan, its measured dose, and the versions of what computed it."""
+    return software() | dict(
         source=str(scan.source),
         frames=len(scan),
         counts_per_frame=scan.mean_counts,
         notes=list(scan.notes),
         **({} if scan.near_field is None else dict(near_field=scan.near_field.to_dict())),
+        **({} if scan.pixel_size_m is None else dict(pixel_size_m=scan.pixel_size_m)),
+        **({} if scan.beam is None else dict(beam=asdict(scan.beam))),
     )
 
 

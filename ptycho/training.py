@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from ptycho.physics.patches import placed, split_positions
 History = list[dict[str, Any]]
 Group = tuple[int, np.ndarray]
 """The number of a scan, and which of its frames."""
-Report = Callable[[str, float, float, str], None]
-"""Called as ``report(what, done, total, note)`` while something takes its time."""
+Report = Callable[[str, float, float, Mapping[str, float]], None]
+"""Called as ``report(what, done, total, numbers)`` while something takes its time; ``numbers`` are losses and the like
+by their names, and may be none."""
 
 FRAMES_A_STEP = 36
 CLIP_NORM = 1.0
@@ -142,6 +143,8 @@ def train(
                 )
         if checkpoint:
             checkpoint.keep(trainer, history)
+        if report:
+            report("training", epoch + 1, epochs, _numbers(history))
     for name, (least, most) in conditions(batches.scans).items():
         low, high = model.trained_for.get(name, (least, most))
         model.trained_for[name] = [min(low, least), max(high, most)]
@@ -555,10 +558,16 @@ class _Progress(keras.callbacks.Callback):
         self.report, self.epoch, self.epochs, self.history = report, epoch, epochs, history
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.report is None:
-            return
         steps = self.params["steps"]
-        note = f"loss {logs['loss']:.4f}"
-        if self.history:
-            note += f", validated {judged(self.history[-1]):.4f}"
-        self.report("training", self.epoch + (batch + 1) / steps, self.epochs, note)
+        if self.report is None or batch + 1 == steps:  # the epoch is told of once it is judged
+            return
+        numbers = _numbers(self.history) | dict(loss=float(logs["loss"]))
+        self.report("training", self.epoch + (batch + 1) / steps, self.epochs, numbers)
+
+
+def _numbers(history: History) -> dict[str, float]:
+    """What to tell of the last epoch of a history: its losses, and beside them that of a flat object."""
+    if not history:
+        return {}
+    names = dict(loss="loss", validation_loss="validated", flat_loss="flat object")
+    return {name: history[-1][key] for key, name in names.items() if history[-1][key] is not None}

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from ptycho import cli
 from ptycho.cli import app
+from ptycho.data import checks
 from ptycho.reconstruction import Reconstruction
 
 README = Path(__file__).parents[1] / "README.md"
@@ -71,6 +72,7 @@ def test_option_names_are_frozen():
         "--from",
         "--modes",
         "--resume",
+        "--tensorboard",
         "-o",
         "--output",
     ]
@@ -95,6 +97,7 @@ def test_option_names_are_frozen():
         "doctor": ["--json"],
         "info": [],
         "view": ["--open", "--output", "-o"],
+        "export": sorted(["--formats", "--pixel-size-nm", "-o", "--output"]),
         "demo": sorted([*settings, "--seed", "-o", "--output"]),
         "plan": sorted(["--target-frc", "--step", "--probe", "--N", "--object", "--seed"]),
         "study": [],
@@ -184,11 +187,18 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, small_scan, capsys
 def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(f"simulate scan.npz {TINY['simulate']}")
+    asked = []
+    values = checks._values
+    monkeypatch.setattr(checks, "_values", lambda scan: asked.append(scan) or values(scan))
     said = run(f"reconstruct scan.npz -o run --withhold-every 10 {TINY['train']}")
+    assert len(asked) == 1  # the doctor, for command and report
     assert "flat object" in said
     assert "error on frames 0, 10, 20" in said
     names = {p.name for p in Path("run").iterdir()}
     assert names >= {"reconstruction.h5", "object.png", "figure.png", "config.json", "history.json", "model.keras"}
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    for words in ("orientation of frames", "How it was made", "total_frames", "keras", "Fourier ring correlation"):
+        assert words in page
     config = json.loads(Path("run/config.json").read_text())
     assert config["model"]["stages"] == 2
     assert config["training"]["epochs"] == 2
@@ -242,6 +252,8 @@ def test_a_network_alone_is_not_refined(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(f"simulate scan.npz {TINY['simulate']}")
     run(f"train scan.npz -o network {TINY['train']}")
+    page = Path("network/report.html").read_text(encoding="utf-8")
+    assert "<h2>Object" in page and "<h2>Training" in page and "How it was made" in page
     run("reconstruct scan.npz -o alone --model network --no-refine")
     said = run("reconstruct scan.npz -o both --model network --set refine.epochs=5")
     assert "before" in said

@@ -33,6 +33,17 @@ def test_the_command_compares(small_scan, tmp_path, monkeypatch):
     assert list(record["methods"]) == ["refine", "lsqml"]
     assert record["ptychi"]
     assert record["notes"] == []
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    for heading in (
+        "Scores",
+        "Object: refine",
+        "Object: lsqml",
+        "Frames on the scan",
+        "Epochs",
+        "Fourier ring correlation",
+    ):
+        assert f"<h2>{heading}" in page
+    assert len(page) < 15e6
     withheld = small_scan.withheld_mask(10)
     for method, found in record["methods"].items():
         # Ours begins its history with what it starts from, and ends with all frames.
@@ -55,7 +66,7 @@ def test_without_pty_chi_the_own_method_runs(small_scan, tmp_path, monkeypatch):
     assert note.startswith("without lsqml, rpie: ")
     assert note.endswith("pip install 'ptycho[ptychi]'")
     assert "\n" not in note
-    assert {p.name for p in tmp_path.iterdir()} == {"refine.h5", "refine.png", "comparison.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {"refine.h5", "refine.png", "comparison.json", "report.html"}
 
 
 def test_a_method_that_diverges_is_named(small_scan, tmp_path):

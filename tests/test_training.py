@@ -57,7 +57,7 @@ def test_a_killed_training_goes_on_exactly(small_scan, tmp_path):
     config = TrainingConfig(epochs=4, patience=1)
     whole = train(model_for(small_scan, probe_trainable=True), small_scan, config, folder=tmp_path / "whole")
 
-    def kill_in_third_epoch(what, done, total, note):
+    def kill_in_third_epoch(what, done, total, numbers):
         if done > 2.2:
             raise Killed
 

@@ -3,7 +3,7 @@
 A check warns where an image comes out worse, and fails where it comes out wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -50,22 +50,23 @@ def examine(scan: Scan, orientation: bool = True) -> list[Check]:
     return [*checks, *(_orientation(scan) if orientation and not failed else ())]
 
 
-def require_sound(scan: Scan) -> list[str]:
-    """What the checks of a scan warn of, a sentence each.
+def require_sound(scan: Scan) -> list[Check]:
+    """All checks of a scan (`examine`).
 
     Raises:
         ValueError: a check fails: the image would be wrong.
     """
     checks = examine(scan)
-    said = {
-        verdict: [f"{check.name}: {check.found} ({check.remedy})" for check in checks if check.verdict == verdict]
-        for verdict in ("fail", "warn")
-    }
-    if said["fail"]:
+    if failed := sentences(checks, "fail"):
         raise ValueError(
-            f"the scan would give a wrong image: {'; '.join(said['fail'])}. `ptycho doctor` says more; --force goes on"
+            f"the scan would give a wrong image: {'; '.join(failed)}. `ptycho doctor` says more; --force goes on"
         )
-    return said["warn"]
+    return checks
+
+
+def sentences(checks: Iterable[Check], verdict: Verdict) -> list[str]:
+    """A sentence for each check of a verdict."""
+    return [f"{check.name}: {check.found} ({check.remedy})" for check in checks if check.verdict == verdict]
 
 
 def _check(name: str, bad: bool, found: str, remedy: str, verdict: Verdict = "warn") -> Check:

@@ -242,12 +242,16 @@ def saturation(scan: Scan) -> str | None:
     )
 
 
-def describe(scan: Scan) -> list[tuple[str, str]]:
-    """Rows (name, value) of everything worth knowing before a reconstruction, measured on the scan itself."""
-    return [*_about_frames(scan), *_about_detector(scan), *_about_positions(scan), *_about_probe(scan)]
+def describe(scan: Scan, checked: bool = False) -> list[tuple[str, str]]:
+    """Rows (name, value) of everything worth knowing before a reconstruction, measured on the scan itself.
+
+    Without what its checks say (`ptycho.data.checks.examine`) where it is ``checked``.
+    """
+    detector = _about_detector(scan) + ([] if checked else _suspicions(scan))
+    return [*_about_frames(scan, checked), *detector, *_about_positions(scan), *_about_probe(scan, checked)]
 
 
-def _about_frames(scan: Scan) -> list[tuple[str, str]]:
+def _about_frames(scan: Scan, checked: bool) -> list[tuple[str, str]]:
     zeros = 1 - sum(np.count_nonzero(chunk) for chunk in chunks(scan.counts)) / scan.counts.size
     frame = scan.frame_counts
     return [
@@ -256,19 +260,25 @@ def _about_frames(scan: Scan) -> list[tuple[str, str]]:
         ("counts per frame", f"{scan.mean_counts:.4g} (from {frame.min():.4g} to {frame.max():.4g})"),
         ("largest count", f"{max(float(chunk.max()) for chunk in chunks(scan.counts)):.6g}"),
         ("zeros", f"{100 * zeros:.1f} %"),
-        ("statistics", looks_like_counts(scan.counts).sentence),
+        *([] if checked else [("statistics", looks_like_counts(scan.counts).sentence)]),
     ]
 
 
 def _about_detector(scan: Scan) -> list[tuple[str, str]]:
+    return [
+        ("propagation", _way(scan.near_field)),
+        *([] if scan.beam is None else [("beam", _energy(scan.beam))]),
+        ("masked pixels", f"{100 * (1 - scan.mask.mean()):.1f} %"),
+    ]
+
+
+def _suspicions(scan: Scan) -> list[tuple[str, str]]:
+    """What is wrong with frames by the look of them, or is not."""
     dead, hot = bad_pixels(scan)
     place = zero_frequency(scan.counts, scan.mask)
     where = f"pixel {scan.N // 2}, the centre" if place == "centre" else "the corner by the look of it: shift it"
     return [
-        ("propagation", _way(scan.near_field)),
-        *([] if scan.beam is None else [("beam", _energy(scan.beam))]),
         *([] if scan.near_field else [("zero frequency", where)]),
-        ("masked pixels", f"{100 * (1 - scan.mask.mean()):.1f} %"),
         ("dead pixels", _pixels(dead)),
         ("hot pixels", _pixels(hot)),
         ("saturation", saturation(scan) or "none"),
@@ -304,14 +314,15 @@ def _about_positions(scan: Scan) -> list[tuple[str, str]]:
     ]
 
 
-def _about_probe(scan: Scan) -> list[tuple[str, str]]:
+def _about_probe(scan: Scan, checked: bool) -> list[tuple[str, str]]:
     powers = [float(illumination(mode[None]).sum()) for mode in scan.probe]
     shares = "" if len(powers) == 1 else f" ({', '.join(f'{100 * p / sum(powers):.0f} %' for p in powers)})"
     known = f"known, {scan.photons:.4g} photons a frame"
+    usual = "consistent" if scan.probe_known else "nothing to check"
     guess = f"a guess, sum |probe|^2 is {scan.photons:.4g} (rescaled to the counts before use)"
     return [
         ("probe", known if scan.probe_known else guess),
         ("probe modes", f"{scan.modes}{shares}"),
-        ("dose check", scan.check_dose() or ("consistent" if scan.probe_known else "nothing to check")),
+        *([] if checked else [("dose check", scan.check_dose() or usual)]),
         ("true object", "none" if scan.object is None else "{} x {} pixels".format(*scan.object.shape)),
     ]

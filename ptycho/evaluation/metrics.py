@@ -5,14 +5,14 @@ of the truth) is the floor that a reconstruction must beat. All but `compare_obj
 are in one gauge.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ptycho.arrays import Array, Complex, Float, Inexact
 from ptycho.evaluation.align import Gauge, register
-from ptycho.evaluation.frc import fourier_ring_correlation, frc_resolution
+from ptycho.evaluation.frc import fourier_ring_correlation, frc_resolution, half_bit_threshold
 
 ROW_NAMES = {
     "snr_db": "SNR (dB)",
@@ -38,7 +38,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a reconstruction (the names of `Metrics`), those of a flat object, and the gauge removed."""
+    """Scores of a reconstruction (the names of `Metrics`), those of a flat object, the gauge removed, and the FRC."""
 
     snr_db: float
     amplitude_psnr_db: float
@@ -48,6 +48,8 @@ class Scores:
     frc_half_nyquist: float
     flat: Metrics
     gauge: Gauge
+    correlation: tuple[Array, Array, Array] = field(repr=False, compare=False)
+    """The Fourier ring correlation: frequency over Nyquist, correlation, and the half-bit threshold, ring by ring."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: the scores, ``floor_flat_object`` and ``gauge``."""
@@ -71,7 +73,8 @@ def compare_objects(recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], 
         raise ValueError("truth has one amplitude or one phase throughout the region: SSIM has no scale there")
     flat = np.full_like(fit.truth, fit.truth.mean())
     scores = measure(fit.aligned, fit.truth)
-    return Scores(**asdict(scores), flat=measure(flat, fit.truth), gauge=fit.gauge)
+    curve = (*fourier_ring_correlation(fit.aligned, fit.truth), half_bit_threshold(min(fit.truth.shape)))
+    return Scores(**asdict(scores), flat=measure(flat, fit.truth), gauge=fit.gauge, correlation=curve)
 
 
 def measure(recon: Complex[Array, "H W"], truth: Complex[Array, "H W"]) -> Metrics:

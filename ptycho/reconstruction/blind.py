@@ -84,7 +84,7 @@ def find_probe(
         before, (found, misfit) = found, fit_probe(ops.convert_to_numpy(model.probe.value()), scan, used, mosaic)
         misfits.append(misfit)
         if report:
-            report("finding probe", number + 1, rounds, f"misfit {misfit:.4f}")
+            report("finding probe", number + 1, rounds, dict(misfit=misfit))
         stalled = number > 0 and misfit > STALLED * misfits[-2]
         last = number + 1 == rounds or (stalled and not momentum)
         # Momentum that does not pay starts anew (O'Donoghue & Candes, Found. Comput. Math. 15, 715 (2015)).

@@ -57,5 +57,5 @@ def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Report | None = N
             yield from stream.add(int(frame), scan.counts[used[frame]])
         done += len(frames)
         if report:
-            report("predicting", done, len(used), "")
+            report("predicting", done, len(used), {})
     yield from stream.finish()

@@ -214,7 +214,7 @@ def _iterate(task: Any, epochs: int, name: str, report: Report | None) -> list[d
         loss = float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
         history.append(dict(epoch=epoch, seconds=seconds, loss=loss))
         if report:
-            report(name, epoch, epochs, f"loss {loss:.4f}")
+            report(name, epoch, epochs, dict(loss=loss))
         if not np.isfinite(loss):
             break
     return history

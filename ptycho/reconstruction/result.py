@@ -12,6 +12,7 @@ from keras import ops
 from ptycho.data.scan import Scan
 from ptycho.files import replaced
 from ptycho.network.build import PtychoNetwork
+from ptycho.pictures import object_picture, shown_region
 from ptycho.reconstruction.predict import feed, open_stream
 from ptycho.reconstruction.stitch import stitch
 from ptycho.reconstruction.stream import Stream
@@ -20,7 +21,7 @@ from ptycho.training import Report
 ARRAYS = ("object", "probe", "positions_px", "coverage", "spread", "uncertainty", "used_frames", "frame_residual")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Reconstruction:
     """An image of the sample."""
 
@@ -47,6 +48,15 @@ class Reconstruction:
     dropped: int
     """Frames that gave no finite patch."""
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        height, width = self.object.shape
+        modes = f"{len(self.probe)} probe mode" + ("s" if len(self.probe) > 1 else "")
+        return f"Reconstruction({height} x {width} pixels of {self.used} frames, {self.dropped} dropped, {modes})"
+
+    def _repr_html_(self) -> str:
+        """The object as a notebook shows it."""
+        return object_picture(self.object[shown_region(self.coverage)], repr(self))
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write HDF5: datasets by the names above, everything else as attributes."""

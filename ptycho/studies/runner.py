@@ -1,7 +1,7 @@
 """Runs the arms of a study, here or on the workers of a Dask cluster, and keeps what came out.
 
 A study's folder has a folder for each arm, ``results.csv`` and ``results.json`` with one row an arm, the figures, and
-``summary.html``. An arm is done when its ``row.json`` is there, which is written last and at once: a study that was
+``report.html``. An arm is done when its ``row.json`` is there, which is written last and at once: a study that was
 killed goes on where it was, in the middle of a training too.
 """
 
@@ -25,7 +25,7 @@ from scipy.ndimage import gaussian_filter
 from ptycho.config import RunConfig
 from ptycho.data.scan import Scan, chunks
 from ptycho.files import replace_text
-from ptycho.runs import Outcome, judge, open_scan, provenance, reconstruct_run, refine_run, train_run
+from ptycho.runs import Outcome, judge, open_scan, provenance, reconstruct_run, refine_run, software, train_network
 from ptycho.simulation.probes import probe_diameter
 from ptycho.simulation.simulate import MARGIN_PX, simulate
 from ptycho.studies.arms import Arm, Row, Study, checked
@@ -136,7 +136,7 @@ def run_arm(arm: Arm, folder: Path, report: Report | None = None) -> Row:
         network = "pretrained" if arm.start == "pretrained" else str(own / "network")
         if arm.start != "pretrained":
             start = "pretrained" if arm.start == "adapted" else None
-            _, history = train_run(data.train, network, run, start=start, resume=True, report=report)
+            _, history = train_network(data.train, network, run, start=start, resume=True, report=report)
         outcome = reconstruct_run(data.test, own, run, model_folder=network, refined=arm.refine is not None, **ways)
     np.save(own / "pattern.npy", data.test.counts[len(data.test) // 2])
     row = dict(name=arm.name, hash=arm.hash, seed=arm.seed, **arm.labels, N=data.test.N, start=arm.start)
@@ -249,7 +249,8 @@ def run_study(
     rows, figures = study.conclude(folder, rows) if rows else ([], [])
     write_rows(folder, rows)
     failed = [f"{failure.name}: {failure.error}" for failure in failures]
-    write_summary(folder, study.title, [flattened(row) for row in rows], failed, figures)
+    settings = software() | {arm.name: arm.to_dict() | arm.settings() for arm in arms}
+    write_summary(folder, study.title, [flattened(row) for row in rows], failed, figures, settings)
     return Results(rows, failures, figures)
 
 

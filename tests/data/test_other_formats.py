@@ -500,7 +500,7 @@ def test_an_object_as_two_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("N", [15, 16])
-@pytest.mark.parametrize("target", ["b.h5", "b_para.hdf5", "b.tif"])
+@pytest.mark.parametrize("target", ["b.h5", "b_para.hdf5", "b.cxi", "b.tif"])
 def test_results_go_to_every_format_of_results(target: str, N: int, tmp_path: Path) -> None:
     scan = scan_of(N, modes=2)
     source = fold_slice_result(tmp_path / "a.mat", False, scan, False)
@@ -510,13 +510,17 @@ def test_results_go_to_every_format_of_results(target: str, N: int, tmp_path: Pa
     recognised = [
         m.NAME for m in (*FORMATS, *PRODUCTS) if hasattr(m, "recognises_product") and m.recognises_product(path)
     ]
-    assert recognised == [{"b.h5": "reconstruction", "b_para.hdf5": "ptychodus", "b.tif": "tiff"}[target]]
+    names = {"b.h5": "reconstruction", "b_para.hdf5": "ptychodus", "b.cxi": "cxi", "b.tif": "tiff"}
+    assert recognised == [names[target]]
+    assert not any(m.recognises(path) for m in FORMATS if m.NAME in ("cxi", "tiff"))
     again = read_product(path)
     np.testing.assert_allclose(again.object, truth(50, 35), rtol=1e-6)
     if target != "b.tif":
         np.testing.assert_array_equal(again.probe, scan.probe)
         assert again.positions is not None
         np.testing.assert_allclose(again.positions, scan.positions, atol=1e-9)
+        assert again.pixel_size_m == pytest.approx(read_product(source).pixel_size_m)
+        assert (again.beam is None) == (read_product(source).beam is None)
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_several_views_leave_their_spread(model, small_scan, tmp_path):
 def test_all_frames_are_reported(model, small_scan):
     done = []
     predict(model, small_scan, used=np.arange(100), tile_frames=60, report=lambda *said: done.append(said))
-    assert [said[:1] + said[2:] for said in done] == [("predicting", 100, "")] * len(done)
+    assert [said[:1] + said[2:] for said in done] == [("predicting", 100, {})] * len(done)
     assert done[-1][1] == 100
     assert len(done) > 1
 

@@ -108,7 +108,8 @@ def test_a_study_of_two_N_leaves_rows_images_and_one_page(studied):
         assert row["seconds"]["arm"] > 0
         assert row["peak_memory_mb"] > 100
         assert row["versions"]["keras"]
-    page = (studied / "summary.html").read_text()
+    page = (studied / "report.html").read_text(encoding="utf-8")
+    assert "How it was made" in page and "learning_rate" in page
     assert page.count("data:image/png;base64,") == 2
     assert "http" not in page.split("base64")[0]
     assert all(row["name"] in page for row in rows)
@@ -167,7 +168,7 @@ def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path, monkeypatch, ca
     assert [failure.name for failure in results.failures] == ["bright"]
     assert any("bright: FAILED, ValueError: a pixel counts" in line for line in said)
     assert "Traceback" in (tmp_path / "bright.error.txt").read_text()
-    assert "bright: ValueError" in (tmp_path / "summary.html").read_text()
+    assert "bright: ValueError" in (tmp_path / "report.html").read_text()
     assert isinstance(attempt(bright, tmp_path), Failure)
 
     from ptycho.cli import main

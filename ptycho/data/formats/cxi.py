@@ -6,6 +6,8 @@
   (row, column) = (y, x) over the object pixel: without ``basis_vectors`` that is assumed.
 - ``detector_1/mask``: 0 is good, 0x1000 (signal above background) too, every other bit is bad.
 - ``source_1/energy`` or ``wavelength``; ``source_1/illumination`` is the probe, if any.
+- A result has ``image_1`` instead of a detector: ``data`` (H, W) complex, ``image_size`` (x, y, z) in metres, and here
+  ``ptycho/positions_px`` (P, 2), which other programs do not read.
 """
 
 from pathlib import Path
@@ -16,6 +18,7 @@ from ptycho.data.beam import ELEMENTARY_CHARGE_C
 from ptycho.data.formats._container import COMPLEX, DEFAULT, ReadOptions
 from ptycho.data.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.data.formats._metres import (
+    OWN,
     assembled,
     beam_of,
     in_pixels,
@@ -25,6 +28,7 @@ from ptycho.data.formats._metres import (
     read_own,
     write_own,
 )
+from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.files import BadFile
 
@@ -32,9 +36,10 @@ Array = np.ndarray
 
 NAME = "cxi"
 SUFFIXES = (".cxi",)
-NEEDS = "HDF5: cxi_version, entry_1/data_1/data, translation"
+NEEDS = "HDF5: cxi_version, entry_1/data_1/data, translation; or as a result entry_1/image_1/data"
 LACKS, OWN_GROUP, METRES = ("object", "notes"), True, True
 DETECTOR, SOURCE = "entry_1/instrument_1/detector_1", "entry_1/instrument_1/source_1"
+IMAGE = "entry_1/image_1"
 FRAMES = ("entry_1/data_1/data", f"{DETECTOR}/data")
 PLACES = (
     "entry_1/data_1/translation",
@@ -47,7 +52,12 @@ ABOVE_BACKGROUND = 0x1000
 
 def recognises(path: Path) -> bool:
     """``cxi_version`` and the group of the entry are there; NeXus files that have them too are asked for first."""
-    return hdf5_has(path, "cxi_version", "entry_1")
+    return hdf5_has(path, "cxi_version", "entry_1") and not recognises_product(path)
+
+
+def recognises_product(path: Path) -> bool:
+    """An image is there, and no frames of a detector."""
+    return hdf5_has(path, "cxi_version", f"{IMAGE}/data") and not hdf5_has(path, FRAMES[1])
 
 
 def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
@@ -70,6 +80,24 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     return assembled(
         path, counts, in_pixels(path, key, on_detector(path, key, moved, basis), pixel), mask=mask, notes=notes, **own
     )
+
+
+def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
+    """Read the image; probe, positions and beam if they are there."""
+    with Hdf5(path, options) as file:
+        image = file.array(f"{IMAGE}/data", ndim=2, kinds=COMPLEX)
+        size = file.get(f"{IMAGE}/image_size", 1)
+        return Product(
+            object=image,
+            probe=file.get(f"{SOURCE}/illumination", (2, 3), COMPLEX),
+            positions=file.get(f"{OWN}/positions_px", 2),
+            pixel_size_m=options.pixel_size_m or (None if size is None else float(size[0] / image.shape[1])),
+            beam=beam_of(
+                path, energy(file), file.number(f"{DETECTOR}/distance"), particle(file),
+                wavelength_m=file.number(f"{SOURCE}/wavelength"),
+            ),
+            source=str(path),
+        )  # fmt: skip
 
 
 def on_detector(path: Path, key: str, moved: Array, basis: Array) -> Array:
@@ -142,3 +170,29 @@ def write(scan: Scan, path: Path) -> None:
             file[place] = h5py.SoftLink(f"/{PLACES[1]}")
         file[FRAMES[0]] = h5py.SoftLink(f"/{FRAMES[1]}")
         write_own(file, scan, LACKS)
+
+
+def write_product(product: Product, path: Path) -> None:
+    """Write the image as ``image_1``, and of probe, positions, beam and pixel size what is known."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["cxi_version"], file["number_of_entries"] = 160, 1
+        image, source = file.create_group(IMAGE), file.create_group(SOURCE)
+        image.create_dataset("data", data=product.object, compression="gzip")
+        image["data_space"], image["data_type"], image["dimensionality"] = "real", "complex transmission", 2
+        image["is_fft_shifted"] = 0
+        own = file.create_group(OWN)
+        if product.pixel_size_m is not None:
+            height, width = product.object.shape
+            image["image_size"] = product.pixel_size_m * np.array([width, height, 0.0])
+        if product.probe is not None:
+            source["illumination"] = product.probe
+        if product.positions is not None:
+            own["positions_px"] = product.positions
+        if product.beam is not None:
+            source["energy"] = product.beam.energy_eV * ELEMENTARY_CHARGE_C
+            source["wavelength"] = product.beam.wavelength_m
+            own.attrs["particle"] = product.beam.particle
+            if product.beam.distance_m is not None:
+                file[f"{DETECTOR}/distance"] = product.beam.distance_m

@@ -2,13 +2,14 @@
 
 - ``scan.tif`` (P, N, N) counts, ``scan.csv`` with one row a frame, under the names ``y_px, x_px`` in any order; or
   ``y_m, x_m`` (also nm, um, mm), for which the user tells the pixel size. Without names it is y, x in pixels.
-- ``image_amplitude.tif``, ``image_phase.tif``: float32, radians.
+- ``image_amplitude.tif``, ``image_phase.tif``: float32, radians; pixels per cm where the size of one is known.
 """
 
 import csv
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,8 +80,13 @@ def write_product(product: Product, path: Path) -> None:
     """Write the two images."""
     import tifffile
 
+    size = product.pixel_size_m
+    scale: dict[str, Any] = {}
+    if size is not None:
+        scale = dict(resolution=(1e-2 / size, 1e-2 / size), resolutionunit="CENTIMETER")
     for name, part in zip(PARTS, (np.abs(product.object), np.angle(product.object))):
-        tifffile.imwrite(path.with_name(f"{path.stem}_{name}.tif"), part.astype(np.float32), photometric="minisblack")
+        file = path.with_name(f"{path.stem}_{name}.tif")
+        tifffile.imwrite(file, part.astype(np.float32), photometric="minisblack", **scale)
 
 
 def _is_tiff(path: Path) -> bool:

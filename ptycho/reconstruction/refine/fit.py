@@ -107,7 +107,7 @@ def refine(
         if checkpoint:
             checkpoint.save(solver, history, best, last=epoch == config.epochs)
         if report:
-            report("refining", epoch, config.epochs, f"error {_told(history[-1]):.4f}")
+            report("refining", epoch, config.epochs, _numbers(history[-1]))
     found = int(np.argmin([entry["judged"] for entry in history]))
     solver.restore(best)
     if len(judging) and found > 0:  # all frames belong to the image; where to stop is known now
@@ -239,8 +239,10 @@ def _unknowns(config: RefineConfig, epoch: int) -> list[str]:
     return ["object", *(name for name, first in begin.items() if first is not None and epoch >= first)]
 
 
-def _told(entry: dict[str, Any]) -> float:
-    return entry["error"] if entry["withheld_error"] is None else entry["withheld_error"]
+def _numbers(entry: dict[str, Any]) -> dict[str, float]:
+    """What to tell of an epoch: the errors of the frames fitted to and, if there are any, of those judged by."""
+    names = dict(error="error", withheld_error="withheld")
+    return {name: entry[key] for key, name in names.items() if entry[key] is not None}
 
 
 STALLED = 1e-3
