@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,17 +67,17 @@ def save_report(
     """
     panels: dict[str, Any] = {}
     if result is not None:
-        panels["Object"] = _object_panels(scan, result)
-        panels["Probe"] = _probe_panels(result.probe)
+        panels["Object"] = object_panels(shown(scan, result), unit_of(scan)[1])
+        panels["Probe"] = probe_panels(result.probe)
     else:
-        panels["Probe"] = _probe_panels(scan.probe)
+        panels["Probe"] = probe_panels(scan.probe)
     panels["Frames on the scan"] = _scan_panels(scan, result)
     for title, label, history, names in (
         ("Training", "loss", training, dict(loss="training", validation_loss="validation")),
         ("Refinement", "error", fit, dict(error="fitted frames", withheld_error="withheld frames")),
     ):
         if history:
-            panels[title] = _curves("epoch", label, epochs(history, names), logarithmic=True)
+            panels[title] = curve_panel("epoch", label, epochs(history, names), logarithmic=True)
     if scores is not None:
         panels["Fourier ring correlation with the true object"] = _correlation({"correlation": scores})
     below = [listed("Findings", findings)]
@@ -123,12 +123,12 @@ def save_comparison(
     plots: list[Any] = []
     for name, result in results.items():
         origin = (scan.positions - result.positions_px).mean(axis=0)
-        panels[f"Object: {name}"] = _object_panels(scan, result, side, origin, plots)
-    panels[f"Probe: {names[0]}"] = _probe_panels(results[names[0]].probe)
+        panels[f"Object: {name}"] = object_panels(shown(scan, result, side, origin), unit_of(scan)[1], plots)
+    panels[f"Probe: {names[0]}"] = probe_panels(results[names[0]].probe)
     panels[f"Frames on the scan: {names[0]}"] = _scan_panels(scan, results[names[0]])
     told = {"error": "fitted frames", "withheld_error": "withheld frames", "loss": "loss"}
     curves = [
-        _curves("epoch", "error", epochs(history, told), logarithmic=True, title=name)
+        curve_panel("epoch", "error", epochs(history, told), logarithmic=True, title=name)
         for name, history in histories.items()
     ]
     panels["Epochs"] = column(*curves)
@@ -229,7 +229,7 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return f"<section><h2>{html.escape(title)}</h2><table>{f'<tr>{head}</tr>' if head else ''}{body}</table></section>"
 
 
-def _unit(scan: Scan) -> tuple[float, str]:
+def unit_of(scan: Scan) -> tuple[float, str]:
     """Length of an object pixel, and its unit."""
     return (scan.pixel_size_m * 1e6, "µm") if scan.pixel_size_m else (1.0, "px")
 
@@ -256,10 +256,12 @@ def _figure(title: str, width: int = PANEL, **options):
     return plot
 
 
-def _image(plot, image: np.ndarray, mapper, extent: tuple[float, float, float, float]):
+def _image(plot, image: np.ndarray, mapper, extent: tuple[float, float, float, float], name: str | None = None):
     """Draw (H, W) with row 0 at the top; ``extent`` is the first x, first y, width and height."""
     x, y, width, height = extent
-    return plot.image([np.ascontiguousarray(image)], x=x, y=y, dw=width, dh=height, color_mapper=mapper, level="image")
+    return plot.image(
+        [np.ascontiguousarray(image)], x=x, y=y, dw=width, dh=height, color_mapper=mapper, level="image", name=name
+    )
 
 
 def _colour_bar(plot, mapper, title: str) -> None:
@@ -286,17 +288,38 @@ def palette(name: str) -> list[str]:
     return [f"#{colour.tobytes().hex()}" for colour in colours]
 
 
-def _object_panels(
-    scan: Scan,
-    result: Reconstruction,
-    side: int = SIDE,
-    origin: Sequence[float] = (0, 0),
-    plots: list[Any] | None = None,
-):
-    """Amplitude and phase side by side, each with its colour range and map.
+class Shown(NamedTuple):
+    """A complex image as the page draws it."""
 
-    They are panned and zoomed together, and with those of ``plots``, to which they are added. ``origin`` (y, x) is
-    where the object's first pixel is in the page.
+    parts: dict[str, np.ndarray]
+    """Amplitude and phase, ``(H, W)`` float32 each."""
+    extent: tuple[float, float, float, float]
+    """First x, first y, width and height, in the unit of the page."""
+    binned: int
+    """Pixels of the object along the side of one that is drawn."""
+
+
+def shown(scan: Scan, result: Reconstruction, side: int = SIDE, origin: Sequence[float] = (0, 0)) -> Shown:
+    """The well-lit part of an object, at most ``side`` pixels long; ``origin`` (y, x) is its first pixel's place."""
+    region = shown_region(result.coverage)
+    view, k = binned(levelled(result.object[region]), side)
+    size, _ = unit_of(scan)
+    return Shown(
+        {name.partition(" ")[0]: image.astype("float32") for name, image in parts(view).items()},
+        (
+            (region[1].start + origin[1]) * size,
+            (region[0].start + origin[0]) * size,
+            view.shape[1] * k * size,
+            view.shape[0] * k * size,
+        ),
+        k,
+    )
+
+
+def object_panels(view: Shown, unit: str, plots: list[Any] | None = None):
+    """Amplitude and phase side by side, each with its colour range and map; the images have their names.
+
+    They are panned and zoomed together, and with those of ``plots``, to which they are added.
     """
     from bokeh.layouts import column, row
     from bokeh.models import CustomJS, LinearColorMapper
@@ -304,25 +327,14 @@ def _object_panels(
     from bokeh.models.annotations.dimensional import MetricLength
     from bokeh.models.widgets import RangeSlider, Select
 
-    region = shown_region(result.coverage)
-    view, k = binned(levelled(result.object[region]), side)
-    size, unit = _unit(scan)
-    extent = (
-        (region[1].start + origin[1]) * size,
-        (region[0].start + origin[0]) * size,
-        view.shape[1] * k * size,
-        view.shape[0] * k * size,
-    )
-    note = f", binned by {k}" if k > 1 else ""
-    names: list[Any] = ["gray", "viridis", "twilight"]
-    colours = {name: palette(name) for name in names}
+    extent, note = view.extent, f", binned by {view.binned}" if view.binned > 1 else ""
     columns: list[Any] = []
     plots = [] if plots is None else plots
-    for (name, image), bar in zip(parts(view).items(), ("", "rad")):
-        image, name = image.astype("float32"), name.partition(" ")[0]
-        low, high = contrast(image)
-        first = phase_colours(low, high) if bar else "gray"
-        mapper = LinearColorMapper(palette=colours[first], low=low, high=high)
+    for name, image in view.parts.items():
+        names: list[Any] = ["gray", "viridis"] + (["twilight"] if name == "phase" else [])
+        colours = {colour: palette(colour) for colour in names}
+        first, ends, value = colour_range(name, image)
+        mapper = LinearColorMapper(palette=colours[first], low=value[0], high=value[1])
         shared = (
             dict(x_range=plots[0].x_range, y_range=plots[0].y_range)
             if plots
@@ -331,15 +343,15 @@ def _object_panels(
         plot = _figure(
             f"{name}{note}",
             560,
-            tools="pan,wheel_zoom,box_zoom,reset,save,hover",
+            tools="pan,wheel_zoom,box_zoom,zoom_in,zoom_out,reset,save,hover",
             active_scroll="wheel_zoom",
             match_aspect=True,
             tooltips=[("x, y", "$x, $y"), (name, "@image")],
             **shared,
         )
         plot.xaxis.axis_label, plot.yaxis.axis_label = f"x ({unit})", f"y ({unit})"
-        _image(plot, image, mapper, extent)
-        _colour_bar(plot, mapper, bar)
+        _image(plot, image, mapper, extent, name)
+        _colour_bar(plot, mapper, "rad" if name == "phase" else "")
         # The script of Bokeh 3.9 does not know CustomDimensional: pixels go as metres of another name.
         kind = (
             dict(unit=unit)
@@ -347,27 +359,43 @@ def _object_panels(
             else dict(unit="m", dimensional=MetricLength(include=["m"]), label="@{value} px")
         )
         plot.add_layout(ScaleBar(range=plot.x_range, location="bottom_right", **kind))
-        ends = float(image.min()), float(max(image.max(), image.min() + 1e-6))
         slider = RangeSlider(
             start=ends[0],
             end=ends[1],
-            value=(low, high),
+            value=value,
             step=(ends[1] - ends[0]) / 500,
             title=f"{name}: colour range",
+            name=f"{name}: colour range",
             width=360,
             format="0.000",
         )
         slider.js_link("value", mapper, "low", attr_selector=0)
         slider.js_link("value", mapper, "high", attr_selector=1)
         choice = Select(title=f"{name}: colours", options=names, value=first, width=140, stylesheets=WIDGET)
-        choose = CustomJS(args=dict(mapper=mapper, colours=colours), code="mapper.palette = colours[this.value]")
+        # A cyclic map over less than a cycle would give two phases one colour.
+        choose = CustomJS(
+            args=dict(mapper=mapper, colours=colours, slider=slider),
+            code="mapper.palette = colours[this.value]\n"
+            'if (this.value == "twilight") slider.value = [slider.start, slider.end]',
+        )
         choice.js_on_change("value", choose)
         plots.append(plot)
         columns.append(column(plot, row(slider, choice)))
     return row(*columns)
 
 
-def _probe_panels(probe: np.ndarray):
+def colour_range(name: str, image: np.ndarray) -> tuple[str, tuple[float, float], tuple[float, float]]:
+    """The colour map to begin with, what its range can be, and what it is: of a phase that may wrap the whole cycle."""
+    value = contrast(image)
+    if name != "phase":
+        ends = float(image.min()), float(image.max())
+        return "gray", (ends[0], max(ends[1], ends[0] + 1e-6)), value
+    cycle = (-np.pi, np.pi)
+    first = phase_colours(*value)
+    return first, cycle, cycle if first == "twilight" else value
+
+
+def probe_panels(probe: np.ndarray):
     """Amplitude of each mode (M, N, N), in sqrt(photons), with its part of the power; eight at most."""
     from bokeh.layouts import row
     from bokeh.models import LinearColorMapper
@@ -385,7 +413,7 @@ def _probe_panels(probe: np.ndarray):
             y_range=(side, 0),
             tools="wheel_zoom,pan,reset",
         )
-        _image(plot, amplitude, mapper, (0, 0, side, side))
+        _image(plot, amplitude, mapper, (0, 0, side, side), f"mode {m + 1}")
         plots.append(plot)
     return row(*plots)
 
@@ -396,7 +424,7 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
     from bokeh.models.widgets import Div, Spinner
 
-    size, unit = _unit(scan)
+    size, unit = unit_of(scan)
     positions = scan.positions if result is None else result.positions_px
     light, k = (None, 1) if result is None else binned(result.coverage, 256)
     low, high = positions.min(axis=0) - scan.N // 2, positions.max(axis=0) + scan.N // 2
@@ -501,7 +529,7 @@ def epochs(history: Sequence[dict[str, Any]], names: Mapping[str, str]) -> Lines
     return {name: (count, [entry[key] for entry in history]) for key, name in names.items() if key in history[-1]}
 
 
-def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
+def curve_panel(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
     plot = _figure(
         title, 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
     )
@@ -509,7 +537,7 @@ def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""
     for (name, (places, values)), colour in zip(curves.items(), COLOURS):
         known = [(p, v) for p, v in zip(places, values, strict=True) if v is not None]
         if known:
-            plot.line(*zip(*known), legend_label=name, color=colour, line_width=2)
+            plot.line(*zip(*known), legend_label=name, name=name, color=colour, line_width=2)
     plot.xaxis.axis_label, plot.yaxis.axis_label = x, y
     plot.legend.background_fill_alpha = 0
     plot.legend.label_text_color = INK
@@ -523,4 +551,4 @@ def _correlation(scores: Mapping[str, Scores]):
     for name, level in (("0.5", 0.5), ("1/7", 1 / 7)):
         lines[name] = (frequency, np.full(len(frequency), level))
     lines["half bit"] = (frequency, half_bit)
-    return _curves("spatial frequency (of Nyquist)", "correlation", lines, logarithmic=False)
+    return curve_panel("spatial frequency (of Nyquist)", "correlation", lines, logarithmic=False)
