@@ -19,8 +19,9 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.progress import told
 from ptycho.report import (
-    Lines,
+    SCRIPT,
     STYLE,
+    Lines,
     Shown,
     colour_range,
     curve_panel,
@@ -226,6 +227,7 @@ CONTENTS = """
 {%% block preamble %%}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>%s</style>
+<script>%s</script>
 {%% endblock %%}
 {%% block contents %%}
 <main>
@@ -254,7 +256,7 @@ class _Page:
         """The colour range that each image was given: one that differs was chosen in the page, and stays."""
         self.curves: dict[str, Any] = {}
         document.title = f"{board.scan.source or 'scan'}: live"
-        document.template = CONTENTS % STYLE
+        document.template = CONTENTS % (STYLE, SCRIPT.read_text())
         for part in (self.status, *self.parts.values()):
             document.add_root(part)
         self.show()

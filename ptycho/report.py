@@ -28,17 +28,20 @@ SIDE = 768
 PATTERNS_BYTES = 5_000_000
 """What patterns and their predictions may take in the page: of scans with more, every k-th frame is there."""
 
-INK = "#767676"
-"""Of axes and labels: readable (4.5:1) on white, and on the dark page."""
+INK = "#4d4d4d"
+"""Of axes and labels on a light page; on a dark one ``page.js`` makes it light."""
 
 Lines = dict[str, tuple[Sequence[float], Sequence[float | None]]]
 """Name of a curve -> its x and y; values that are None are left out."""
 
+WRAPPED = {"flex-wrap": "wrap"}
+"""Style of a row that goes on below where the screen is narrow."""
+
 WIDGET: list[Any] = [".bk-input { color: #1b1b1b; background: #ffffff; }"]
 """Style of input fields: Bokeh makes them white, and the page's dark scheme their text."""
 
-PANEL = 380
-"""Width of a panel, screen pixels."""
+SCRIPT = Path(__file__).with_name("page.js")
+"""What makes Bokeh's figures accessible, and readable on a dark page."""
 
 
 def save_report(
@@ -172,7 +175,7 @@ def save_page(
         path,
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{head}</head>\n"
+        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{head}<script>{SCRIPT.read_text()}</script>\n</head>\n"
         f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{end}\n{_making(settings)}\n"
         "</main>\n</body>\n</html>\n",
     )
@@ -234,14 +237,16 @@ def unit_of(scan: Scan) -> tuple[float, str]:
     return (scan.pixel_size_m * 1e6, "µm") if scan.pixel_size_m else (1.0, "px")
 
 
-def _figure(title: str, width: int = PANEL, **options):
+def _figure(title: str, frame: tuple[int, int], **options):
+    """A figure whose frame has this width and height on the screen."""
     from bokeh.models.annotations import Title
     from bokeh.plotting import figure
 
     plot = figure(
         title=Title(text=title, text_color=INK),
-        width=width,
-        height=int(width * 0.92),
+        frame_width=frame[0],
+        frame_height=frame[1],
+        html_attributes={"role": "figure", "aria-label": title},
         background_fill_alpha=0,
         border_fill_alpha=0,
         outline_line_color=INK,
@@ -342,7 +347,7 @@ def object_panels(view: Shown, unit: str, plots: list[Any] | None = None):
         )
         plot = _figure(
             f"{name}{note}",
-            560,
+            (440, int(np.clip(440 * extent[3] / extent[2], 120, 700))),
             tools="pan,wheel_zoom,box_zoom,zoom_in,zoom_out,reset,save,hover",
             active_scroll="wheel_zoom",
             match_aspect=True,
@@ -381,7 +386,7 @@ def object_panels(view: Shown, unit: str, plots: list[Any] | None = None):
         choice.js_on_change("value", choose)
         plots.append(plot)
         columns.append(column(plot, row(slider, choice)))
-    return row(*columns)
+    return row(*columns, styles=WRAPPED)
 
 
 def colour_range(name: str, image: np.ndarray) -> tuple[str, tuple[float, float], tuple[float, float]]:
@@ -408,14 +413,14 @@ def probe_panels(probe: np.ndarray):
         side = amplitude.shape[0] * k
         plot = _figure(
             f"mode {m + 1}: {100 * power[m] / power.sum():.1f} %",
-            260,
+            (190, 190),
             x_range=(0, side),
             y_range=(side, 0),
             tools="wheel_zoom,pan,reset",
         )
         _image(plot, amplitude, mapper, (0, 0, side, side), f"mode {m + 1}")
         plots.append(plot)
-    return row(*plots)
+    return row(*plots, styles=WRAPPED)
 
 
 def _scan_panels(scan: Scan, result: Reconstruction | None):
@@ -430,7 +435,7 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     low, high = positions.min(axis=0) - scan.N // 2, positions.max(axis=0) + scan.N // 2
     plot = _figure(
         "scan path (click on a frame)",
-        420,
+        (330, int(np.clip(330 * (high[0] - low[0]) / (high[1] - low[1]), 120, 600))),
         tools="tap,pan,wheel_zoom,reset",
         active_scroll="wheel_zoom",
         match_aspect=True,
@@ -478,7 +483,11 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
             else dict(x_range=(0, side), y_range=(side, 0))
         )
         panel = _figure(
-            f"{name}, logarithm of counts", 330, tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom", **shared
+            f"{name}, logarithm of counts",
+            (250, 250),
+            tools="pan,wheel_zoom,reset",
+            active_scroll="wheel_zoom",
+            **shared,
         )
         panel.image(name, x=0, y=0, dw=side, dh=side, source=shown, color_mapper=grey)
         panels.append(panel)
@@ -499,7 +508,7 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     number.js_on_change("value", CustomJS(args=args | dict(dots=dots), code=f"const wanted = this.value; {show}"))
     pick = "if (dots.selected.indices.length) { number.value = dots.selected.indices[0] }"
     dots.selected.js_on_change("indices", CustomJS(args=dict(dots=dots, number=number), code=pick))
-    return row(plot, column(row(number, title), row(*panels)))
+    return row(plot, column(row(number, title), row(*panels, styles=WRAPPED)), styles=WRAPPED)
 
 
 def _patterns(scan: Scan, result: Reconstruction | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -531,9 +540,8 @@ def epochs(history: Sequence[dict[str, Any]], names: Mapping[str, str]) -> Lines
 
 def curve_panel(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
     plot = _figure(
-        title, 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
+        title, (560, 240), y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
     )
-    plot.height = 320
     for (name, (places, values)), colour in zip(curves.items(), COLOURS):
         known = [(p, v) for p, v in zip(places, values, strict=True) if v is not None]
         if known:
