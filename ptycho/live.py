@@ -179,28 +179,32 @@ class _Server:
             port = listening.result()
         except OSError as error:
             raise ValueError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
-        self.url = f"http://{socket.gethostname() if host in EVERYWHERE else host}:{port}/"
+        self.url = f"http://{in_url(socket.gethostname() if host in EVERYWHERE else host)}:{port}/"
 
     def _run(self, host: str, port: int, listening: Future) -> None:
-        from bokeh.server.server import Server
+        from bokeh.server.server import BaseServer
+        from bokeh.server.tornado import BokehTornado
+        from bokeh.server.util import bind_sockets
+        from tornado.httpserver import HTTPServer
         from tornado.ioloop import IOLoop
 
         asyncio.set_event_loop(asyncio.new_event_loop())
         self.loop = IOLoop.current()
         try:
-            server = Server(
-                {"/": lambda document: _Page(document, self.board)},
-                io_loop=self.loop,
-                address=host,
-                port=port,
-                allow_websocket_origin=[f"{name}:*" for name in names_of(host)],
+            sockets, port = bind_sockets(host, port)
+            pages = BokehTornado(
+                lambda document: _Page(document, self.board),
+                extra_websocket_origins=[f"{in_url(name)}:{port}" for name in names_of(host)],
             )
-        except OSError as error:
-            self.loop.close()
+            http = HTTPServer(pages)
+            http.add_sockets(sockets)
+            server = BaseServer(self.loop, pages, http)
+            server.start()
+        except Exception as error:
+            self.loop.close(all_fds=True)
             listening.set_exception(error)
             return
-        server.start()
-        listening.set_result(server.port)
+        listening.set_result(port)
         self.loop.start()
         server.stop()
         self.loop.close(all_fds=True)
@@ -214,12 +218,16 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 def names_of(host: str) -> set[str]:
-    """Under which names a browser may ask for the page: pages of other hosts cannot. Also through a tunnel."""
+    """Under which names a browser may ask for what the page shows: the pages of other sites cannot."""
     names = {HOME, "localhost", host}
     if host in EVERYWHERE:
         own = socket.gethostname()
         names |= {own, socket.getfqdn(), *socket.gethostbyname_ex(own)[2]}
     return names
+
+
+def in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 CONTENTS = """
@@ -250,7 +258,7 @@ class _Page:
 
         self.document, self.board = document, board
         self.status = Div(name="status", text=board.status)
-        self.parts = {name: column(name=name) for name in ("object", "probe", "losses")}
+        self.parts = {name: column(Div(text="none yet"), name=name) for name in ("object", "probe", "losses")}
         self.picture: Picture | None = None
         self.ranges: dict[str, tuple[float, float]] = {}
         """The colour range that each image was given: one that differs was chosen in the page, and stays."""
@@ -302,13 +310,13 @@ class _Page:
             self.parts["probe"].children = [probe_panels(picture.probe)]
             return
         for name, image in picture.object.parts.items():
-            self.parts["object"].select_one(name).data_source.data = dict(image=[image])
+            self.parts["object"].select_one(dict(name=name)).data_source.data = dict(image=[image])
             self.follow(name, image)
         self.parts["probe"].children = [probe_panels(picture.probe)]
 
     def follow(self, name: str, image: np.ndarray) -> None:
         """Give the colour range of an image its new ends, and, unless it was changed in the page, its new values."""
-        slider = self.parts["object"].select_one(f"{name}: colour range")
+        slider = self.parts["object"].select_one(dict(name=f"{name}: colour range"))
         _, ends, value = colour_range(name, image)
         if tuple(slider.value) != self.ranges[name]:
             ends = min(ends[0], slider.value[0]), max(ends[1], slider.value[1])

@@ -86,7 +86,7 @@ def save_report(
     below = [listed("Findings", findings)]
     if scores is not None:
         rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
-        below.append(table("Scores against the true object", ("", "object", "flat object"), rows))
+        below.append(table("Scores against the true object", ("score", "object", "flat object"), rows))
     return save_page(
         path,
         str(scan.source or Path(path).stem),
@@ -171,12 +171,12 @@ def save_page(
         sections = [f"<section><h2>{html.escape(name)}</h2>{piece}</section>" for name, piece in pieces.items()]
     sections[:1] = [above, *sections[:1], below_first]
     title = html.escape(title)
+    head = f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{head}<script>{SCRIPT.read_text()}</script>"
     replace_text(
         path,
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{head}<script>{SCRIPT.read_text()}</script>\n</head>\n"
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{end}\n{_making(settings)}\n"
+        f"{head}\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{end}\n{_making(settings)}\n"
         "</main>\n</body>\n</html>\n",
     )
     return Path(path)
@@ -289,7 +289,7 @@ def palette(name: str) -> list[str]:
     """256 colours of a matplotlib map: ``gray``, ``viridis``, or ``twilight``, which is cyclic."""
     from matplotlib import colormaps
 
-    colours = np.rint(255 * colormaps[name](np.arange(256))[:, :3]).astype("uint8")
+    colours = np.rint(255 * colormaps[name](np.arange(256) / 255)[:, :3]).astype("uint8")
     return [f"#{colour.tobytes().hex()}" for colour in colours]
 
 
@@ -441,6 +441,7 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
         match_aspect=True,
         x_range=(low[1] * size, high[1] * size),
         y_range=(high[0] * size, low[0] * size),
+        name="scan path",
     )
     plot.xaxis.axis_label, plot.yaxis.axis_label = f"x ({unit})", f"y ({unit})"
     if light is not None:
@@ -461,6 +462,7 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
         "y",
         source=dots,
         size=7,
+        name="frames",
         line_color=None,
         fill_color=dict(field="value", transform=mapper),
         nonselection_fill_alpha=0.7,

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ptycho.evaluation import compare_objects, expected_counts
 from ptycho.reconstruction import Reconstruction
-from ptycho.report import PATTERNS_BYTES, _patterns, binned, save_report
+from ptycho.report import PATTERNS_BYTES, _patterns, binned, colour_range, palette, save_report
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +108,42 @@ def test_view_makes_the_page_of_a_bare_scan(small_scan, tmp_path):
     empty.mkdir()
     done = subprocess.run([*command[:-2], str(empty), "--no-open"], capture_output=True, text=True)
     assert done.returncode != 0 and "no report" in done.stderr and "Traceback" not in done.stderr
+
+
+def steps(name: str) -> np.ndarray:
+    """How different colours look that are 8 of 256 apart (CIEDE2000)."""
+    lab = in_lab(name)
+    return deltaE_ciede2000(lab[:-8], lab[8:])
+
+
+def in_lab(name: str) -> np.ndarray:
+    return rgb2lab([[int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)] for colour in palette(name)])
+
+
+def is_even(step: np.ndarray) -> bool:
+    """Equal differences look about equal: within a factor of two of their mean, as the eye's own measures disagree."""
+    return step.min() > step.mean() / 2 and step.max() < step.mean() * 2
+
+
+@pytest.mark.parametrize("name", ["gray", "viridis", "twilight"])
+def test_colour_maps_are_perceptually_uniform(name):
+    assert is_even(steps(name))
+    assert not is_even(steps("jet"))
+    lightness = in_lab(name)[:, 0]
+    if name != "twilight":
+        assert (np.diff(lightness) > 0).all()
+
+
+def test_the_map_of_phases_is_cyclic():
+    lab = in_lab("twilight")
+    between = deltaE_ciede2000(lab[:-1], lab[1:])
+    assert deltaE_ciede2000(lab[-1], lab[0]) < 2 * between.max()
+    dark = lab[:, 0].argmin()
+    assert 120 < dark < 136  # lightness falls for half of the cycle, and rises for the other
+
+
+def test_a_cyclic_map_spans_the_cycle():
+    rng = np.random.default_rng(0)
+    assert colour_range("phase", rng.uniform(-np.pi, np.pi, (64, 64))) == ("twilight", *[(-np.pi, np.pi)] * 2)
+    name, ends, value = colour_range("phase", rng.uniform(-0.5, 0.5, (64, 64)))
+    assert name == "gray" and ends == (-np.pi, np.pi) and -0.5 <= value[0] < value[1] <= 0.5
