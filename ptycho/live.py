@@ -83,6 +83,8 @@ class Painter:
         self.begin = self.last = time.monotonic()
         self.spent = 0.0
         """Seconds that pictures have taken."""
+        self.count = 0
+        """Pictures made."""
         self.cost: dict[str, float] = {}
         """The same of the last one of each stage."""
 
@@ -121,6 +123,7 @@ class Painter:
         # The first of a stage compiles what the run needs at its end anyway.
         self.spent += self.last - begin if what in self.cost else 0.0
         self.cost[what] = self.last - begin
+        self.count += 1
 
 
 @contextmanager
