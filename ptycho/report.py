@@ -22,11 +22,12 @@ from ptycho.files import replace_text
 from ptycho.pictures import binned, contrast, levelled, parts, phase_colours, shown_region
 from ptycho.reconstruction.result import Reconstruction
 
-SIDE = 768
-"""Pixels along the longest side of an image in the page; larger objects are binned (2 images of 3 MB)."""
+SIDE = 704
+"""Pixels along the longest side of an image in the page; larger objects are binned (2 images of 2.6 MB)."""
 
-PATTERNS_BYTES = 5_000_000
-"""What patterns and their predictions may take in the page: of scans with more, every k-th frame is there."""
+PATTERNS_BYTES = 4_000_000
+"""What patterns and their predictions may take, and a third more as text. Of scans with more, every k-th frame is
+there."""
 
 INK = "#4d4d4d"
 """Of axes and labels on a light page; on a dark one ``page.js`` makes it light."""
@@ -164,10 +165,11 @@ def save_page(
     head, sections = "", []
     if panels:
         from bokeh.embed import components
-        from bokeh.resources import INLINE
+        from bokeh.resources import Resources
 
         script, pieces = components(dict(panels), wrap_script=True)
-        head = f"{INLINE.render_js()}\n{script}\n"
+        scripts = Resources(mode="inline", components=["bokeh", "bokeh-widgets"])
+        head = f"{scripts.render_js()}\n{script}\n"
         sections = [f"<section><h2>{html.escape(name)}</h2>{piece}</section>" for name, piece in pieces.items()]
     sections[:1] = [above, *sections[:1], below_first]
     title = html.escape(title)
@@ -408,7 +410,7 @@ def probe_panels(probe: np.ndarray):
     power = (np.abs(probe) ** 2).sum(axis=(1, 2))
     plots = []
     for m, mode in enumerate(probe[:8]):
-        amplitude, k = binned(np.abs(mode).astype("float32"), 256)
+        amplitude, k = binned(np.abs(mode).astype("float32"), 128)
         mapper = LinearColorMapper(palette=palette("viridis"), low=0, high=float(amplitude.max()) or 1.0)
         side = amplitude.shape[0] * k
         plot = _figure(
@@ -447,7 +449,8 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     if light is not None:
         extent = (0.0, 0.0, light.shape[1] * k * size, light.shape[0] * k * size)
         _image(plot, light.astype("float32"), LinearColorMapper(palette=palette("gray"), low=0), extent)
-    plot.line(positions[:, 1] * size, positions[:, 0] * size, color=INK, alpha=0.4)
+    y, x = (positions * size).astype("float32").T
+    plot.line(x, y, color=INK, alpha=0.4)
     residual = None if result is None else result.frame_residual
     value = np.log10(np.maximum(scan.frame_counts if residual is None else residual, 1e-3)).astype("float32")
     label = "log10 counts" if residual is None else "log10 (squared residual / shot noise)"
@@ -456,7 +459,7 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     mapper = LinearColorMapper(
         palette=palette("viridis"), low=float(ends[0]), high=float(max(ends[1], ends[0] + 1e-3)), nan_color="#888888"
     )
-    dots = ColumnDataSource(dict(x=positions[:, 1] * size, y=positions[:, 0] * size, value=value))
+    dots = ColumnDataSource(dict(x=x, y=y, value=value))
     plot.scatter(
         "x",
         "y",

@@ -87,6 +87,34 @@ def test_of_a_large_scan_some_frames_are_in_the_page(small_scan):
     assert frames[0] == 0 and frames[-1] == len(large) - 1
 
 
+@pytest.mark.slow
+def test_the_largest_report_is_below_15_mb(small_scan, tmp_path):
+    """40 000 frames of 128 pixels, eight probe modes, an object of 6000 pixels, a long history."""
+    frames, side, shape = 40_000, 128, (6000, 6000)
+    rng = np.random.default_rng(0)
+    noise = lambda *size: (rng.normal(size=size) + 1j * rng.normal(size=size)).astype("complex64")
+    scan = replace(
+        small_scan,
+        counts=np.broadcast_to(rng.poisson(5.0, (1, side, side)).astype("uint16"), (frames, side, side)),
+        positions=rng.uniform(side, shape[0] - side, (frames, 2)),
+        probe=noise(8, side, side),
+        mask=np.ones((side, side), bool),
+        object=None,
+    )
+    result = Reconstruction(
+        object=noise(*shape),
+        probe=scan.probe,
+        positions_px=scan.positions,
+        coverage=np.ones(shape, "float32"),
+        frame_residual=rng.uniform(1, 2, frames).astype("float32"),
+        used=frames,
+        dropped=0,
+    )
+    fit = [dict(epoch=k, error=1 / k, withheld_error=1.1 / k) for k in range(1, 301)]
+    path = save_report(tmp_path / "report.html", scan, result, fit=fit, training=[], checks=())
+    assert 11e6 < path.stat().st_size < 15e6
+
+
 def test_binning_averages_whole_squares():
     image = np.arange(35.0).reshape(5, 7)
     small, k = binned(image, 4)
