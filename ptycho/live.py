@@ -4,12 +4,10 @@ Bokeh's server runs in a thread and hands out the latest picture. Pictures are m
 that computes, and only while somebody looks and the time that they take stays a small part of the whole (`SHARE`).
 """
 
-import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -165,7 +163,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port or 0
     except ValueError:
         host, port = None, 0
-    if not host or parts.netloc != address:
+    if not host or parts.netloc != address or "@" in address:
         raise ValueError(f"{address!r} is no address to listen at: write HOST or HOST:PORT, as {HOME}:5006")
     return host, port
 
@@ -174,40 +172,32 @@ class _Server:
     """Bokeh's server, with a thread and an event loop of its own."""
 
     def __init__(self, board: Board, host: str, port: int):
-        self.board = board
-        listening: Future[int] = Future()
-        self.thread = threading.Thread(target=self._run, args=(host, port, listening), name="live", daemon=True)
-        self.thread.start()
-        try:
-            port = listening.result()
-        except OSError as error:
-            raise ValueError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
-        self.url = f"http://{in_url(socket.gethostname() if host in EVERYWHERE else host)}:{port}/"
-
-    def _run(self, host: str, port: int, listening: Future) -> None:
-        from bokeh.server.server import BaseServer
-        from bokeh.server.tornado import BokehTornado
-        from bokeh.server.util import bind_sockets
-        from tornado.httpserver import HTTPServer
         from tornado.ioloop import IOLoop
 
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        self.loop = IOLoop.current()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            sockets, port = bind_sockets(host, port)
-            pages = BokehTornado(
-                lambda document: _Page(document, self.board),
-                extra_websocket_origins=[f"{in_url(name)}:{port}" for name in names_of(host)],
-            )
-            http = HTTPServer(pages)
-            http.add_sockets(sockets)
-            server = BaseServer(self.loop, pages, http)
-            server.start()
-        except Exception as error:
-            self.loop.close(all_fds=True)
-            listening.set_exception(error)
-            return
-        listening.set_result(port)
+            listener = socket.create_server((host, port), family=family)
+        except OSError as error:
+            raise ValueError(f"cannot listen at {in_url(host)}:{port}: {error.strerror or error}") from error
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        self.url = f"http://{in_url(socket.gethostname() if host in EVERYWHERE else host)}:{port}/"
+        self.board, self.loop = board, IOLoop(make_current=False)
+        origins = [f"{in_url(name)}:{port}" for name in names_of(host)]
+        self.thread = threading.Thread(target=self._run, args=(listener, origins), name="live", daemon=True)
+        self.thread.start()
+
+    def _run(self, listener: socket.socket, origins: list[str]) -> None:
+        from bokeh.server.server import BaseServer
+        from bokeh.server.tornado import BokehTornado
+        from tornado.httpserver import HTTPServer
+
+        self.loop.make_current()
+        pages = BokehTornado(lambda document: _Page(document, self.board), extra_websocket_origins=origins)
+        http = HTTPServer(pages)
+        http.add_socket(listener)
+        server = BaseServer(self.loop, pages, http)
+        server.start()
         self.loop.start()
         server.stop()
         self.loop.close(all_fds=True)
@@ -252,6 +242,18 @@ CONTENTS = """
 """
 
 
+FOLLOW = """
+  const [start, end, low, high] = this.tags
+  const given = this.given ?? first
+  const chosen = this.value[0] != given[0] || this.value[1] != given[1]
+  const value = chosen ? this.value : [low, high]
+  this.given = [low, high]
+  this.setv({start: Math.min(start, value[0]), end: Math.max(end, value[1]), step: (end - start) / 500, value})
+"""
+"""Gives a colour range its new ends and, unless another was chosen, its new values: in the browser, as what is chosen
+there and what comes from here would cross on the way."""
+
+
 class _Page:
     """One page in one browser, brought up to date from the board every `PERIOD_S`."""
 
@@ -263,8 +265,6 @@ class _Page:
         self.status = Div(name="status", text=board.status)
         self.parts = {name: column(Div(text="none yet"), name=name) for name in ("object", "probe", "losses")}
         self.picture: Picture | None = None
-        self.ranges: dict[str, tuple[float, float]] = {}
-        """The colour range that each image was given: one that differs was chosen in the page, and stays."""
         self.curves: dict[str, Any] = {}
         document.title = f"{board.scan.source or 'scan'}: live"
         document.template = CONTENTS % (STYLE, SCRIPT.read_text())
@@ -303,27 +303,18 @@ class _Page:
                 source.data = dict(x=x, y=y)
 
     def draw(self, picture: Picture) -> None:
-        before, self.picture = self.picture, picture
-        alike = before is not None and (before.object.extent, before.object.binned, before.probe.shape) == (
-            picture.object.extent, picture.object.binned, picture.probe.shape,
-        )  # fmt: skip
-        if not alike:
-            self.ranges = {name: colour_range(name, image)[2] for name, image in picture.object.parts.items()}
-            self.parts["object"].children = [object_panels(picture.object, unit_of(self.board.scan)[1])]
-            self.parts["probe"].children = [probe_panels(picture.probe)]
-            return
-        for name, image in picture.object.parts.items():
-            self.parts["object"].select_one(dict(name=name)).data_source.data = dict(image=[image])
-            self.follow(name, image)
-        self.parts["probe"].children = [probe_panels(picture.probe)]
+        from bokeh.models import CustomJS
 
-    def follow(self, name: str, image: np.ndarray) -> None:
-        """Give the colour range of an image its new ends, and, unless it was changed in the page, its new values."""
-        slider = self.parts["object"].select_one(dict(name=f"{name}: colour range"))
-        _, ends, value = colour_range(name, image)
-        if tuple(slider.value) != self.ranges[name]:
-            ends = min(ends[0], slider.value[0]), max(ends[1], slider.value[1])
-            value = slider.value
-        else:
-            self.ranges[name] = value
-        slider.update(start=ends[0], end=ends[1], step=(ends[1] - ends[0]) / 500, value=value)
+        before, self.picture = self.picture, picture
+        alike = before is not None and (before.object.extent, before.object.binned) == picture.object[1:]
+        if not alike:
+            self.parts["object"].children = [object_panels(picture.object, unit_of(self.board.scan)[1])]
+        for name, image in picture.object.parts.items():
+            slider = self.parts["object"].select_one(dict(name=f"{name}: colour range"))
+            if alike:
+                self.parts["object"].select_one(dict(name=name)).data_source.data = dict(image=[image])
+            else:
+                slider.js_on_change("tags", CustomJS(args=dict(first=slider.value), code=FOLLOW))
+            _, ends, value = colour_range(name, image)
+            slider.tags = [*ends, *value]
+        self.parts["probe"].children = [probe_panels(picture.probe)]
