@@ -55,6 +55,12 @@ TensorBoard = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
 
+Live = Annotated[bool, typer.Option("--live", help="Serve a page that shows object, probe and losses as they improve.")]
+LiveAddress = Annotated[
+    str | None,
+    typer.Option(help="Where to serve it, HOST or HOST:PORT; by default 127.0.0.1, on any free port. No password."),
+]
+
 
 @app.command(name="simulate")
 def simulate_command(
@@ -95,15 +101,16 @@ def train_command(
     modes: Modes = None,
     resume: Resume = False,
     tensorboard: TensorBoard = None,
+    live: Live = False,
+    live_address: LiveAddress = None,
 ) -> None:
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
     run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
     with _framework():
-        from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, train_run
 
     data = open_scan(scan, _say, modes)
-    with progress_bar(tensorboard) as report:
+    with _watched(data, live, live_address, tensorboard) as report:
         _, history = train_run(data, output, run, start=start, resume=resume, report=report)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
 
@@ -156,6 +163,8 @@ def reconstruct_command(
     ] = True,
     resume: Resume = False,
     tensorboard: TensorBoard = None,
+    live: Live = False,
+    live_address: LiveAddress = None,
     force: Annotated[
         bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
     ] = False,
@@ -169,14 +178,13 @@ def reconstruct_command(
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
     with _framework():
         from ptycho.data.checks import require_sound, sentences
-        from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, reconstruct_run
 
     data = open_scan(scan, _say, modes)
     checks = None if force else require_sound(data)
     for warning in sentences(checks or (), "warn"):
         _say(f"warning: {warning}")
-    with progress_bar(tensorboard) as report:
+    with _watched(data, live, live_address, tensorboard) as report:
         outcome = reconstruct_run(
             data,
             output,
@@ -252,6 +260,8 @@ def refine_command(
     settings: Settings = None,
     seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted fit in the folder.")] = False,
+    live: Live = False,
+    live_address: LiveAddress = None,
 ) -> None:
     """Fit object, probe, positions and more to the counts, until frames that the fit does not see say it is best."""
     run = _settings(config, settings)
@@ -262,11 +272,10 @@ def refine_command(
     more = dict(method=method, noise=noise, variations=variations, epochs=epochs, seed=seed)
     run = run.updated("refine", begin | more)
     with _framework():
-        from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, refine_run
 
     data = open_scan(scan, _say, modes)
-    with progress_bar() as report:
+    with _watched(data, live, live_address) as report:
         outcome = refine_run(
             data, output, run, start=start, withhold_every=withhold_every, resume=resume, report=report
         )
@@ -712,6 +721,23 @@ def _framework() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def _watched(scan: Any, live: bool, address: str | None, tensorboard: Path | None = None) -> Iterator[Any]:
+    """Progress in the terminal, and on a page where that is asked for."""
+    from ptycho.progress import progress_bar
+
+    if not live:
+        if address is not None:
+            raise ValueError("--live-address has no effect without --live")
+        with progress_bar(tensorboard) as report:
+            yield report
+        return
+    from ptycho.live import live_page
+
+    with progress_bar(tensorboard) as bar, live_page(scan, bar, address, _say) as report:
+        yield report
 
 
 def _say(text: str) -> None:

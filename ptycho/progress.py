@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from ptycho.training import Report
 
@@ -20,7 +21,7 @@ def progress_bar(tensorboard: str | os.PathLike | None = None) -> Iterator[Repor
         log = stack.enter_context(tensorboard_log(tensorboard)) if tensorboard is not None else None
         bars = stack.enter_context(_notebook_bars() if Console().is_jupyter else _terminal_bars())
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float]) -> None:
+        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
             bars(what, done, total, numbers)
             if log:
                 log(what, done, total, numbers)
@@ -44,7 +45,7 @@ def _terminal_bars() -> Iterator[Report]:
     with Progress(*columns) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float]) -> None:
+        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
             note = told(numbers)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, note=note)
@@ -61,7 +62,7 @@ def _notebook_bars() -> Iterator[Report]:
     with ExitStack() as stack:
         bars: dict[str, tqdm] = {}
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float]) -> None:
+        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
             if what not in bars:
                 bars[what] = stack.enter_context(tqdm(desc=what, total=total, bar_format=shape))
             bar = bars[what]
@@ -91,7 +92,7 @@ def tensorboard_log(folder: str | os.PathLike) -> Iterator[Report]:
     last: dict[str, tuple[float, int]] = {}
     with SummaryWriter(os.fspath(folder)) as writer:
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float]) -> None:
+        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
             before, turn = last.get(what, (0.0, 1))
             turn += done < before
             last[what] = (done, turn)

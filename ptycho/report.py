@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,23 +22,27 @@ from ptycho.files import replace_text
 from ptycho.pictures import binned, contrast, levelled, parts, phase_colours, shown_region
 from ptycho.reconstruction.result import Reconstruction
 
-SIDE = 768
-"""Pixels along the longest side of an image in the page; larger objects are binned (2 images of 3 MB)."""
+SIDE = 704
+"""Pixels along the longest side of an image in the page; larger objects are binned (2 images of 2.6 MB)."""
 
-PATTERNS_BYTES = 5_000_000
-"""What patterns and their predictions may take in the page: of scans with more, every k-th frame is there."""
+PATTERNS_BYTES = 4_000_000
+"""What patterns and their predictions may take, and a third more as text. Of scans with more, every k-th frame is
+there."""
 
-INK = "#767676"
-"""Of axes and labels: readable (4.5:1) on white, and on the dark page."""
+INK = "#4d4d4d"
+"""Of axes and labels on a light page; on a dark one ``page.js`` makes it light."""
 
 Lines = dict[str, tuple[Sequence[float], Sequence[float | None]]]
 """Name of a curve -> its x and y; values that are None are left out."""
 
+WRAPPED = {"flex-wrap": "wrap"}
+"""Style of a row that goes on below where the screen is narrow."""
+
 WIDGET: list[Any] = [".bk-input { color: #1b1b1b; background: #ffffff; }"]
 """Style of input fields: Bokeh makes them white, and the page's dark scheme their text."""
 
-PANEL = 380
-"""Width of a panel, screen pixels."""
+SCRIPT = Path(__file__).with_name("page.js")
+"""What makes Bokeh's figures accessible, and readable on a dark page."""
 
 
 def save_report(
@@ -67,23 +71,23 @@ def save_report(
     """
     panels: dict[str, Any] = {}
     if result is not None:
-        panels["Object"] = _object_panels(scan, result)
-        panels["Probe"] = _probe_panels(result.probe)
+        panels["Object"] = object_panels(shown(scan, result), unit_of(scan)[1])
+        panels["Probe"] = probe_panels(result.probe)
     else:
-        panels["Probe"] = _probe_panels(scan.probe)
+        panels["Probe"] = probe_panels(scan.probe)
     panels["Frames on the scan"] = _scan_panels(scan, result)
     for title, label, history, names in (
         ("Training", "loss", training, dict(loss="training", validation_loss="validation")),
         ("Refinement", "error", fit, dict(error="fitted frames", withheld_error="withheld frames")),
     ):
         if history:
-            panels[title] = _curves("epoch", label, epochs(history, names), logarithmic=True)
+            panels[title] = curve_panel("epoch", label, epochs(history, names), logarithmic=True)
     if scores is not None:
         panels["Fourier ring correlation with the true object"] = _correlation({"correlation": scores})
     below = [listed("Findings", findings)]
     if scores is not None:
         rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
-        below.append(table("Scores against the true object", ("", "object", "flat object"), rows))
+        below.append(table("Scores against the true object", ("score", "object", "flat object"), rows))
     return save_page(
         path,
         str(scan.source or Path(path).stem),
@@ -123,12 +127,12 @@ def save_comparison(
     plots: list[Any] = []
     for name, result in results.items():
         origin = (scan.positions - result.positions_px).mean(axis=0)
-        panels[f"Object: {name}"] = _object_panels(scan, result, side, origin, plots)
-    panels[f"Probe: {names[0]}"] = _probe_panels(results[names[0]].probe)
+        panels[f"Object: {name}"] = object_panels(shown(scan, result, side, origin), unit_of(scan)[1], plots)
+    panels[f"Probe: {names[0]}"] = probe_panels(results[names[0]].probe)
     panels[f"Frames on the scan: {names[0]}"] = _scan_panels(scan, results[names[0]])
     told = {"error": "fitted frames", "withheld_error": "withheld frames", "loss": "loss"}
     curves = [
-        _curves("epoch", "error", epochs(history, told), logarithmic=True, title=name)
+        curve_panel("epoch", "error", epochs(history, told), logarithmic=True, title=name)
         for name, history in histories.items()
     ]
     panels["Epochs"] = column(*curves)
@@ -161,19 +165,20 @@ def save_page(
     head, sections = "", []
     if panels:
         from bokeh.embed import components
-        from bokeh.resources import INLINE
+        from bokeh.resources import Resources
 
         script, pieces = components(dict(panels), wrap_script=True)
-        head = f"{INLINE.render_js()}\n{script}\n"
+        scripts = Resources(mode="inline", components=["bokeh", "bokeh-widgets"])
+        head = f"{scripts.render_js()}\n{script}\n"
         sections = [f"<section><h2>{html.escape(name)}</h2>{piece}</section>" for name, piece in pieces.items()]
     sections[:1] = [above, *sections[:1], below_first]
     title = html.escape(title)
+    head = f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{head}<script>{SCRIPT.read_text()}</script>"
     replace_text(
         path,
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} - ptycho</title>\n<style>{STYLE}</style>\n{head}</head>\n"
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{end}\n{_making(settings)}\n"
+        f"{head}\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}\n{end}\n{_making(settings)}\n"
         "</main>\n</body>\n</html>\n",
     )
     return Path(path)
@@ -229,19 +234,21 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return f"<section><h2>{html.escape(title)}</h2><table>{f'<tr>{head}</tr>' if head else ''}{body}</table></section>"
 
 
-def _unit(scan: Scan) -> tuple[float, str]:
+def unit_of(scan: Scan) -> tuple[float, str]:
     """Length of an object pixel, and its unit."""
     return (scan.pixel_size_m * 1e6, "µm") if scan.pixel_size_m else (1.0, "px")
 
 
-def _figure(title: str, width: int = PANEL, **options):
+def _figure(title: str, frame: tuple[int, int], **options):
+    """A figure whose frame has this width and height on the screen."""
     from bokeh.models.annotations import Title
     from bokeh.plotting import figure
 
     plot = figure(
         title=Title(text=title, text_color=INK),
-        width=width,
-        height=int(width * 0.92),
+        frame_width=frame[0],
+        frame_height=frame[1],
+        html_attributes={"role": "figure", "aria-label": title},
         background_fill_alpha=0,
         border_fill_alpha=0,
         outline_line_color=INK,
@@ -256,10 +263,12 @@ def _figure(title: str, width: int = PANEL, **options):
     return plot
 
 
-def _image(plot, image: np.ndarray, mapper, extent: tuple[float, float, float, float]):
+def _image(plot, image: np.ndarray, mapper, extent: tuple[float, float, float, float], name: str | None = None):
     """Draw (H, W) with row 0 at the top; ``extent`` is the first x, first y, width and height."""
     x, y, width, height = extent
-    return plot.image([np.ascontiguousarray(image)], x=x, y=y, dw=width, dh=height, color_mapper=mapper, level="image")
+    return plot.image(
+        [np.ascontiguousarray(image)], x=x, y=y, dw=width, dh=height, color_mapper=mapper, level="image", name=name
+    )
 
 
 def _colour_bar(plot, mapper, title: str) -> None:
@@ -282,21 +291,42 @@ def palette(name: str) -> list[str]:
     """256 colours of a matplotlib map: ``gray``, ``viridis``, or ``twilight``, which is cyclic."""
     from matplotlib import colormaps
 
-    colours = np.rint(255 * colormaps[name](np.arange(256))[:, :3]).astype("uint8")
+    colours = np.rint(255 * colormaps[name](np.arange(256) / 255)[:, :3]).astype("uint8")
     return [f"#{colour.tobytes().hex()}" for colour in colours]
 
 
-def _object_panels(
-    scan: Scan,
-    result: Reconstruction,
-    side: int = SIDE,
-    origin: Sequence[float] = (0, 0),
-    plots: list[Any] | None = None,
-):
-    """Amplitude and phase side by side, each with its colour range and map.
+class Shown(NamedTuple):
+    """A complex image as the page draws it."""
 
-    They are panned and zoomed together, and with those of ``plots``, to which they are added. ``origin`` (y, x) is
-    where the object's first pixel is in the page.
+    parts: dict[str, np.ndarray]
+    """Amplitude and phase, ``(H, W)`` float32 each."""
+    extent: tuple[float, float, float, float]
+    """First x, first y, width and height, in the unit of the page."""
+    binned: int
+    """Pixels of the object along the side of one that is drawn."""
+
+
+def shown(scan: Scan, result: Reconstruction, side: int = SIDE, origin: Sequence[float] = (0, 0)) -> Shown:
+    """The well-lit part of an object, at most ``side`` pixels long; ``origin`` (y, x) is its first pixel's place."""
+    region = shown_region(result.coverage)
+    view, k = binned(levelled(result.object[region]), side)
+    size, _ = unit_of(scan)
+    return Shown(
+        {name.partition(" ")[0]: image.astype("float32") for name, image in parts(view).items()},
+        (
+            (region[1].start + origin[1]) * size,
+            (region[0].start + origin[0]) * size,
+            view.shape[1] * k * size,
+            view.shape[0] * k * size,
+        ),
+        k,
+    )
+
+
+def object_panels(view: Shown, unit: str, plots: list[Any] | None = None):
+    """Amplitude and phase side by side, each with its colour range and map; the images have their names.
+
+    They are panned and zoomed together, and with those of ``plots``, to which they are added.
     """
     from bokeh.layouts import column, row
     from bokeh.models import CustomJS, LinearColorMapper
@@ -304,25 +334,14 @@ def _object_panels(
     from bokeh.models.annotations.dimensional import MetricLength
     from bokeh.models.widgets import RangeSlider, Select
 
-    region = shown_region(result.coverage)
-    view, k = binned(levelled(result.object[region]), side)
-    size, unit = _unit(scan)
-    extent = (
-        (region[1].start + origin[1]) * size,
-        (region[0].start + origin[0]) * size,
-        view.shape[1] * k * size,
-        view.shape[0] * k * size,
-    )
-    note = f", binned by {k}" if k > 1 else ""
-    names: list[Any] = ["gray", "viridis", "twilight"]
-    colours = {name: palette(name) for name in names}
+    extent, note = view.extent, f", binned by {view.binned}" if view.binned > 1 else ""
     columns: list[Any] = []
     plots = [] if plots is None else plots
-    for (name, image), bar in zip(parts(view).items(), ("", "rad")):
-        image, name = image.astype("float32"), name.partition(" ")[0]
-        low, high = contrast(image)
-        first = phase_colours(low, high) if bar else "gray"
-        mapper = LinearColorMapper(palette=colours[first], low=low, high=high)
+    for name, image in view.parts.items():
+        names: list[Any] = ["gray", "viridis"] + (["twilight"] if name == "phase" else [])
+        colours = {colour: palette(colour) for colour in names}
+        first, ends, value = colour_range(name, image)
+        mapper = LinearColorMapper(palette=colours[first], low=value[0], high=value[1])
         shared = (
             dict(x_range=plots[0].x_range, y_range=plots[0].y_range)
             if plots
@@ -330,16 +349,16 @@ def _object_panels(
         )
         plot = _figure(
             f"{name}{note}",
-            560,
-            tools="pan,wheel_zoom,box_zoom,reset,save,hover",
+            (440, int(np.clip(440 * extent[3] / extent[2], 120, 700))),
+            tools="pan,wheel_zoom,box_zoom,zoom_in,zoom_out,reset,save,hover",
             active_scroll="wheel_zoom",
             match_aspect=True,
             tooltips=[("x, y", "$x, $y"), (name, "@image")],
             **shared,
         )
         plot.xaxis.axis_label, plot.yaxis.axis_label = f"x ({unit})", f"y ({unit})"
-        _image(plot, image, mapper, extent)
-        _colour_bar(plot, mapper, bar)
+        _image(plot, image, mapper, extent, name)
+        _colour_bar(plot, mapper, "rad" if name == "phase" else "")
         # The script of Bokeh 3.9 does not know CustomDimensional: pixels go as metres of another name.
         kind = (
             dict(unit=unit)
@@ -347,27 +366,43 @@ def _object_panels(
             else dict(unit="m", dimensional=MetricLength(include=["m"]), label="@{value} px")
         )
         plot.add_layout(ScaleBar(range=plot.x_range, location="bottom_right", **kind))
-        ends = float(image.min()), float(max(image.max(), image.min() + 1e-6))
         slider = RangeSlider(
             start=ends[0],
             end=ends[1],
-            value=(low, high),
+            value=value,
             step=(ends[1] - ends[0]) / 500,
             title=f"{name}: colour range",
+            name=f"{name}: colour range",
             width=360,
             format="0.000",
         )
         slider.js_link("value", mapper, "low", attr_selector=0)
         slider.js_link("value", mapper, "high", attr_selector=1)
         choice = Select(title=f"{name}: colours", options=names, value=first, width=140, stylesheets=WIDGET)
-        choose = CustomJS(args=dict(mapper=mapper, colours=colours), code="mapper.palette = colours[this.value]")
+        # A cyclic map over less than a cycle would give two phases one colour.
+        choose = CustomJS(
+            args=dict(mapper=mapper, colours=colours, slider=slider),
+            code="mapper.palette = colours[this.value]\n"
+            'if (this.value == "twilight") slider.value = [slider.start, slider.end]',
+        )
         choice.js_on_change("value", choose)
         plots.append(plot)
         columns.append(column(plot, row(slider, choice)))
-    return row(*columns)
+    return row(*columns, styles=WRAPPED)
 
 
-def _probe_panels(probe: np.ndarray):
+def colour_range(name: str, image: np.ndarray) -> tuple[str, tuple[float, float], tuple[float, float]]:
+    """The colour map to begin with, what its range can be, and what it is: of a phase that may wrap the whole cycle."""
+    value = contrast(image)
+    if name != "phase":
+        ends = float(image.min()), float(image.max())
+        return "gray", (ends[0], max(ends[1], ends[0] + 1e-6)), value
+    cycle = (-np.pi, np.pi)
+    first = phase_colours(*value)
+    return first, cycle, cycle if first == "twilight" else value
+
+
+def probe_panels(probe: np.ndarray):
     """Amplitude of each mode (M, N, N), in sqrt(photons), with its part of the power; eight at most."""
     from bokeh.layouts import row
     from bokeh.models import LinearColorMapper
@@ -375,19 +410,19 @@ def _probe_panels(probe: np.ndarray):
     power = (np.abs(probe) ** 2).sum(axis=(1, 2))
     plots = []
     for m, mode in enumerate(probe[:8]):
-        amplitude, k = binned(np.abs(mode).astype("float32"), 256)
+        amplitude, k = binned(np.abs(mode).astype("float32"), 128)
         mapper = LinearColorMapper(palette=palette("viridis"), low=0, high=float(amplitude.max()) or 1.0)
         side = amplitude.shape[0] * k
         plot = _figure(
             f"mode {m + 1}: {100 * power[m] / power.sum():.1f} %",
-            260,
+            (190, 190),
             x_range=(0, side),
             y_range=(side, 0),
             tools="wheel_zoom,pan,reset",
         )
-        _image(plot, amplitude, mapper, (0, 0, side, side))
+        _image(plot, amplitude, mapper, (0, 0, side, side), f"mode {m + 1}")
         plots.append(plot)
-    return row(*plots)
+    return row(*plots, styles=WRAPPED)
 
 
 def _scan_panels(scan: Scan, result: Reconstruction | None):
@@ -396,24 +431,26 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     from bokeh.models import ColumnDataSource, CustomJS, LinearColorMapper
     from bokeh.models.widgets import Div, Spinner
 
-    size, unit = _unit(scan)
+    size, unit = unit_of(scan)
     positions = scan.positions if result is None else result.positions_px
     light, k = (None, 1) if result is None else binned(result.coverage, 256)
     low, high = positions.min(axis=0) - scan.N // 2, positions.max(axis=0) + scan.N // 2
     plot = _figure(
         "scan path (click on a frame)",
-        420,
+        (330, int(np.clip(330 * (high[0] - low[0]) / (high[1] - low[1]), 120, 600))),
         tools="tap,pan,wheel_zoom,reset",
         active_scroll="wheel_zoom",
         match_aspect=True,
         x_range=(low[1] * size, high[1] * size),
         y_range=(high[0] * size, low[0] * size),
+        name="scan path",
     )
     plot.xaxis.axis_label, plot.yaxis.axis_label = f"x ({unit})", f"y ({unit})"
     if light is not None:
         extent = (0.0, 0.0, light.shape[1] * k * size, light.shape[0] * k * size)
         _image(plot, light.astype("float32"), LinearColorMapper(palette=palette("gray"), low=0), extent)
-    plot.line(positions[:, 1] * size, positions[:, 0] * size, color=INK, alpha=0.4)
+    y, x = (positions * size).astype("float32").T
+    plot.line(x, y, color=INK, alpha=0.4)
     residual = None if result is None else result.frame_residual
     value = np.log10(np.maximum(scan.frame_counts if residual is None else residual, 1e-3)).astype("float32")
     label = "log10 counts" if residual is None else "log10 (squared residual / shot noise)"
@@ -422,12 +459,13 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     mapper = LinearColorMapper(
         palette=palette("viridis"), low=float(ends[0]), high=float(max(ends[1], ends[0] + 1e-3)), nan_color="#888888"
     )
-    dots = ColumnDataSource(dict(x=positions[:, 1] * size, y=positions[:, 0] * size, value=value))
+    dots = ColumnDataSource(dict(x=x, y=y, value=value))
     plot.scatter(
         "x",
         "y",
         source=dots,
         size=7,
+        name="frames",
         line_color=None,
         fill_color=dict(field="value", transform=mapper),
         nonselection_fill_alpha=0.7,
@@ -450,7 +488,11 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
             else dict(x_range=(0, side), y_range=(side, 0))
         )
         panel = _figure(
-            f"{name}, logarithm of counts", 330, tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom", **shared
+            f"{name}, logarithm of counts",
+            (250, 250),
+            tools="pan,wheel_zoom,reset",
+            active_scroll="wheel_zoom",
+            **shared,
         )
         panel.image(name, x=0, y=0, dw=side, dh=side, source=shown, color_mapper=grey)
         panels.append(panel)
@@ -471,7 +513,7 @@ def _scan_panels(scan: Scan, result: Reconstruction | None):
     number.js_on_change("value", CustomJS(args=args | dict(dots=dots), code=f"const wanted = this.value; {show}"))
     pick = "if (dots.selected.indices.length) { number.value = dots.selected.indices[0] }"
     dots.selected.js_on_change("indices", CustomJS(args=dict(dots=dots, number=number), code=pick))
-    return row(plot, column(row(number, title), row(*panels)))
+    return row(plot, column(row(number, title), row(*panels, styles=WRAPPED)), styles=WRAPPED)
 
 
 def _patterns(scan: Scan, result: Reconstruction | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -501,15 +543,14 @@ def epochs(history: Sequence[dict[str, Any]], names: Mapping[str, str]) -> Lines
     return {name: (count, [entry[key] for entry in history]) for key, name in names.items() if key in history[-1]}
 
 
-def _curves(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
+def curve_panel(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
     plot = _figure(
-        title, 640, y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
+        title, (560, 240), y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
     )
-    plot.height = 320
     for (name, (places, values)), colour in zip(curves.items(), COLOURS):
         known = [(p, v) for p, v in zip(places, values, strict=True) if v is not None]
         if known:
-            plot.line(*zip(*known), legend_label=name, color=colour, line_width=2)
+            plot.line(*zip(*known), legend_label=name, name=name, color=colour, line_width=2)
     plot.xaxis.axis_label, plot.yaxis.axis_label = x, y
     plot.legend.background_fill_alpha = 0
     plot.legend.label_text_color = INK
@@ -523,4 +564,4 @@ def _correlation(scores: Mapping[str, Scores]):
     for name, level in (("0.5", 0.5), ("1/7", 1 / 7)):
         lines[name] = (frequency, np.full(len(frequency), level))
     lines["half bit"] = (frequency, half_bit)
-    return _curves("spatial frequency (of Nyquist)", "correlation", lines, logarithmic=False)
+    return curve_panel("spatial frequency (of Nyquist)", "correlation", lines, logarithmic=False)

@@ -7,6 +7,7 @@ import platform
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,12 +171,24 @@ def train_network(
     folder.mkdir(parents=True, exist_ok=True)
     record = provenance(scan) | dict(model=model.settings.to_dict(), training=training.to_dict(), start=start)
     _write_json(folder / "config.json", record)
-    history = train(model, scan, training, folder=folder / "checkpoint", resume=resume, report=report)
+    history = train(
+        model,
+        scan,
+        training,
+        folder=folder / "checkpoint",
+        resume=resume,
+        report=report and showing(report, partial(reconstruct, model, scan)),
+    )
     if sought and model.settings.architecture != "cnn":
         find_probe(model, scan, report=report)  # the network knows the object better now
     _write_json(folder / "history.json", history)
     save_model(model, folder / "model.keras")
     return model, history
+
+
+def showing(report: Report, image: Callable[[], Reconstruction]) -> Report:
+    """A report that is told of the image too."""
+    return lambda what, done, total, numbers, _=None, /: report(what, done, total, numbers, image)
 
 
 def open_model(name: str | os.PathLike) -> PtychoNetwork:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -28,9 +28,26 @@ from ptycho.physics.patches import placed, split_positions
 History = list[dict[str, Any]]
 Group = tuple[int, np.ndarray]
 """The number of a scan, and which of its frames."""
-Report = Callable[[str, float, float, Mapping[str, float]], None]
-"""Called as ``report(what, done, total, numbers)`` while something takes its time; ``numbers`` are losses and the like
-by their names, and may be none."""
+
+
+class Report(Protocol):
+    """Called while something takes its time."""
+
+    def __call__(
+        self,
+        what: str,
+        done: float,
+        total: float,
+        numbers: Mapping[str, float],
+        image: Callable[[], Any] | None = None,
+        /,
+    ) -> None:
+        """``numbers`` are losses and the like by their names, and may be none.
+
+        ``image`` makes the `Reconstruction` as it is now. It takes its time, so it is for who has somebody looking; and
+        it is to be called before this returns.
+        """
+
 
 FRAMES_A_STEP = 36
 CLIP_NORM = 1.0

@@ -62,6 +62,7 @@ def test_option_names_are_frozen():
     commands = get_command(app).commands
     options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in commands.items()}
     settings = ["--config", "--set"]
+    live = ["--live", "--live-address"]
     fit = [
         *settings,
         "--epochs",
@@ -78,12 +79,13 @@ def test_option_names_are_frozen():
     ]
     assert options == {
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
-        "train": sorted(fit),
+        "train": sorted([*fit, *live]),
         "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
-        "reconstruct": sorted([*fit, "--model", "--views", "--withhold-every", "--refine", "--force"]),
+        "reconstruct": sorted([*fit, *live, "--model", "--views", "--withhold-every", "--refine", "--force"]),
         "refine": sorted(
             [
                 *settings,
+                *live,
                 *("--start", "--method", "--noise", "--modes", "--probe", "--positions", "--affine", "--background"),
                 *("--variations", "--epochs", "--withhold-every", "--seed", "--resume", "-o", "--output"),
             ]

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ptycho.evaluation import compare_objects, expected_counts
 from ptycho.reconstruction import Reconstruction
-from ptycho.report import PATTERNS_BYTES, _patterns, binned, save_report
+from ptycho.report import PATTERNS_BYTES, _patterns, binned, colour_range, palette, save_report
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,34 @@ def test_of_a_large_scan_some_frames_are_in_the_page(small_scan):
     assert frames[0] == 0 and frames[-1] == len(large) - 1
 
 
+@pytest.mark.slow
+def test_the_largest_report_is_below_15_mb(small_scan, tmp_path):
+    """40 000 frames of 128 pixels, eight probe modes, an object of 2816 pixels, a long history."""
+    frames, side, shape = 40_000, 128, (2816, 2816)
+    rng = np.random.default_rng(0)
+    noise = lambda *size: (rng.normal(size=size) + 1j * rng.normal(size=size)).astype("complex64")
+    scan = replace(
+        small_scan,
+        counts=np.broadcast_to(rng.poisson(5.0, (1, side, side)).astype("uint16"), (frames, side, side)),
+        positions=rng.uniform(side, shape[0] - side, (frames, 2)),
+        probe=noise(8, side, side),
+        mask=np.ones((side, side), bool),
+        object=None,
+    )
+    result = Reconstruction(
+        object=noise(*shape),
+        probe=scan.probe,
+        positions_px=scan.positions,
+        coverage=np.ones(shape, "float32"),
+        frame_residual=rng.uniform(1, 2, frames).astype("float32"),
+        used=frames,
+        dropped=0,
+    )
+    fit = [dict(epoch=k, error=1 / k, withheld_error=1.1 / k) for k in range(1, 301)]
+    path = save_report(tmp_path / "report.html", scan, result, fit=fit, training=[], checks=())
+    assert 11e6 < path.stat().st_size < 15e6
+
+
 def test_binning_averages_whole_squares():
     image = np.arange(35.0).reshape(5, 7)
     small, k = binned(image, 4)
@@ -107,3 +136,42 @@ def test_view_makes_the_page_of_a_bare_scan(small_scan, tmp_path):
     empty.mkdir()
     done = subprocess.run([*command[:-2], str(empty), "--no-open"], capture_output=True, text=True)
     assert done.returncode != 0 and "no report" in done.stderr and "Traceback" not in done.stderr
+
+
+def steps(name: str) -> np.ndarray:
+    """How far it is (CIEDE2000) by way of the colours between to the one that is 8 of 256 on: more than rounding."""
+    lab = in_lab(name)
+    return np.convolve(deltaE_ciede2000(lab[:-1], lab[1:]), np.ones(8), "valid")
+
+
+def in_lab(name: str) -> np.ndarray:
+    return rgb2lab([[int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)] for colour in palette(name)])
+
+
+def is_even(step: np.ndarray) -> bool:
+    """Equal differences look about equal: within a factor of two of their mean, as the eye's own measures disagree."""
+    return step.min() > step.mean() / 2 and step.max() < step.mean() * 2
+
+
+@pytest.mark.parametrize("name", ["gray", "viridis", "twilight"])
+def test_colour_maps_are_perceptually_uniform(name):
+    assert is_even(steps(name))
+    assert not is_even(steps("jet"))
+    lightness = in_lab(name)[:, 0]
+    if name != "twilight":
+        assert (lightness[8:] > lightness[:-8]).all()
+
+
+def test_the_map_of_phases_is_cyclic():
+    lab = in_lab("twilight")
+    between = deltaE_ciede2000(lab[:-1], lab[1:])
+    assert deltaE_ciede2000(lab[-1], lab[0]) < 2 * between.max()
+    dark = lab[:, 0].argmin()
+    assert 120 < dark < 136  # lightness falls for half of the cycle, and rises for the other
+
+
+def test_a_cyclic_map_spans_the_cycle():
+    rng = np.random.default_rng(0)
+    assert colour_range("phase", rng.uniform(-np.pi, np.pi, (64, 64))) == ("twilight", *[(-np.pi, np.pi)] * 2)
+    name, ends, value = colour_range("phase", rng.uniform(-0.5, 0.5, (64, 64)))
+    assert name == "gray" and ends == (-np.pi, np.pi) and -0.5 <= value[0] < value[1] <= 0.5

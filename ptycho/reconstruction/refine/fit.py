@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,7 +108,8 @@ def refine(
         if checkpoint:
             checkpoint.save(solver, history, best, last=epoch == config.epochs)
         if report:
-            report("refining", epoch, config.epochs, _numbers(history[-1]))
+            image = partial(_result, solver, "probe" in _unknowns(config, epoch))
+            report("refining", epoch, config.epochs, _numbers(history[-1]), image)
     found = int(np.argmin([entry["judged"] for entry in history]))
     solver.restore(best)
     if len(judging) and found > 0:  # all frames belong to the image; where to stop is known now

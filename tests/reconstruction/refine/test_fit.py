@@ -286,7 +286,7 @@ def test_the_same_seed_gives_the_same_result_and_a_killed_fit_goes_on_to_it(own,
     config = replace(QUICK, **own)
     saved = tmp_path / "run" / "refinement.npz"
 
-    def keep(stage, epoch, epochs, text):
+    def keep(stage, epoch, epochs, numbers, image):
         if epoch == 7:
             shutil.copytree(saved.parent, tmp_path / "killed")
 

@@ -1,0 +1,110 @@
+"""What a live page costs: the same fit or training without a page, with one that nobody looks at, and looked at.
+
+    python benchmarks/live.py SCAN                  # refinement: three rounds of each; docs/results.md
+    python benchmarks/live.py SCAN --training
+
+The rounds alternate, so that what else the machine does meets all alike. Who looks is headless Chromium on the same
+machine, which draws without a graphics card and takes its time from the same cores: a browser on another machine costs
+less (``client`` is one that takes what is sent and draws nothing).
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ptycho.config import RefineConfig, RunConfig, TrainingConfig
+from ptycho.live import Painter, live_page
+from ptycho.network.build import build_model
+from ptycho.reconstruction import reconstruct
+from ptycho.reconstruction.refine.fit import refine
+from ptycho.runs import model_config, open_scan, showing
+from ptycho.training import train
+
+app = typer.Typer(add_completion=False)
+CONDITIONS = ("no page", "nobody looks", "client", "chromium")
+
+
+@app.command()
+def compare(
+    path: Path, training: Annotated[bool, typer.Option("--training")] = False, epochs: int = 30, rounds: int = 3
+) -> None:
+    """Seconds of each condition, and their ratio to those without a page: medians over the rounds."""
+    scan = open_scan(path, lambda said: print(said, file=sys.stderr))
+    if training:
+        model = build_model(model_config(RunConfig(), scan), scan.probe)
+        config = TrainingConfig(epochs=epochs, patience=1000)
+        run = lambda report: train(model, scan, config, report=showing(report, partial(reconstruct, model, scan)))
+    else:
+        settings = RefineConfig(epochs=epochs, patience=1000)
+        run = lambda report: refine(scan, settings, report=report)
+    quiet = lambda *said: None
+    run(quiet)  # compiles
+    seconds: dict[str, list[float]] = {name: [] for name in CONDITIONS}
+    pictures: dict[str, list[int]] = {name: [] for name in CONDITIONS}
+    for _ in range(rounds):
+        for name in CONDITIONS:
+            if name == "no page":
+                begin = time.perf_counter()
+                run(quiet)
+                seconds[name].append(time.perf_counter() - begin)
+                continue
+            said: list[str] = []
+            with live_page(scan, quiet, say=said.append) as report:
+                assert isinstance(report, Painter)
+                with looking(said[0].removeprefix("live: "), name):
+                    begin = time.perf_counter()
+                    run(report)
+                    seconds[name].append(time.perf_counter() - begin)
+                pictures[name].append(report.count)
+    base = float(np.median(seconds["no page"]))
+    for name, found in seconds.items():
+        loss = 100 * (float(np.median(found)) / base - 1)
+        row = dict(condition=name, seconds=[round(s, 2) for s in found], loss_percent=round(loss, 1))
+        print(json.dumps(row | dict(pictures=pictures[name])), flush=True)
+
+
+@contextmanager
+def looking(url: str, who: str) -> Iterator[None]:
+    """Somebody who has the page open, as a process of its own."""
+    if who == "nobody looks":
+        yield
+        return
+    with subprocess.Popen([sys.executable, __file__, "look", url, who], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline().strip() == "open"
+        yield
+        process.terminate()
+
+
+@app.command()
+def look(url: str, who: str) -> None:
+    """Have the page open until the process is ended."""
+    if who == "client":
+        from bokeh.client import pull_session
+
+        with pull_session(url=url) as session:
+            print("open", flush=True)
+            while True:
+                session.force_roundtrip()
+                time.sleep(0.2)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport=dict(width=1280, height=900))
+        page.goto(url)
+        page.wait_for_timeout(2000)
+        print("open", flush=True)
+        page.wait_for_timeout(3_600_000)
+
+
+if __name__ == "__main__":
+    app()
