@@ -9,10 +9,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
 from markdown_it import MarkdownIt
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import ptycho
@@ -27,6 +30,14 @@ SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2"]
 """Files that readers of the pages bring along: here all are the tiny scan (formats are found by what is in a file)."""
 
 NETWORK = "--epochs 1 --set model.stages=2 --set model.width=4 --set model.gridsize=2"
+SECTIONS = dict(
+    model=ModelConfig,
+    training=TrainingConfig,
+    simulation=SimulationConfig,
+    pretraining=PretrainingConfig,
+    refine=RefineConfig,
+)
+
 SIZES = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
@@ -85,11 +96,19 @@ def bare(command: str) -> str:
 
 
 def spoken(page: str) -> Iterator[str]:
-    """The commands in the running text of a page."""
+    """Code in the running text of a page."""
     for token in MarkdownIt().enable("table").parse((ROOT / page).read_text()):
-        for child in token.children or ():
-            if child.type == "code_inline" and re.match(r"(ptycho|make|python) [\w./-]+", child.content):
-                yield child.content.replace("...", "")
+        yield from (child.content for child in token.children or () if child.type == "code_inline")
+
+
+def spoken_commands(page: str) -> list[str]:
+    return [text.replace("...", "") for text in spoken(page) if re.match(r"(ptycho|make|python) [\w./-]+", text)]
+
+
+def options(command: click.Command) -> set[str]:
+    """All options of a command, and of the commands that it has."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*(options(child) for child in getattr(command, "commands", {}).values()))
 
 
 def not_run(text: str) -> bool:
@@ -149,11 +168,8 @@ def run(command: str, monkeypatch) -> None:
 
 def check_toml(text: str) -> None:
     """Settings as ``--config`` takes them, each section by its own class."""
-    sections = dict(
-        model=ModelConfig, training=TrainingConfig, simulation=SimulationConfig, pretraining=PretrainingConfig
-    )
     for name, values in RunConfig.from_dict(tomllib.loads(text)).to_dict().items():
-        sections.get(name, RefineConfig).from_dict(dict(N=64) | values if name == "model" else values)
+        SECTIONS[name].from_dict(dict(N=64) | values if name == "model" else values)
 
 
 @pytest.mark.slow
@@ -177,10 +193,21 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan):
             assert language == "text", f"{page} has a block of {language!r}, which nobody runs"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(spoken(page))])
+@pytest.mark.parametrize("page", [page for page in PAGES if spoken_commands(page)])
 def test_the_commands_in_the_text_of_a_page_have_their_options(page, monkeypatch):
-    for command in spoken(page):
+    for command in spoken_commands(page):
         look_at(command, monkeypatch)
+
+
+def test_the_options_and_settings_in_the_text_exist():
+    known = options(get_command(app))
+    settings = {f"{name}.{field.name}" for name, config in SECTIONS.items() for field in fields(config)}
+    for page in PAGES:
+        for text in spoken(page):
+            for name in re.findall(r"(?<!\S)--[a-z][\w-]*", text):
+                assert name in known, f"{page} speaks of {text}"
+            for name in re.findall(r"--set (\w+\.\w+)=", text):
+                assert name in settings | {"section.name"}, f"{page} speaks of {text}"
 
 
 def test_what_is_not_run_is_on_a_page():
