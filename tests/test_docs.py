@@ -200,7 +200,7 @@ def test_the_commands_in_the_text_of_a_page_have_their_options(page, monkeypatch
 
 
 def test_the_options_and_settings_in_the_text_exist():
-    known = options(get_command(app))
+    known = options(get_command(app)) | {"--help"}
     settings = {f"{name}.{field.name}" for name, config in SECTIONS.items() for field in fields(config)}
     for page in PAGES:
         for text in spoken(page):
