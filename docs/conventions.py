@@ -12,7 +12,7 @@ from ptycho.physics.propagation import near_field, transfer_function
 from ptycho.physics.translation import fourier_shift
 
 N, H, W = 32, 64, 96
-KY, KX = 4, 8  # cycles over a window
+KY, KX = 3, 6  # cycles over a window
 positions = np.array([[20.0, 24.0], [20.0, 60.0], [40.0, 24.0], [40.0, 60.0]])
 frame = 1
 y, x = np.mgrid[:H, :W]
@@ -22,7 +22,7 @@ probe = 100 * np.exp(-(xx**2 + yy**2) / 40)[None].astype("complex64")
 corner = split_positions(positions)[0][frame] - N // 2
 patch = prism[corner[0] : corner[0] + N, corner[1] : corner[1] + N].astype("complex64")
 pattern = np.asarray(expected_counts(patch[None, None], probe))[0, 0]
-shifted = np.asarray(fourier_shift(probe[None], np.array([[[3.0, 6.5]]])))[0, 0]
+shifted = np.asarray(fourier_shift(probe[None], np.array([[[3.0, 5.5]]])))[0, 0]
 
 
 def side_view(wave: np.ndarray, distances: np.ndarray) -> np.ndarray:
@@ -47,30 +47,30 @@ for number, (top, left) in enumerate(positions):
     axes[0, 0].text(left + 2, top + 7, str(number), color="white", weight="bold")
 axes[0, 0].plot(*positions[frame][::-1], "X", color="red", mec="white", ms=12)
 axes[0, 0].add_patch(Rectangle(corner[::-1] - 0.5, N, N, fill=False, ec="red", lw=2))
-axes[0, 0].set_title("1. object (H, W): frame 1 is at (y, x) = (20, 60)")
+axes[0, 0].set_title("1. object: frame 1 at (y, x) = (20, 60)")
 axes[0, 1].imshow(np.abs(probe[0]), cmap="viridis")
 axes[0, 1].plot(N // 2, N // 2, "X", color="red", mec="white", ms=12)
-axes[0, 1].set_title("2. probe (N, N): the position is under pixel (16, 16)")
+axes[0, 1].set_title("2. probe: the position is pixel (16, 16)")
 axes[0, 2].imshow(np.log1p(pattern), cmap="viridis")
 axes[0, 2].axvline(N // 2, color="white", lw=0.8)
 axes[0, 2].axhline(N // 2, color="white", lw=0.8)
 axes[0, 2].annotate(
     "", (N // 2 + KX, N // 2 + KY), (N // 2, N // 2), arrowprops=dict(arrowstyle="->", color="red", lw=2)
 )
-axes[0, 2].set_title(f"3. counts: the prism of 1 sends light to (+{KY}, +{KX})")
+axes[0, 2].set_title(f"3. counts behind the prism: (+{KY}, +{KX})")
 axes[1, 0].imshow(np.abs(shifted), cmap="viridis")
 axes[1, 0].annotate(
-    "", (N // 2 + 6.5, N // 2 + 3), (N // 2, N // 2), arrowprops=dict(arrowstyle="->", color="red", lw=2)
+    "", (N // 2 + 5.5, N // 2 + 3), (N // 2, N // 2), arrowprops=dict(arrowstyle="->", color="red", lw=2)
 )
-axes[1, 0].set_title("4. the probe shifted by (dy, dx) = (+3, +6.5)")
+axes[1, 0].set_title("4. probe shifted by (+3, +5.5)")
 for axis, wave, title in (
-    (axes[1, 1], tilted, "5. phase that grows with x: walks to +x"),
-    (axes[1, 2], lens, "6. phase that grows outwards: diverges"),
+    (axes[1, 1], tilted, "5. phase grows with x: walks to +x"),
+    (axes[1, 2], lens, "6. phase grows outwards: diverges"),
 ):
     axis.imshow(side_view(wave, along).T, cmap="viridis", extent=(along[0], along[-1], M // 2, -M // 2), aspect="auto")
     axis.axvline(0, color="white", lw=0.8, ls="--")
     axis.set_title(title)
-    axis.set_xlabel("distance z behind the sample (px), light goes to the right")
+    axis.set_xlabel("z behind the sample (px)")
     axis.set_ylabel("x (px)")
 for axis in axes.ravel()[:4]:
     axis.set_xlabel("x (px)")
