@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The CPU build is enough for the tests; name another torch to test on a GPU.
 TORCH ?= torch==2.13.0
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi check lint docs clean
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi check lint docs notebooks clean
 
 venv: .venv/installed
 demo: .venv/installed
@@ -28,6 +28,9 @@ test-ptychi: .venv/installed-backends
 # The pages of docs/ as a site, in site/; a broken link is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
+# The notebooks of docs/ run anew, with PTYCHO_DATA for the measured one, and their pictures kept.
+notebooks: .venv/installed-docs
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/jupyter nbconvert --to notebook --execute --inplace docs/notebooks/*.ipynb
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

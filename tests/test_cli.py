@@ -1,7 +1,6 @@
-"""The command line: thin, honest about its options, and the README's commands do what they say."""
+"""The command line: thin, and honest about its options. What README and docs say of it is run by test_docs.py."""
 
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from ptycho.cli import app
 from ptycho.data import checks
 from ptycho.reconstruction import Reconstruction
 
-README = Path(__file__).parents[1] / "README.md"
 TINY = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
     "train": "--epochs 2 --set model.stages=2 --set model.width=4 --set model.gridsize=2",
@@ -154,35 +152,6 @@ def test_mistakes_are_one_line_and_exit_code_1(arguments, said, tmp_path, small_
         cli.main()
     assert said in str(exit.value.code)
     assert "\n" not in str(exit.value.code).strip()
-
-
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", README.read_text(), re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line.split("#")[0].strip() for line in lines if line.startswith("ptycho ")]
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
-    """In the order of the README, in one folder, on a tiny scan."""
-    monkeypatch.chdir(tmp_path)
-    commands = readme_commands()
-    assert {c.split()[1] for c in commands} >= {"simulate", "info", "train", "reconstruct", "evaluate"}
-    for command in commands:
-        name = command.split()[1]
-        trains = name == "train" or (name == "reconstruct" and "--model" not in command)
-        run(f"{command.removeprefix('ptycho ')} {TINY['train'] if trains else TINY.get(name, '')}")
-
-
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, small_scan, capsys):
-    from ptycho.data.formats import write_scan
-
-    monkeypatch.chdir(tmp_path)
-    write_scan(small_scan, Path("scan.h5"))
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    exec(code, {})
-    assert "SNR (dB)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

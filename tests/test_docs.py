@@ -1,50 +1,233 @@
-"""What the pages of docs/ tell people to type works, in the order of each page, on a tiny scan."""
+"""What README and docs tell people to type works: each page is run from top to bottom, in a folder of its own, on a
+tiny scan. A block that nobody runs makes a test fail; what cannot run here is in `NOT_RUN`, with the reason."""
 
+import itertools
 import re
+import runpy
 import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
+from markdown_it import MarkdownIt
+from typer.main import get_command
 from typer.testing import CliRunner
 
+import ptycho
 from ptycho.cli import app
+from ptycho.config import ModelConfig, PretrainingConfig, RefineConfig, RunConfig, SimulationConfig, TrainingConfig
 from ptycho.data.formats import write_scan
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["index.md", *(str(page.relative_to(DOCS)) for page in sorted((DOCS / "howto").glob("*.md")))]
-SMALL = "--set model.stages=2 --set model.width=4 --set model.gridsize=2"
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+
+SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2"]
+"""Files that readers of the pages bring along: here all are the tiny scan (formats are found by what is in a file)."""
+
+NETWORK = "--epochs 1 --set model.stages=2 --set model.width=4 --set model.gridsize=2"
+SECTIONS = dict(
+    model=ModelConfig,
+    training=TrainingConfig,
+    simulation=SimulationConfig,
+    pretraining=PretrainingConfig,
+    refine=RefineConfig,
+)
+
+SIZES = {
+    "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
+    "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
+    " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=1",
+    "train": NETWORK,
+    "train --from pretrained": "--epochs 1",
+    "reconstruct": f"{NETWORK} --set refine.epochs=2",
+    "refine": "--epochs 3",
+    "compare": "--epochs 2",
+    "plan": "--N 24",
+    "study": "--dry-run",
+}
+"""What is added to commands, so that all pages together take a minute or two."""
+
+NOT_RUN = {
+    "git clone": "needs the address of the repository",
+    "pytest": "tests that run tests",
+    "ruff": "linters, which `make lint` runs",
+    "mypy": "linters, which `make lint` runs",
+    "lint-imports": "linters, which `make lint` runs",
+    "cd ptycho": "goes to where the clone is",
+    "source .venv/bin/activate": "belongs to the shell",
+    "from dask_jobqueue import SLURMCluster": "needs a cluster; it is compiled",
+    "from dask_jobqueue import PBSCluster": "needs a cluster; it is compiled",
+    "KERAS_BACKEND=jax": "the tests run on another backend: `make test-jax`",
+    "KERAS_BACKEND=torch": "the tests run on another backend: `make test-torch`",
+    "ptycho study dose-response -o study --scheduler": "needs a Dask scheduler at that address",
+    "python benchmarks/": "minutes to hours, and needs the development scans",
+    "python scripts/studies/": "a night",
+}
+"""Beginnings of commands, or of blocks of Python, that are not run, and why. Options of commands are looked at all the
+same."""
 
 
-def blocks(page: str) -> list[tuple[str, str]]:
-    return re.findall(r"^```(sh|python)\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+def blocks(page: str) -> Iterator[tuple[str, str]]:
+    """Language and text of each block of code of a page; indented ones, which name no language, are commands."""
+    for token in MarkdownIt().parse((ROOT / page).read_text()):
+        if token.type in ("fence", "code_block"):
+            yield (token.info.split() or ["sh"])[0], token.content
 
 
-def smaller(command: str) -> str:
-    """The command, on frames of 24 pixels and for an epoch or two."""
-    name = command.split()[0]
-    if name == "simulate":
-        return f"{command} --N 24 --positions 64 --set simulation.step_px=4.0"
-    if name == "train" or (name == "reconstruct" and "--model" not in command):
-        own = "" if "--from pretrained" in command else SMALL
-        return f"{re.sub('--set training.total_frames=[0-9]+', '', command)} --epochs 1 {own}"
-    return f"{command} --epochs 3" if name == "refine" else command
+def commands(text: str) -> Iterator[str]:
+    """The commands of a block, without comments."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words:
+            end = words.index("&&") if "&&" in words else len(words)
+            yield shlex.join(words[:end])
+            words = words[end + 1 :]
+
+
+def bare(command: str) -> str:
+    """A command without the variables that are set for it."""
+    words = shlex.split(command)
+    return shlex.join(itertools.dropwhile(re.compile("[A-Z_]+=").match, words))
+
+
+def spoken(page: str) -> Iterator[str]:
+    """Code in the running text of a page."""
+    for token in MarkdownIt().enable("table").parse((ROOT / page).read_text()):
+        yield from (child.content for child in token.children or () if child.type == "code_inline")
+
+
+def spoken_commands(page: str) -> list[str]:
+    return [text.replace("...", "") for text in spoken(page) if re.match(r"(ptycho|make|python) [\w./-]+", text)]
+
+
+def options(command: click.Command) -> set[str]:
+    """All options of a command, and of the commands that it has."""
+    own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return own.union(*(options(child) for child in getattr(command, "commands", {}).values()))
+
+
+def not_run(text: str) -> bool:
+    return text.startswith(tuple(NOT_RUN))
+
+
+def smaller(words: list[str]) -> list[str]:
+    """A command of `ptycho`, on small frames and for an epoch or two."""
+    text = re.sub(r" --set training.total_frames=\d+| --epochs \d+| --rate \d+", "", shlex.join(words))
+    name = words[0]
+    if name == "train" and "--from pretrained" in text:
+        name = "train --from pretrained"
+    if name == "reconstruct" and "--model" in words:
+        return shlex.split(text)
+    return shlex.split(f"{text} {SIZES.get(name, '')}")
+
+
+def run_ptycho(words: list[str]) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, f"ptycho {shlex.join(words)}\n{result.output}\n{result.exception!r}"
+
+
+def look_at(command: str, monkeypatch) -> None:
+    """Check the options of a command without running it: `--help` comes after them."""
+    program, *words = shlex.split(bare(command))
+    if program == "ptycho":
+        run_ptycho([*words, "--help"])
+    elif program == "make":
+        made = subprocess.run(["make", "--dry-run", *words], cwd=ROOT, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+    elif words[0] != "-m":
+        script = ROOT / words[0]
+        assert script.exists(), f"{command}: no such file"
+        if "typer" in script.read_text() or "ptycho.cli" in script.read_text():
+            monkeypatch.setattr(sys, "argv", [*words, "--help"])
+            with pytest.raises(SystemExit) as exit:
+                runpy.run_path(str(script), run_name="__main__")
+            assert exit.value.code == 0, command
+
+
+def run(command: str, monkeypatch) -> None:
+    """Run a command as a page has it, or see that it is one of those that are not run."""
+    skipped = not_run(command) or not_run(bare(command))
+    program, *words = shlex.split(bare(command))
+    if program == "ptycho" and not skipped:
+        run_ptycho(smaller(words))
+    elif program == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        for name in words[1:]:
+            found = re.fullmatch(r"(?:ptycho|\.)(?:\[(.*)\])?", name)
+            assert found and set((found[1] or "").split(",")) <= {"", *extras}, f"{command}: no such extra"
+    else:
+        assert skipped or program == "make", f"nobody runs {command!r}"  # what make does CI runs
+        if program in ("ptycho", "make", "python"):
+            look_at(command, monkeypatch)
+
+
+def check_toml(text: str) -> None:
+    """Settings as ``--config`` takes them, each section by its own class."""
+    for name, values in RunConfig.from_dict(tomllib.loads(text)).to_dict().items():
+        SECTIONS[name].from_dict(dict(N=64) | values if name == "model" else values)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-def test_the_commands_and_the_python_of_a_page_run(page, tmp_path, monkeypatch, small_scan):
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))])
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan):
     monkeypatch.chdir(tmp_path)
-    write_scan(small_scan, Path("scan.h5"))
-    ran = 0
+    for name in SCANS:
+        write_scan(small_scan, tmp_path / name, format="hdf5")
+    names: dict = {}
     for language, text in blocks(page):
-        if language == "python":
-            exec(text, {})
-            ran += 1
-            continue
-        for line in text.splitlines():
-            command = re.sub(r"^(?:[A-Z_]+=\S+ )*", "", line.split("#")[0].strip())
-            if command.startswith("ptycho "):
-                result = CliRunner().invoke(app, shlex.split(smaller(command.removeprefix("ptycho "))))
-                assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
-                ran += 1
-    assert ran, f"{page} shows nothing to run"
+        if language == "sh":
+            for command in commands(text):
+                run(command, monkeypatch)
+        elif language == "python":
+            code = compile(re.sub(r"epochs=\d+", "epochs=1", text), page, "exec")
+            if not not_run(text):
+                exec(code, names)
+        elif language == "toml":
+            check_toml(text)
+        else:
+            assert language == "text", f"{page} has a block of {language!r}, which nobody runs"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if spoken_commands(page)])
+def test_the_commands_in_the_text_of_a_page_have_their_options(page, monkeypatch):
+    for command in spoken_commands(page):
+        look_at(command, monkeypatch)
+
+
+def test_the_options_and_settings_in_the_text_exist():
+    known = options(get_command(app)) | {"--help"}
+    settings = {f"{name}.{field.name}" for name, config in SECTIONS.items() for field in fields(config)}
+    for page in PAGES:
+        for text in spoken(page):
+            for name in re.findall(r"(?<!\S)--[a-z][\w-]*", text):
+                assert name in known, f"{page} speaks of {text}"
+            for name in re.findall(r"--set (\w+\.\w+)=", text):
+                assert name in settings | {"section.name"}, f"{page} speaks of {text}"
+
+
+def test_what_is_not_run_is_on_a_page():
+    shown = []
+    for language, text in itertools.chain.from_iterable(blocks(page) for page in PAGES):
+        found = [*commands(text)] if language == "sh" else [text]
+        shown += [*found, *(bare(command) for command in found if language == "sh")]
+    assert [beginning for beginning in NOT_RUN if not any(text.startswith(beginning) for text in shown)] == []
+
+
+def test_a_new_block_that_cannot_run_fails(monkeypatch):
+    for command in ("ptycho nonsense", "ptycho info --nonsense", "make nonsense", "pip install 'ptycho[nonsense]'"):
+        with pytest.raises(AssertionError):
+            run(command, monkeypatch)
+    with pytest.raises(AssertionError, match="nobody runs"):
+        run("qsub job.sh", monkeypatch)
+
+
+def test_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert ptycho.__version__ == version
+    assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)[1] == version
