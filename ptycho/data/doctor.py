@@ -11,8 +11,8 @@ import numpy as np
 
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
-from ptycho.data.scan import Scan, chunks, empty_pattern, illumination
-from ptycho.data.stored import Counts, StoredFrames
+from ptycho.data.scan import Scan, empty_pattern, illumination
+from ptycho.data.stored import Counts, chunks, seen_through
 
 Array = np.ndarray
 
@@ -53,8 +53,7 @@ def centred_scan(scan: Scan) -> Scan:
     if zero_frequency(scan.counts, scan.mask) == "centre":
         return scan
     note = "The zero frequency was at the corner of the frames and was moved to the centre."
-    counts = scan.counts.centred() if isinstance(scan.counts, StoredFrames) else centred(scan.counts)
-    return replace(scan, counts=counts, mask=centred(scan.mask), notes=(*scan.notes, note))
+    return replace(scan, counts=seen_through(scan.counts, centred), mask=centred(scan.mask), notes=(*scan.notes, note))
 
 
 def warned_of_corner(scan: Scan) -> Scan:
@@ -130,17 +129,18 @@ def _variance_over_mean(values: Array) -> float:
     return float(np.median(values.var(axis=0, ddof=1)[bright] / mean[bright]))
 
 
-def compact(counts: Array) -> Array:
+def compact(counts: Counts) -> Counts:
     """The same numbers in the smallest unsigned integer dtype that holds them exactly, else unchanged.
 
     A quarter to half of the memory for counts that a file keeps as floats. Looks at every value, in chunks.
     """
     if not all(_whole_or_integer(chunk) and chunk.min() >= 0 for chunk in chunks(counts)):
         return counts
-    largest = counts.max()
+    largest = max(chunk.max() for chunk in chunks(counts))
     for dtype in (np.uint8, np.uint16, np.uint32):
         if largest <= np.iinfo(dtype).max:
-            return counts.astype(dtype) if np.dtype(dtype).itemsize < counts.dtype.itemsize else counts
+            smaller = np.dtype(dtype).itemsize < counts.dtype.itemsize
+            return seen_through(counts, np.ndarray.astype, dtype) if smaller else counts
     return counts
 
 
@@ -148,16 +148,15 @@ def _whole_or_integer(chunk: Array) -> bool:
     return chunk.dtype.kind != "f" or bool((chunk == np.rint(chunk)).all())
 
 
-def squared(amplitudes: Array) -> Array:
+def squared(amplitudes: Counts) -> Counts:
     """Counts of amplitudes, cast before squaring (integers would overflow); whole numbers as integers."""
-    counts = np.empty(amplitudes.shape, np.float32)
-    start = 0
-    for chunk in chunks(amplitudes):
-        counts[start : start + len(chunk)] = np.square(chunk, dtype=np.float32)
-        start += len(chunk)
-    if looks_like_counts(amplitudes).verdict == "amplitude":
-        counts = np.rint(counts, out=counts)
-    return compact(counts)
+    whole = looks_like_counts(amplitudes).verdict == "amplitude"
+    return compact(seen_through(amplitudes, _squared, whole))
+
+
+def _squared(amplitudes: Array, whole: bool) -> Array:
+    counts = np.square(amplitudes, dtype=np.float32)
+    return np.rint(counts, out=counts) if whole else counts
 
 
 def guessed_probe(counts: Counts, mask: Array | None = None) -> Array:

@@ -23,7 +23,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ptycho.config import RunConfig
-from ptycho.data.scan import Scan, chunks
+from ptycho.data.scan import Scan
+from ptycho.data.stored import chunks
 from ptycho.files import replace_text
 from ptycho.runs import Outcome, judge, open_scan, provenance, reconstruct_run, refine_run, train_run
 from ptycho.simulation.probes import probe_diameter

@@ -114,15 +114,26 @@ def _write(write: str, content: Scan | Product, path: str | Path, format: str | 
 
 
 def convert(
-    source: str | Path, target: str | Path, format: str | None = None, options: ReadOptions = DEFAULT
+    source: str | Path,
+    target: str | Path,
+    format: str | None = None,
+    options: ReadOptions = DEFAULT,
+    crop: int | None = None,
+    bin: int = 1,
 ) -> tuple[str, ...]:
-    """Read a scan, or else a result, and write it in another format; sentences on what was assumed, lost or made up."""
+    """Read a scan, or else a result, and write it in another format; sentences on what was assumed, lost or made up.
+
+    A scan may be cropped to a smaller detector, and then binned (`Scan.cropped`, `Scan.binned`).
+    """
     source, target = Path(source), Path(target)
     if source.is_file() and any(m.recognises(source) for m in _able("recognises")):
         scan = read_scan(source, options=options)
+        scan = scan.cropped(crop or scan.N).binned(bin)
         write_scan(scan, target, format)
         return (*scan.notes, *losses(scan, target, format))
     if source.is_file() and any(m.recognises_product(source) for m in _able("recognises_product")):
+        if crop is not None or bin != 1:
+            raise ValueError(f"{source} is a result and has no frames to crop or bin; leave --crop and --bin out")
         product = read_product(source, options=options)
         write_product(product, target, format)
         return product.notes

@@ -28,6 +28,7 @@ from ptycho.data.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.data.formats._metres import Physical, assembled, beam_of, physical, read_own, write_own
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
+from ptycho.data.stored import Counts, StoredFrames
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -73,7 +74,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     if not found.any() or len(points) != len(positions):
         raise BadFile(f"{product} has 'probe_position_indexes' that name no pattern of {patterns}; write both anew")
     if not (len(frames) == len(counts) and (np.diff(frames) == 1).all()):
-        counts = counts[frames]
+        counts = counts.picked(frames) if isinstance(counts, StoredFrames) else counts[frames]
     own, probe_notes = _own(product, arrays, options, pixel)
     if "origin" in own:
         positions = positions + own.pop("origin")
@@ -120,17 +121,17 @@ def _single(value: float | None) -> Array | None:
     return None if value is None else np.array(value)
 
 
-def _patterns(path: Path, options: ReadOptions) -> tuple[Array, Array, Array | None]:
+def _patterns(path: Path, options: ReadOptions) -> tuple[Counts, Array, Array | None]:
     """``(counts, index of each, bad pixels or None)``."""
     if npz_keys(path):
         arrays, _ = load_npz(path, ("patterns", "indexes", "bad_pixels"), options)
-        counts = required(arrays, "patterns", path, 3, REAL)
+        counts: Counts = required(arrays, "patterns", path, 3, REAL)
         indexes, bad = optional(arrays, "indexes", path, 1, "ui"), optional(arrays, "bad_pixels", path, 2, REAL)
         if indexes is not None and len(indexes) != len(counts):
             raise BadFile(f"{path} has {len(counts)} 'patterns' and {len(indexes)} 'indexes'; write them anew")
     else:
         with Hdf5(path, options) as file:
-            counts, indexes, bad = file.array("dp", ndim=3), None, None
+            counts, indexes, bad = file.frames("dp"), None, None
     return counts, np.arange(len(counts)) if indexes is None else indexes, bad
 
 
