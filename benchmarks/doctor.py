@@ -1,6 +1,6 @@
 """The confusion table of the doctor: what it says of scans with one planted fault each, and of sound ones.
 
-    python -m benchmarks.doctor            # 221 scans, 17 of each row but the orientations: a minute
+    python -m benchmarks.doctor            # 241 scans, 13 of each row but 7 orientations: a minute
 
 A row is a fault, a number how many of its scans a check warns of or fails. The check that is there for the fault is in
 bold; others may rightly notice the same fault.

@@ -217,6 +217,37 @@ def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     return dead, hot
 
 
+def gaps(scan: Scan) -> tuple[Array, Array]:
+    """Rows and columns of the frames, by their numbers, that lie between the modules of a detector.
+
+    None of their used pixels ever counted, though the lines on both sides of them did, 20 times at least: by chance
+    once in 5e8.
+    """
+    total = mean_pattern(scan.counts) * len(scan) * scan.mask
+    return _dark_lines(total.sum(axis=1), scan.mask.any(axis=1)), _dark_lines(total.sum(axis=0), scan.mask.any(axis=0))
+
+
+def _dark_lines(total: Array, used: Array) -> Array:
+    lines = np.flatnonzero(used)
+    dark = total[lines] < 0.5  # a sum of means over all frames, times their number
+    runs = np.split(np.arange(len(lines)), np.flatnonzero(np.diff(dark)) + 1)
+    bounded = [run for run in runs[1:-1] if dark[run[0]] and min(total[lines[[run[0] - 1, run[-1] + 1]]]) >= 20]
+    return lines[np.concatenate(bounded)] if bounded else lines[:0]
+
+
+def proposed_mask(scan: Scan) -> Array:
+    """(N, N) bool: the scan's mask without dead, hot and saturated pixels and gaps."""
+    dead, hot = bad_pixels(scan)
+    good = scan.mask & ~dead & ~hot
+    rows, columns = gaps(scan)
+    good[rows], good[:, columns] = False, False
+    if saturation(scan) is not None:
+        largest = max(float(chunk[:, scan.mask].max()) for chunk in chunks(scan.counts))
+        for chunk in chunks(scan.counts):
+            good &= ~(chunk == largest).any(axis=0)
+    return good
+
+
 def saturation(scan: Scan) -> str | None:
     """A sentence if the detector seems to have counted no further than the largest count of the scan, else None.
 

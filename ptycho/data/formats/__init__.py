@@ -37,6 +37,7 @@ from ptycho.data.formats import (
 from ptycho.data.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz_keys
 from ptycho.data.formats._hdf5 import hdf5_keys
 from ptycho.data.formats._metres import MADE_UP, physical
+from ptycho.data.mending import mended
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.files import BadFile, replaced
@@ -120,20 +121,22 @@ def convert(
     options: ReadOptions = DEFAULT,
     crop: int | None = None,
     bin: int = 1,
+    mend: bool = False,
 ) -> tuple[str, ...]:
     """Read a scan, or else a result, and write it in another format; sentences on what was assumed, lost or made up.
 
-    A scan may be cropped to a smaller detector, and then binned (`Scan.cropped`, `Scan.binned`).
+    A scan may be mended (`ptycho.data.mending`), cropped to a smaller detector, and binned (`Scan.cropped`,
+    `Scan.binned`), in this order.
     """
     source, target = Path(source), Path(target)
     if source.is_file() and any(m.recognises(source) for m in _able("recognises")):
         scan = read_scan(source, options=options)
-        scan = scan.cropped(crop or scan.N).binned(bin)
+        scan = (mended(scan) if mend else scan).cropped(crop or scan.N).binned(bin)
         write_scan(scan, target, format)
         return (*scan.notes, *losses(scan, target, format))
     if source.is_file() and any(m.recognises_product(source) for m in _able("recognises_product")):
-        if crop is not None or bin != 1:
-            raise ValueError(f"{source} is a result and has no frames to crop or bin; leave --crop and --bin out")
+        if crop is not None or bin != 1 or mend:
+            raise ValueError(f"{source} is a result, without frames; leave --mend, --crop and --bin out")
         product = read_product(source, options=options)
         write_product(product, target, format)
         return product.notes
