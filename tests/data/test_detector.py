@@ -176,7 +176,7 @@ def measured(photons: float) -> Scan:
     y, x = np.mgrid[:200, :180] / 8.0
     sample = np.exp(-0.2 * np.sin(y) ** 2 + 1j * np.sin(x + 0.1 * y**1.5))
     y, x = np.indices((64, 64)) - 32
-    probe = np.exp(-(y**2 + x**2) / (2 * 3.5**2) + 0.01j * (y**2 + x**2) + 0.05j * x)
+    probe = np.exp(-(y**2 + x**2) / (2 * 2.5**2) + 0.02j * (y**2 + x**2) + 0.05j * x)
     probe *= np.sqrt(photons / (np.abs(probe) ** 2).sum())
     return simulate(SimulationConfig(N=64), object=sample, probe=probe, positions=rng.uniform(40, 130, (40, 2)))
 
@@ -209,7 +209,7 @@ def test_the_physics_predicts_binned_counts(k: int) -> None:
     modes = part.probe[0] * ramps[:, None, :, None] * ramps[None, :, None, :]
     assert abs(predicted(part, probe=modes.reshape(-1, part.N, part.N))) < 5
     assert predicted(part) > 50  # what the note says of the contrast, seen at so many photons
-    few = measured(3e3 if k == 2 else 500)
+    few = measured(1e3 if k == 2 else 200)
     assert abs(predicted(few.binned(k))) < 5
 
 
