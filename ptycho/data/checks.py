@@ -45,7 +45,7 @@ class Check(NamedTuple):
 
 def examine(scan: Scan, orientation: bool = True) -> list[Check]:
     """All checks of a scan, in the order in which to mend what they find; the orientation takes longest, seconds."""
-    mean = doctor.mean_pattern(scan.counts)
+    mean = scan.mean_pattern
     checks = (_values(scan), *_zero_frequency(scan, mean), *_pixels(scan), *_frames(scan), *_positions(scan))
     checks = (*checks, *_probe(scan, mean))
     failed = any(check.verdict == "fail" for check in checks)
@@ -100,13 +100,15 @@ def centre_offset(mean: Array, mask: Array) -> tuple[float, float]:
     """(y, x) of the point of symmetry of a mean pattern (N, N), from pixel ``N // 2``, in fractions of a pixel.
 
     A pattern is about symmetric, so that its amplitude turned by 180 degrees fits best when moved by twice the offset:
-    the maximum of the convolution with itself, over that of its square with the pixels that are used, by parabolas.
+    the maximum of the convolution with itself, by parabolas. A pixel that is not used has the value of the nearest that
+    is, as dark gaps would move the maximum.
     """
-    amplitude = np.sqrt(np.maximum(mean, 0)) * mask
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    amplitude = np.sqrt(np.maximum(mean, 0))[tuple(nearest)]
     N = len(amplitude)
-    waves, light = np.fft.fft2(amplitude), np.fft.ifft2(np.fft.fft2(amplitude**2) * np.fft.fft2(mask)).real
-    enough = light > 0.5 * light.max()  # where most of it meets used pixels
-    fit = np.where(enough, np.fft.ifft2(waves**2).real / np.where(enough, light, 1), 0)
+    fit = np.fft.ifft2(np.fft.fft2(amplitude) ** 2).real
     peak = np.unravel_index(int(fit.argmax()), fit.shape)
     offsets = []
     for axis in (0, 1):

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
 from ptycho.data.scan import Scan, empty_pattern, illumination
-from ptycho.data.stored import Counts, chunks, seen_through
+from ptycho.data.stored import Counts, chunks, mean_pattern, seen_through
 
 Array = np.ndarray
 
@@ -187,14 +187,6 @@ def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     return scan.with_probe(scan.probe.astype(np.complex128) * factor, known=False), factor
 
 
-def mean_pattern(counts: Counts) -> Array:
-    """(N, N) float64: mean over all frames (P, N, N), without a float copy of the stack."""
-    total = np.zeros(counts.shape[1:], np.float64)
-    for chunk in chunks(counts):
-        total += chunk.sum(axis=0, dtype=np.float64)
-    return total / len(counts)
-
-
 def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     """``(dead, hot)``, each (N, N) bool, among the used pixels.
 
@@ -205,7 +197,7 @@ def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     """
     from scipy import ndimage
 
-    total = mean_pattern(scan.counts) * len(scan) * scan.mask
+    total = scan.mean_pattern * len(scan) * scan.mask
     padded = np.pad(total, 1)
     rows = np.minimum(padded[:-2, 1:-1], padded[2:, 1:-1])
     expected = np.maximum(rows, np.minimum(padded[1:-1, :-2], padded[1:-1, 2:]))
@@ -223,7 +215,7 @@ def gaps(scan: Scan) -> tuple[Array, Array]:
     None of their used pixels ever counted, though the lines on both sides of them did, 20 times at least: by chance
     once in 5e8.
     """
-    total = mean_pattern(scan.counts) * len(scan) * scan.mask
+    total = scan.mean_pattern * len(scan) * scan.mask
     return _dark_lines(total.sum(axis=1), scan.mask.any(axis=1)), _dark_lines(total.sum(axis=0), scan.mask.any(axis=0))
 
 

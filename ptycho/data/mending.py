@@ -46,7 +46,7 @@ def _masked(scan: Scan) -> Scan:
 def _moved(scan: Scan) -> Scan:
     if scan.near_field is not None:
         return scan
-    y, x = (-round(offset) for offset in centre_offset(doctor.mean_pattern(scan.counts), scan.mask))
+    y, x = (-round(offset) for offset in centre_offset(scan.mean_pattern, scan.mask))
     if np.hypot(y, x) <= OFF_CENTRE_PX:
         return scan
     return _noted(

@@ -21,7 +21,7 @@ from ptycho.data.detector import (
     cropped_probe,
     window,
 )
-from ptycho.data.stored import Counts, StoredFrames, chunks, seen_through
+from ptycho.data.stored import Counts, StoredFrames, chunks, mean_pattern, seen_through
 
 Array = np.ndarray
 
@@ -39,7 +39,7 @@ class Scan:
 
     counts: Counts
     """(P, N, N) photon counts (intensity), any real numeric dtype, zero frequency at pixel ``N // 2``; in the near
-    field the pixel straight behind that of the probe. `StoredFrames` stay in their file."""
+    field the pixel straight behind that of the probe. `StoredFrames` are read when they are asked for."""
     positions: Array
     """(P, 2) float64 (y, x): the object pixel, fractions allowed, under probe pixel ``(N // 2, N // 2)``."""
     probe: Array
@@ -135,6 +135,11 @@ class Scan:
             return self.counts.once(f"totals {self.mask.tobytes().hex()}", totals)
         return totals(self.counts)
 
+    @cached_property
+    def mean_pattern(self) -> Array:
+        """(N, N) float64: mean over the frames in every pixel, used or not."""
+        return mean_pattern(self.counts)
+
     @property
     def mean_counts(self) -> float:
         """Measured dose: mean total counts of a frame over the used pixels."""
@@ -217,11 +222,10 @@ class Scan:
     def binned(self, k: int) -> "Scan":
         """A view of sums of ``k x k`` detector pixels: the window of the probe becomes ``N / k``, its pixels stay.
 
-        Where N is no multiple of k the frames are `cropped` to one first.
-        A sum is used where all its pixels are; the physics takes it for ``k^2`` times the counts in its middle. So
-        light of the probe beyond its new window is lost, and waves from far parts of the probe interfere less than
-        they should, as in a probe of more modes: a note says how much. Raises ValueError for another number than 1 to
-        ``N // 2``, and in the near field.
+        A sum is used where all its pixels are; where N is no multiple of k the frames are `cropped` to one first. The
+        physics takes a sum for ``k^2`` times the counts in its middle: light of the probe beyond its new window is
+        lost, and waves from far parts of the probe interfere less than they should, as in a probe of more modes; a note
+        says how much. Raises ValueError for another number than 1 to ``N // 2``, and in the near field.
         """
         if k == 1:
             return self

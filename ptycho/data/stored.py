@@ -143,6 +143,14 @@ def seen_through(frames: Counts, step: Callable[..., Array], *arguments: Any) ->
     return frames.through(step, *arguments) if isinstance(frames, StoredFrames) else step(frames, *arguments)
 
 
+def mean_pattern(counts: Counts) -> Array:
+    """(N, N) float64: mean over all frames (P, N, N), without a float copy of the stack."""
+    total = np.zeros(counts.shape[1:], np.float64)
+    for chunk in chunks(counts):
+        total += chunk.sum(axis=0, dtype=np.float64)
+    return total / len(counts)
+
+
 class Source(Protocol):
     """Where frames (P, N, N) come from."""
 

@@ -51,8 +51,8 @@ def dead(scan: Scan, rng: np.random.Generator) -> Scan:
 
 
 def gap(scan: Scan, rng: np.random.Generator) -> Scan:
-    """Between modules: two to seven rows near the middle, and columns too in one of two scans."""
-    first, width = int(rng.integers(10, 18)), int(rng.integers(2, 8))
+    """Between modules: one to three of 32 rows near the middle, and columns too in one of two scans."""
+    first, width = int(rng.integers(10, 20)), int(rng.integers(1, 4))
     lines = slice(first, first + width)
     found = changed(scan, lambda counts: counts.__setitem__((slice(None), lines), 0))
     return changed(found, lambda c: c.__setitem__((..., lines), 0)) if rng.random() < 0.5 else found
