@@ -43,7 +43,10 @@ def main() -> None:
 
     print("| planted | scans | right | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
     for fault, (number, right, found) in rows.items():
-        marked = [f"**{found[name]}**" if name in right.split("|") else str(found[name] or "") for name in names]
+        marked = [
+            f"**{found[name]}**" if name in right.split("|") and found[name] else str(found[name] or "")
+            for name in names
+        ]
         print(f"| {fault} | {number} | {found['caught']} | " + " | ".join(marked) + " |")
     total, caught = sum(n for n, _, _ in rows.values()), sum(found["caught"] for _, _, found in rows.values())
     print(f"\n{caught} of {total} as they should be")

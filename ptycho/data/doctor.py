@@ -123,7 +123,7 @@ def _whole(values: Array, precision: float) -> float:
 
 def _variance_over_mean(values: Array) -> float:
     mean = values.mean(axis=0)
-    if len(values) < 2 or not mean.any():
+    if len(values) < 2 or not (mean > 0).any():
         return float("nan")
     bright = mean >= np.median(mean[mean > 0])
     return float(np.median(values.var(axis=0, ddof=1)[bright] / mean[bright]))
