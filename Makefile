@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The CPU build is enough for the tests; name another torch to test on a GPU.
 TORCH ?= torch==2.13.0
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi check lint docs notebooks clean
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check lint docs notebooks clean
 
 venv: .venv/installed
 demo: .venv/installed
@@ -25,6 +25,11 @@ test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
 # pty-chi computes with PyTorch; `make test` leaves its tests out where only the test extra is installed.
 test-ptychi: .venv/installed-backends
 	$(PYTEST) tests/reconstruction/test_ptychi.py tests/test_comparison.py
+# Other programs themselves, for the files that they write, without what their windows need.
+test-interop: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'scikit-learn>=1.3' 'tqdm>=4.65'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
+	$(PYTEST) tests/data/test_interop.py
 # The pages of docs/ as a site, in site/; a broken link is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet

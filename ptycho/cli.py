@@ -364,12 +364,25 @@ def convert_command(
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Follow links out of the file's folder, and unpack any size.")
     ] = False,
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="Set right what `ptycho doctor` finds, as far as it can be; say what was done."),
+    ] = False,
+    crop: Annotated[
+        int | None,
+        typer.Option(min=2, help="Keep so many pixels around the zero frequency; object pixels grow to match."),
+    ] = None,
+    bin: Annotated[
+        int, typer.Option(min=1, help="Then add up k x k pixels; the probe keeps the middle k-th of its window.")
+    ] = 1,
 ) -> None:
     """Write a scan, or the result of another program, in another format; say what that cannot hold."""
     from ptycho.data.formats import ReadOptions, convert
 
     size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    for sentence in convert(source, target, format, ReadOptions(pixel_size_m=size, trusted=trusted)):
+    for sentence in convert(
+        source, target, format, ReadOptions(pixel_size_m=size, trusted=trusted), crop=crop, bin=bin, mend=mend
+    ):
         _say(sentence)
     _say(f"{source} -> {target}")
 

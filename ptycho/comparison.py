@@ -13,6 +13,7 @@ import numpy as np
 
 from ptycho.config import RunConfig
 from ptycho.data.scan import Scan
+from ptycho.files import replace_text
 from ptycho.plotting import save_png
 from ptycho.reconstruction import Reconstruction
 from ptycho.reconstruction.pty_chi import Engine, run_ptychi, why_not
@@ -110,7 +111,7 @@ def compare_run(
     record |= dict(methods=_methods_record(entries), notes=notes)
     if len(entries) > 1:
         record |= dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size)
-    (folder / "comparison.json").write_text(json.dumps(record, indent=1) + "\n")
+    replace_text(folder / "comparison.json", json.dumps(record, indent=1) + "\n")
     if entries:
         settings = provenance(scan) | dict(engines=list(engines), epochs=epochs, batch_size=batch_size, seed=seed)
         save_comparison(

@@ -232,7 +232,7 @@ def pretrain_run(
     model, history = pretrain(settings, model_settings, training, folder=checkpoint, resume=resume, report=report)
     _write_json(folder / "history.json", history)
     path = save_model(model, folder / "model.keras")
-    (folder / "model.sha256").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.keras\n")
+    replace_text(folder / "model.sha256", f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.keras\n")
     return history
 
 

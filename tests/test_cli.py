@@ -93,7 +93,7 @@ def test_option_names_are_frozen():
             ["--engines", "--modes", "--withhold-every", "--epochs", "--batch-size", "--seed", "-o", "--output"]
         ),
         "evaluate": ["--every", "--margin"],
-        "convert": sorted(["--format", "--pixel-size-nm", "--trusted"]),
+        "convert": sorted(["--format", "--pixel-size-nm", "--trusted", "--mend", "--crop", "--bin"]),
         "doctor": ["--json"],
         "info": [],
         "view": ["--open", "--output", "-o"],

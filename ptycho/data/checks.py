@@ -30,6 +30,8 @@ LEAST_OVERLAP, SMALLEST_OVERLAP, MOST_OVERLAP = 0.3, -1.0, 0.995
 FEWEST_FRAMES = 16
 CLEAR_MARGIN = 0.1
 """An orientation that fits better than the frames as they are by less is not believed."""
+MEND = "ptycho convert IN OUT --mend"
+"""What does it: `ptycho.data.mending`."""
 
 
 class Check(NamedTuple):
@@ -43,7 +45,7 @@ class Check(NamedTuple):
 
 def examine(scan: Scan, orientation: bool = True) -> list[Check]:
     """All checks of a scan, in the order in which to mend what they find; the orientation takes longest, seconds."""
-    mean = doctor.mean_pattern(scan.counts)
+    mean = scan.mean_pattern
     checks = (_values(scan), *_zero_frequency(scan, mean), *_pixels(scan), *_frames(scan), *_positions(scan))
     checks = (*checks, *_probe(scan, mean))
     failed = any(check.verdict == "fail" for check in checks)
@@ -76,7 +78,7 @@ def _check(name: str, bad: bool, found: str, remedy: str, verdict: Verdict = "wa
 def _values(scan: Scan) -> Check:
     said = doctor.looks_like_counts(scan.counts)
     if said.verdict == "amplitude":
-        return Check("values", "fail", said.sentence, "square the frames: counts = frames**2")
+        return Check("values", "fail", said.sentence, f"square them: {MEND}")
     rounded = said.verdict == "counts" and said.variance_over_mean < 0.5
     return _check("values", rounded or said.verdict == "unclear", said.sentence, "give the counts as recorded")
 
@@ -85,21 +87,27 @@ def _zero_frequency(scan: Scan, mean: Array) -> Iterator[Check]:
     if scan.near_field is not None:
         return
     if doctor.zero_frequency(scan.counts, scan.mask) == "corner":
-        remedy = "shift frames and mask: ptycho.data.doctor.centred"
-        yield Check("zero frequency", "fail", "the signal is strongest at the corners", remedy)
+        yield Check("zero frequency", "fail", "the signal is strongest at the corners", f"move it: {MEND}")
         return
-    y, x = (round(offset, 1) + 0.0 for offset in centre_offset(mean, scan.mask))  # no -0.0
+    rows, columns = doctor.gaps(scan)
+    mask = scan.mask.copy()
+    mask[rows], mask[:, columns] = False, False
+    y, x = (round(offset, 1) + 0.0 for offset in centre_offset(mean, mask))  # no -0.0
     found = f"{np.hypot(y, x):.1f} pixels from the centre, ({y:.1f}, {x:.1f}) (y, x)"
-    yield _check("zero frequency", bool(np.hypot(y, x) > OFF_CENTRE_PX), found, "roll frames and mask by whole pixels")
+    yield _check("zero frequency", bool(np.hypot(y, x) > OFF_CENTRE_PX), found, f"move them: {MEND}")
 
 
 def centre_offset(mean: Array, mask: Array) -> tuple[float, float]:
     """(y, x) of the point of symmetry of a mean pattern (N, N), from pixel ``N // 2``, in fractions of a pixel.
 
     A pattern is about symmetric, so that its amplitude turned by 180 degrees fits best when moved by twice the offset:
-    the maximum of the convolution with itself, by parabolas.
+    the maximum of the convolution with itself, by parabolas. A pixel that is not used has the value of the nearest that
+    is, as dark gaps would move the maximum.
     """
-    amplitude = np.sqrt(np.maximum(mean, 0)) * mask
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    amplitude = np.sqrt(np.maximum(mean, 0))[tuple(nearest)]
     N = len(amplitude)
     fit = np.fft.ifft2(np.fft.fft2(amplitude) ** 2).real
     peak = np.unravel_index(int(fit.argmax()), fit.shape)
@@ -114,22 +122,28 @@ def centre_offset(mean: Array, mask: Array) -> tuple[float, float]:
 
 def _pixels(scan: Scan) -> Iterator[Check]:
     saturated = doctor.saturation(scan)
-    yield _check("saturation", saturated is not None, saturated or "none", "mask the pixels at the largest count")
+    yield _check("saturation", saturated is not None, saturated or "none", f"mask those pixels: {MEND}")
     for name, found in zip(("dead pixels", "hot pixels"), doctor.bad_pixels(scan)):
         places = ", ".join(f"({y}, {x})" for y, x in np.argwhere(found)[:4])
         more = ", ..." if found.sum() > 4 else ""
-        yield _check(name, bool(found.any()), f"{found.sum()} {places}{more}".strip(), "make the mask False there")
+        yield _check(name, bool(found.any()), f"{found.sum()} {places}{more}".strip(), f"mask them: {MEND}")
+    lines = [f"{len(found)} {name}" for name, found in zip(("rows", "columns"), doctor.gaps(scan)) if len(found)]
+    yield _check("gaps", bool(lines), " and ".join(lines) or "none", f"mask them: {MEND}")
 
 
 def _frames(scan: Scan) -> Iterator[Check]:
-    counts = scan.frame_counts
+    counts, empty = scan.frame_counts, empty_frames(scan)
     usual = float(np.median(counts))
-    empty = np.flatnonzero(counts < EMPTY_SHARE * usual)
-    yield _check("empty frames", bool(len(empty)), _named(empty), "leave them out: scan.subset")
+    yield _check("empty frames", bool(len(empty)), _named(empty), f"leave them out: {MEND}")
     spread = 1.4826 * float(np.median(np.abs(counts - usual)))  # a standard deviation, of normal numbers
     away = np.abs(counts - usual) > np.maximum(OUTLIER_SIGMAS * spread, OUTLIER_SHARE * usual)
     outliers = np.setdiff1d(np.flatnonzero(away), empty)
     yield _check("outlier frames", bool(len(outliers)), _named(outliers), "look at them; leave them out: scan.subset")
+
+
+def empty_frames(scan: Scan) -> Array:
+    """Numbers of the frames with next to no counts."""
+    return np.flatnonzero(scan.frame_counts < EMPTY_SHARE * np.median(scan.frame_counts))
 
 
 def _named(frames: Array) -> str:
@@ -173,20 +187,38 @@ def _probe(scan: Scan, mean: Array) -> Iterator[Check]:
         )
     dose = scan.check_dose()
     usual = "consistent with the counts" if scan.probe_known else "a guess: rescaled to the counts"
-    yield _check("probe power", dose is not None, dose or usual, "mark the probe as a guess (probe_known)", "fail")
+    yield _check("probe power", dose is not None, dose or usual, f"take the probe for a guess: {MEND}", "fail")
+
+
+class Orientation(NamedTuple):
+    """How frames fit the positions best, by a code of `NAMES`."""
+
+    best: int
+    second: int
+    margin: float
+    """By which the error of the second is larger."""
+    wrong: bool
+    """The frames as they are fit clearly worse."""
+
+
+def examine_orientation(scan: Scan) -> Orientation | None:
+    """None in the near field or of a few frames; where something else is wrong, that would decide: mend it before."""
+    if scan.near_field is not None or len(scan) < FEWEST_FRAMES:
+        return None
+    errors = orientation_errors(scan)
+    best, second = (int(code) for code in np.argsort(errors)[:2])
+    margin, clear = (float(errors[code] / max(errors[best], 1e-30) - 1) for code in (second, 0))
+    return Orientation(best, second, margin, best != 0 and clear > CLEAR_MARGIN)
 
 
 def _orientation(scan: Scan) -> Iterator[Check]:
-    """Not in the near field nor of a few frames; and where something else is wrong already, that would decide."""
-    if scan.near_field is not None or len(scan) < FEWEST_FRAMES:
+    said = examine_orientation(scan)
+    if said is None:
         return
-    errors = orientation_errors(scan)
-    best, second = (int(code) for code in np.argsort(errors)[:2])
-    margin = float(errors[second] / max(errors[best], 1e-30) - 1)
-    found = f"best: {NAMES[best]}; runner-up: {NAMES[second]}, its error {100 * margin:.0f} % larger"
-    remedy = f"frames {NAMES[best]} fit the positions better than as they are: turn them"
-    clear = float(errors[0] / max(errors[best], 1e-30) - 1) > CLEAR_MARGIN
-    yield _check("orientation of frames", best != 0 and clear, found, remedy, "fail")
+    best, second = NAMES[said.best], NAMES[said.second]
+    found = f"best: {best}; runner-up: {second}, its error {100 * said.margin:.0f} % larger"
+    remedy = f"frames {best} fit the positions better than as they are: {MEND}"
+    yield _check("orientation of frames", said.wrong, found, remedy, "fail")
 
 
 def _edge(N: int) -> Array:

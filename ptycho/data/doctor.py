@@ -11,8 +11,8 @@ import numpy as np
 
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
-from ptycho.data.scan import Scan, chunks, empty_pattern, illumination
-from ptycho.data.stored import Counts, StoredFrames
+from ptycho.data.scan import Scan, empty_pattern, illumination
+from ptycho.data.stored import Counts, chunks, mean_pattern, seen_through
 
 Array = np.ndarray
 
@@ -53,8 +53,7 @@ def centred_scan(scan: Scan) -> Scan:
     if zero_frequency(scan.counts, scan.mask) == "centre":
         return scan
     note = "The zero frequency was at the corner of the frames and was moved to the centre."
-    counts = scan.counts.centred() if isinstance(scan.counts, StoredFrames) else centred(scan.counts)
-    return replace(scan, counts=counts, mask=centred(scan.mask), notes=(*scan.notes, note))
+    return replace(scan, counts=seen_through(scan.counts, centred), mask=centred(scan.mask), notes=(*scan.notes, note))
 
 
 def warned_of_corner(scan: Scan) -> Scan:
@@ -124,23 +123,24 @@ def _whole(values: Array, precision: float) -> float:
 
 def _variance_over_mean(values: Array) -> float:
     mean = values.mean(axis=0)
-    if len(values) < 2 or not mean.any():
+    if len(values) < 2 or not (mean > 0).any():
         return float("nan")
     bright = mean >= np.median(mean[mean > 0])
     return float(np.median(values.var(axis=0, ddof=1)[bright] / mean[bright]))
 
 
-def compact(counts: Array) -> Array:
+def compact(counts: Counts) -> Counts:
     """The same numbers in the smallest unsigned integer dtype that holds them exactly, else unchanged.
 
     A quarter to half of the memory for counts that a file keeps as floats. Looks at every value, in chunks.
     """
     if not all(_whole_or_integer(chunk) and chunk.min() >= 0 for chunk in chunks(counts)):
         return counts
-    largest = counts.max()
+    largest = max(chunk.max() for chunk in chunks(counts))
     for dtype in (np.uint8, np.uint16, np.uint32):
         if largest <= np.iinfo(dtype).max:
-            return counts.astype(dtype) if np.dtype(dtype).itemsize < counts.dtype.itemsize else counts
+            smaller = np.dtype(dtype).itemsize < counts.dtype.itemsize
+            return seen_through(counts, np.ndarray.astype, dtype) if smaller else counts
     return counts
 
 
@@ -148,16 +148,15 @@ def _whole_or_integer(chunk: Array) -> bool:
     return chunk.dtype.kind != "f" or bool((chunk == np.rint(chunk)).all())
 
 
-def squared(amplitudes: Array) -> Array:
+def squared(amplitudes: Counts) -> Counts:
     """Counts of amplitudes, cast before squaring (integers would overflow); whole numbers as integers."""
-    counts = np.empty(amplitudes.shape, np.float32)
-    start = 0
-    for chunk in chunks(amplitudes):
-        counts[start : start + len(chunk)] = np.square(chunk, dtype=np.float32)
-        start += len(chunk)
-    if looks_like_counts(amplitudes).verdict == "amplitude":
-        counts = np.rint(counts, out=counts)
-    return compact(counts)
+    whole = looks_like_counts(amplitudes).verdict == "amplitude"
+    return compact(seen_through(amplitudes, _squared, whole))
+
+
+def _squared(amplitudes: Array, whole: bool) -> Array:
+    counts = np.square(amplitudes, dtype=np.float32)
+    return np.rint(counts, out=counts) if whole else counts
 
 
 def guessed_probe(counts: Counts, mask: Array | None = None) -> Array:
@@ -188,14 +187,6 @@ def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     return scan.with_probe(scan.probe.astype(np.complex128) * factor, known=False), factor
 
 
-def mean_pattern(counts: Counts) -> Array:
-    """(N, N) float64: mean over all frames (P, N, N), without a float copy of the stack."""
-    total = np.zeros(counts.shape[1:], np.float64)
-    for chunk in chunks(counts):
-        total += chunk.sum(axis=0, dtype=np.float64)
-    return total / len(counts)
-
-
 def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     """``(dead, hot)``, each (N, N) bool, among the used pixels.
 
@@ -206,7 +197,7 @@ def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     """
     from scipy import ndimage
 
-    total = mean_pattern(scan.counts) * len(scan) * scan.mask
+    total = scan.mean_pattern * len(scan) * scan.mask
     padded = np.pad(total, 1)
     rows = np.minimum(padded[:-2, 1:-1], padded[2:, 1:-1])
     expected = np.maximum(rows, np.minimum(padded[1:-1, :-2], padded[1:-1, 2:]))
@@ -216,6 +207,37 @@ def bad_pixels(scan: Scan) -> tuple[Array, Array]:
     if scan.near_field is None:
         hot[scan.N // 2, scan.N // 2] = False
     return dead, hot
+
+
+def gaps(scan: Scan) -> tuple[Array, Array]:
+    """Rows and columns of the frames, by their numbers, that lie between the modules of a detector.
+
+    None of their used pixels ever counted, though the lines on both sides of them did, 20 times at least: by chance
+    once in 5e8.
+    """
+    total = scan.mean_pattern * len(scan) * scan.mask
+    return _dark_lines(total.sum(axis=1), scan.mask.any(axis=1)), _dark_lines(total.sum(axis=0), scan.mask.any(axis=0))
+
+
+def _dark_lines(total: Array, used: Array) -> Array:
+    lines = np.flatnonzero(used)
+    dark = total[lines] < 0.5  # a sum of means over all frames, times their number
+    runs = np.split(np.arange(len(lines)), np.flatnonzero(np.diff(dark)) + 1)
+    bounded = [run for run in runs[1:-1] if dark[run[0]] and min(total[lines[[run[0] - 1, run[-1] + 1]]]) >= 20]
+    return lines[np.concatenate(bounded)] if bounded else lines[:0]
+
+
+def proposed_mask(scan: Scan) -> Array:
+    """(N, N) bool: the scan's mask without dead, hot and saturated pixels and gaps."""
+    dead, hot = bad_pixels(scan)
+    good = scan.mask & ~dead & ~hot
+    rows, columns = gaps(scan)
+    good[rows], good[:, columns] = False, False
+    if saturation(scan) is not None:
+        largest = max(float(chunk[:, scan.mask].max()) for chunk in chunks(scan.counts))
+        for chunk in chunks(scan.counts):
+            good &= ~(chunk == largest).any(axis=0)
+    return good
 
 
 def saturation(scan: Scan) -> str | None:

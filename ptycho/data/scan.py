@@ -4,7 +4,6 @@ Light: numpy, and scipy where it is needed. The counts keep the dtype they were 
 on them is measured chunk by chunk, so a scan never costs a second copy of its stack.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,12 +12,18 @@ import numpy as np
 
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
-from ptycho.data.stored import Counts, StoredFrames
+from ptycho.data.detector import (
+    bin_contrast,
+    binned_counts,
+    binned_mask,
+    binned_probe,
+    coarser,
+    cropped_probe,
+    window,
+)
+from ptycho.data.stored import Counts, StoredFrames, chunks, mean_pattern, seen_through
 
 Array = np.ndarray
-
-CHUNK_PIXELS = 2**18
-"""Pixels looked at in one go: 2 MB as float64."""
 
 SMALLEST_SPREAD_PX = 1e-3
 """Positions closer together than this are one position, or are metres given as pixels."""
@@ -34,7 +39,7 @@ class Scan:
 
     counts: Counts
     """(P, N, N) photon counts (intensity), any real numeric dtype, zero frequency at pixel ``N // 2``; in the near
-    field the pixel straight behind that of the probe. `StoredFrames` stay in their file."""
+    field the pixel straight behind that of the probe. `StoredFrames` are read when they are asked for."""
     positions: Array
     """(P, 2) float64 (y, x): the object pixel, fractions allowed, under probe pixel ``(N // 2, N // 2)``."""
     probe: Array
@@ -70,7 +75,7 @@ class Scan:
             raise ValueError(f"Scan.beam is {self.beam!r}; expected a Beam, or None where it is not known")
         if not (self.near_field is None or isinstance(self.near_field, NearField)):
             raise ValueError(f"Scan.near_field is {self.near_field!r}; expected a NearField, or None for the far field")
-        if not self.frame_counts.any():
+        if not any(chunk[:, self.mask].any() for chunk in chunks(counts)):  # the first tells, as a rule
             raise ValueError(
                 f"Scan.counts is 0 in every used pixel of all {frames} frames; check that the right data set "
                 "was read and that the mask is True where a pixel is used (invert it if not)"
@@ -139,6 +144,11 @@ class Scan:
             return self.counts.once(f"totals {self.mask.tobytes().hex()}", totals)
         return totals(self.counts)
 
+    @cached_property
+    def mean_pattern(self) -> Array:
+        """(N, N) float64: mean over the frames in every pixel, used or not."""
+        return mean_pattern(self.counts)
+
     @property
     def mean_counts(self) -> float:
         """Measured dose: mean total counts of a frame over the used pixels."""
@@ -179,14 +189,73 @@ class Scan:
     def subset(self, index: Any) -> "Scan":
         """The frames that a slice, a list of indices or a (P,) bool mask picks, in that order.
 
-        A slice shares memory with this scan, anything else copies the frames; those in a file stay there. Raises
-        ValueError for none.
+        A view: a slice of an array is one too, anything else is read from this scan's frames when it is asked for
+        (`StoredFrames`). Raises ValueError for none.
         """
         if not isinstance(index, slice):
             index = np.atleast_1d(np.asarray(index))
             index = index if index.size else slice(0)
-        counts = self.counts.picked(index) if isinstance(self.counts, StoredFrames) else self.counts[index]
-        return replace(self, counts=counts, positions=self.positions[index])
+        counts = self.counts
+        if isinstance(counts, StoredFrames) or not isinstance(index, slice):
+            counts = counts if isinstance(counts, StoredFrames) else StoredFrames.of_array(counts)
+            return replace(self, counts=counts.picked(index), positions=self.positions[index])
+        return replace(self, counts=counts[index], positions=self.positions[index])
+
+    def masked(self, good: Array) -> "Scan":
+        """The same frames, unread; pixels are used where this scan's mask and ``good`` (N, N) are both True."""
+        return replace(self, mask=self.mask & _checked_mask(good, self.N))
+
+    def cropped(self, side: int) -> "Scan":
+        """A view of the middle ``side x side`` detector pixels: object pixels become ``N / side`` times as large.
+
+        Positions, true object and pixel size go along; of the probe stays what would reach these pixels without a
+        sample. Raises ValueError for another number than 2 to N, and in the near field.
+        """
+        if side == self.N:
+            return self
+        self.require_far_field("cropped frames", "leave them whole")
+        if not 2 <= side <= self.N:
+            raise ValueError(f"frames of {self.N} pixels cannot be cropped to {side}; expected 2 to {self.N}")
+        scale = side / self.N
+        return replace(
+            self,
+            counts=seen_through(self.counts, window, side),
+            positions=self.positions * scale,
+            probe=cropped_probe(self.probe, side),
+            mask=window(self.mask, side),
+            object=None if self.object is None else coarser(self.object, self.N, side),
+            pixel_size_m=None if self.pixel_size_m is None else self.pixel_size_m / scale,
+            notes=(*self.notes, f"The frames were cropped from {self.N} to {side} pixels."),
+        )
+
+    def binned(self, k: int) -> "Scan":
+        """A view of sums of ``k x k`` detector pixels: the window of the probe becomes ``N / k``, its pixels stay.
+
+        A sum is used where all its pixels are; where N is no multiple of k the frames are `cropped` to one first. The
+        physics takes a sum for ``k^2`` times the counts in its middle: light of the probe beyond its new window is
+        lost, and waves from far parts of the probe interfere less than they should, as in a probe of more modes; a note
+        says how much. Raises ValueError for another number than 1 to ``N // 2``, and in the near field.
+        """
+        if k == 1:
+            return self
+        self.require_far_field("binned frames", "leave them as they are")
+        if not 1 <= k <= self.N // 2:
+            raise ValueError(f"{k} x {k} of {self.N} x {self.N} pixels cannot be one; expected 1 to {self.N // 2}")
+        if self.N % k:
+            return self.cropped(self.N // k * k).binned(k)
+        probe = binned_probe(self.probe, k)
+        lost, washed = 1 - illumination(probe).sum() / self.photons, 1 - bin_contrast(self.N, k, self.probe_diameter_px)
+        note = (
+            f"{k} x {k} detector pixels were added up: {max(0.0, 100 * lost):.2g} % of the probe are beyond its "
+            f"smaller window, and waves from its opposite sides lose {100 * washed:.2g} % of their contrast."
+        )
+        return replace(
+            self,
+            counts=binned_counts(self.counts, k),
+            probe=probe,
+            mask=binned_mask(self.mask, k),
+            notes=(*self.notes, note),
+        )
 
     def withheld_mask(self, every: int, offset: int = 0) -> Array:
         """(P,) bool: True for frames ``offset``, ``offset + every``, ``offset + 2 every``, ..."""
@@ -230,12 +299,6 @@ class Scan:
                 f"{remedy}."
             )
         return None
-
-
-def chunks(counts: Counts) -> Iterator[Array]:
-    """Consecutive frames of (P, N, N), `CHUNK_PIXELS` pixels or one frame at most; views of those in memory."""
-    size = max(1, CHUNK_PIXELS // max(1, counts.size // len(counts)))
-    return (counts[i : i + size] for i in range(0, len(counts), size))
 
 
 def illumination(probe: Array) -> Array:

@@ -1,41 +1,59 @@
-"""Frames that stay in their file: a scan larger than memory reads what is asked for, when it is asked for."""
+"""Frames that are read when they are asked for: a scan larger than memory, and views of one that is not."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from ptycho.files import BadFile
+
 Array = np.ndarray
+Step = tuple[Callable[..., Array], tuple[Any, ...]]
 
 
 class StoredFrames:
-    """Frames (P, N, N) of an HDF5 file, in the dtype they are stored in; indexing the first axis reads them.
+    """Frames (P, N, N) as a file or an array holds them, seen through some steps; indexing the first axis reads them.
 
     It goes where an array of counts goes, `Scan.counts` above all; ``np.asarray`` reads everything. Frames picked by
-    `picked` stay in the file as well. What has been found out about all frames is kept for all that are picked from
-    them. Another process that gets one (by pickle) opens the file itself.
-
-    Args:
-        path: the file, which must not change meanwhile.
-        key: the data set in it.
+    `picked`, and seen `through` a function, stay where they are as well. What has been found out about all frames of a
+    file is kept for all views of it. Another process that gets one (by pickle) opens the file itself, or gets the
+    frames that this is a view of, of an array in memory.
     """
 
     ndim = 3
 
-    def __init__(self, path: str | Path, key: str):
-        self._file, self._corner = _File(Path(path).resolve(), key), False
-        self.rows = np.arange(self._file.shape[0])
-        """(P,) int64: which frames of the file these are."""
+    def __init__(self, source: "Source"):
+        self._source, self._steps = source, ()
+        self._frame = np.zeros((1, *source.shape[1:]), source.dtype)
+        self.rows = np.arange(source.shape[0])
+        """(P,) int64: which frames of the source these are."""
+
+    @classmethod
+    def of_file(cls, path: str | Path, key: str) -> "StoredFrames":
+        """Those of a data set (P, N, N), or (rows, columns, N, N) row by row, of an HDF5 file that must not change."""
+        return cls(_File(Path(path).resolve(), key))
+
+    @classmethod
+    def of_array(cls, frames: Array) -> "StoredFrames":
+        """Those of an array (P, N, N) in memory."""
+        return cls(_Memory(frames))
+
+    @classmethod
+    def joined(cls, parts: Sequence["StoredFrames"]) -> "StoredFrames":
+        """One after the other, all of the same size, in a dtype that holds them all; a single part as it is."""
+        dtype = np.result_type(*(part.dtype for part in parts))
+        same = [part if part.dtype == dtype else part.through(np.ndarray.astype, dtype) for part in parts]
+        return same[0] if len(same) == 1 else cls(_Joined(tuple(same)))
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (len(self.rows), *self._file.shape[1:])
+        return (len(self.rows), *self._frame.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
-        return self._file.dtype
+        return self._frame.dtype
 
     @property
     def size(self) -> int:
@@ -49,6 +67,9 @@ class StoredFrames:
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Array:
+        if isinstance(index, tuple):
+            frames, within = self[index[0]], index[1:]
+            return frames[within] if frames.ndim == 2 else frames[(slice(None), *within)]
         if np.ndim(index) == 0 and not isinstance(index, slice):
             return self._read(self.rows[[index]])[0]
         return self._read(self.rows[index])
@@ -61,35 +82,120 @@ class StoredFrames:
         return found if dtype is None else found.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
-        return f"StoredFrames({self.shape}, {self.dtype}, {str(self._file.path)!r})"
+        return f"StoredFrames({self.shape}, {self.dtype}, {self._source})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if isinstance(self._source, _Memory):
+            return np.array, (np.asarray(self),)
+        return super().__reduce_ex__(protocol)
 
     def picked(self, index: Any) -> "StoredFrames":
         """The frames that an index of the first axis picks, unread."""
-        return self._like(self.rows[index], self._corner)
+        return self._like(self.rows[index])
 
-    def centred(self) -> "StoredFrames":
-        """The frames, unread, with pixel (0, 0) of the file's at ``N // 2``."""
-        return self._like(self.rows, True)
+    def through(self, step: Callable[..., Array], *arguments: Any) -> "StoredFrames":
+        """The frames, unread, as ``step(frames, *arguments)`` makes them of any (B, N, N), each on its own.
+
+        ``step`` is a function of a module, and ``arguments`` can be hashed.
+        """
+        found = self._like(self.rows)
+        found._steps, found._frame = (*self._steps, (step, arguments)), step(self._frame, *arguments)
+        return found
 
     def once(self, name: str, find: Callable[["StoredFrames"], Array]) -> Array:
-        """What ``find`` tells of each of all the frames in the file ``(P, ...)``, found once; here, of these frames."""
-        name = f"{name} {self._corner}"
-        if name not in self._file.known:
-            self._file.known[name] = find(self._like(np.arange(self._file.shape[0]), self._corner))
-        return self._file.known[name][self.rows]
+        """What ``find`` tells of each of these frames ``(P, ...)``; of all in a file, seen so, it is found once."""
+        known = self._source.known
+        if known is None:
+            return find(self)
+        key = (name, self._steps)
+        if key not in known:
+            known[key] = find(self._like(np.arange(self._source.shape[0])))
+        return known[key][self.rows]
 
-    def _like(self, rows: Array, corner: bool) -> "StoredFrames":
+    def _like(self, rows: Array) -> "StoredFrames":
         found = object.__new__(StoredFrames)
-        found._file, found._corner, found.rows = self._file, corner, rows
+        found._source, found._steps, found._frame, found.rows = self._source, self._steps, self._frame, rows
         return found
 
     def _read(self, rows: Array) -> Array:
-        found = self._file.read(rows)
-        return np.fft.fftshift(found, axes=(-2, -1)) if self._corner else found
+        found = self._source.read(rows)
+        for step, arguments in self._steps:
+            found = step(found, *arguments)
+        return found
+
+    _steps: tuple[Step, ...]
 
 
 Counts = Array | StoredFrames
-"""Frames in memory, or in their file."""
+"""Frames that are there, or are read when they are asked for."""
+CHUNK_PIXELS = 2**18
+"""Pixels looked at in one go: 2 MB as float64."""
+
+
+def chunks(counts: Counts) -> Iterator[Array]:
+    """Consecutive frames of (P, N, N), `CHUNK_PIXELS` pixels or one frame at most; views of those in memory."""
+    size = max(1, CHUNK_PIXELS // max(1, counts.size // len(counts)))
+    return (counts[i : i + size] for i in range(0, len(counts), size))
+
+
+def seen_through(frames: Counts, step: Callable[..., Array], *arguments: Any) -> Counts:
+    """``step(frames, *arguments)``: now of an array, when they are read of stored frames."""
+    return frames.through(step, *arguments) if isinstance(frames, StoredFrames) else step(frames, *arguments)
+
+
+def mean_pattern(counts: Counts) -> Array:
+    """(N, N) float64: mean over all frames (P, N, N), without a float copy of the stack."""
+    total = np.zeros(counts.shape[1:], np.float64)
+    for chunk in chunks(counts):
+        total += chunk.sum(axis=0, dtype=np.float64)
+    return total / len(counts)
+
+
+class Source(Protocol):
+    """Where frames (P, N, N) come from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def known(self) -> dict[Any, Array] | None:
+        """What has been found out about all of them, by name; None where looking again costs less."""
+
+    def read(self, rows: Array) -> Array:
+        """Frames by number, in the order asked for: a copy."""
+        ...
+
+
+class _Memory:
+    known = None
+
+    def __init__(self, frames: Array):
+        self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype
+
+    def __repr__(self) -> str:
+        return "in memory"
+
+    def read(self, rows: Array) -> Array:
+        return self.frames[rows]
+
+
+class _Joined:
+    def __init__(self, parts: tuple[StoredFrames, ...]):
+        self.parts, self.known = parts, dict[Any, Array]()
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.shape, self.dtype = (int(self.ends[-1]), *parts[0].shape[1:]), parts[0].dtype
+
+    def __repr__(self) -> str:
+        return ", ".join(str(part._source) for part in self.parts)
+
+    def read(self, rows: Array) -> Array:
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        which = np.searchsorted(self.ends, rows, side="right")
+        for number in np.unique(which):
+            here, part = which == number, self.parts[number]
+            found[here] = part[rows[here] - (self.ends[number] - len(part))]
+        return found
 
 
 class _File:
@@ -97,8 +203,11 @@ class _File:
 
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
-        self.known: dict[str, Array] = {}
+        self.known: dict[Any, Array] = {}
         self._open()
+
+    def __repr__(self) -> str:
+        return repr(f"{self.path}:{self.key}")
 
     def _open(self) -> None:
         import h5py
@@ -106,7 +215,10 @@ class _File:
 
         self._lock = threading.Lock()
         self._data = h5py.File(self.path, "r")[self.key]
-        self.shape: tuple[int, int, int] = self._data.shape
+        *counted, height, width = self._data.shape
+        self._columns = counted[-1]
+        """Frames that lie in one row of a raster; all of them where there is none."""
+        self.shape = (int(np.prod(counted)), height, width)
         self.dtype = self._data.dtype.newbyteorder("=")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,17 +229,27 @@ class _File:
         self._open()
 
     def read(self, rows: Array) -> Array:
-        """Frames by number, in the order asked for: those that follow one another in the file in one go."""
+        """Those that follow one another in the file in one go. BadFile for damaged ones."""
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(rows, kind="stable")
-        runs = np.split(order, np.flatnonzero(np.diff(rows[order]) != 1) + 1) if len(rows) else []
+        ascending = rows[order]
+        breaks = (np.diff(ascending) != 1) | (ascending[1:] % self._columns == 0)
+        runs = np.split(order, np.flatnonzero(breaks) + 1) if len(rows) else []
         with self._lock:
             for run in runs:
-                first = int(rows[run[0]])
-                if (np.diff(run) == 1).all():
-                    self._data.read_direct(
-                        found, np.s_[first : first + len(run)], np.s_[int(run[0]) : int(run[0]) + len(run)]
-                    )
-                else:
-                    found[run] = self._data[first : first + len(run)]
+                try:
+                    self._read_run(found, run, int(rows[run[0]]))
+                except Exception as error:  # HDF5 on damaged bytes raises whatever it meets
+                    what = str(error) or type(error).__name__
+                    raise BadFile(f"{self.path} has a damaged {self.key!r} ({what}); copy the file again") from error
         return found
+
+    def _read_run(self, found: Array, run: Array, first: int) -> None:
+        there: tuple[Any, ...] = (slice(first, first + len(run)),)
+        if self._data.ndim == 4:
+            column = first % self._columns
+            there = (first // self._columns, slice(column, column + len(run)))
+        if (np.diff(run) == 1).all():
+            self._data.read_direct(found, there, np.s_[int(run[0]) : int(run[0]) + len(run)])
+        else:
+            found[run] = self._data[there]

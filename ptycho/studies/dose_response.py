@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ptycho.config import SimulationConfig, _Config
+from ptycho.files import replaced
 from ptycho.studies.arms import Arm, Row, Study
 from ptycho.studies.figures import SCORES, draw_curves
 
@@ -203,5 +204,6 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
     labels = ["pattern (log)", *(f"{TITLES[loss]}\n{kind}" for loss in losses for kind in ("amplitude", "phase"))]
     for ax, label in zip(axes[:, 0], labels, strict=True):
         ax.set_ylabel(label, fontsize=9)
-    figure.savefig(folder / "panel.png", dpi=90)
+    with replaced(folder / "panel.png") as partial:
+        figure.savefig(partial, dpi=90)
     return folder / "panel.png"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.files import replaced
 from ptycho.studies.arms import Row
 
 SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_ssim="phase SSIM", frc_half_nyquist="FRC 0.5")
@@ -69,7 +70,8 @@ def draw_curves(
         ax.grid(alpha=0.3)
     handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=9)
-    figure.savefig(folder / "curves.png", dpi=90)
+    with replaced(folder / "curves.png") as partial:
+        figure.savefig(partial, dpi=90)
     return folder / "curves.png"
 
 

@@ -23,8 +23,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ptycho.config import RunConfig
-from ptycho.data.scan import Scan, chunks
-from ptycho.files import replace_text
+from ptycho.data.scan import Scan
+from ptycho.data.stored import chunks
+from ptycho.files import replace_text, replaced
 from ptycho.runs import Outcome, judge, open_scan, provenance, reconstruct_run, refine_run, software, train_network
 from ptycho.simulation.probes import probe_diameter
 from ptycho.simulation.simulate import MARGIN_PX, simulate
@@ -138,7 +139,8 @@ def run_arm(arm: Arm, folder: Path, report: Report | None = None) -> Row:
             start = "pretrained" if arm.start == "adapted" else None
             _, history = train_network(data.train, network, run, start=start, resume=True, report=report)
         outcome = reconstruct_run(data.test, own, run, model_folder=network, refined=arm.refine is not None, **ways)
-    np.save(own / "pattern.npy", data.test.counts[len(data.test) // 2])
+    with replaced(own / "pattern.npy") as partial:
+        np.save(partial, data.test.counts[len(data.test) // 2])
     row = dict(name=arm.name, hash=arm.hash, seed=arm.seed, **arm.labels, N=data.test.N, start=arm.start)
     row |= dict(frames_trained=len(data.train) if history else 0, frames=len(data.test))
     row |= dict(counts_per_frame=data.test.mean_counts) | scores(arm, outcome, data)

@@ -1,4 +1,4 @@
-"""Scans with one planted fault each, and the check of the doctor that is there for it: 16 kinds, and 7 orientations.
+"""Scans with one planted fault each, and the check of the doctor that is there for it: 17 kinds, and 7 orientations.
 
 Also what `benchmarks/doctor.py` makes its confusion table from.
 """
@@ -50,6 +50,14 @@ def dead(scan: Scan, rng: np.random.Generator) -> Scan:
     return changed(scan, lambda counts: counts.__setitem__((slice(None), y, x), 0))
 
 
+def gap(scan: Scan, rng: np.random.Generator) -> Scan:
+    """Between modules: one to three of 32 rows near the middle, and columns too in one of two scans."""
+    first, width = int(rng.integers(10, 20)), int(rng.integers(1, 4))
+    lines = slice(first, first + width)
+    found = changed(scan, lambda counts: counts.__setitem__((slice(None), lines), 0))
+    return changed(found, lambda c: c.__setitem__((..., lines), 0)) if rng.random() < 0.5 else found
+
+
 def dimmed(share: float) -> Callable[[Scan, np.random.Generator], Scan]:
     def fault(scan: Scan, rng: np.random.Generator) -> Scan:
         frame = int(rng.integers(0, len(scan)))
@@ -71,6 +79,7 @@ FAULTS: dict[str, tuple[str, Callable[[Scan, np.random.Generator], Scan]]] = {
     "saturated": ("saturation", lambda s, _: changed(s, lambda c: np.minimum(c, int(c.max() * 0.3)))),
     "dead pixel": ("dead pixels", dead),
     "hot pixel": ("hot pixels", hot),
+    "gap": ("gaps", gap),
     "shutter closed": ("empty frames", dimmed(0.03)),
     "flash": ("outlier frames", brighter),
     "metres": ("extent of positions|overlap", lambda s, _: replace(s, positions=s.positions * 1e-2)),

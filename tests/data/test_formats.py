@@ -16,7 +16,8 @@ from ptycho.config import NearField
 from ptycho.data import formats
 from ptycho.data.beam import Beam
 from ptycho.data.formats import losses, read_scan, write_scan
-from ptycho.data.scan import CHUNK_PIXELS, Scan, empty_pattern
+from ptycho.data.scan import Scan, empty_pattern
+from ptycho.data.stored import CHUNK_PIXELS
 from tests.data.scans import assert_same, expected, misfit, said, scan_of, truth
 
 WRITABLE = [module for module in formats.FORMATS if hasattr(module, "write")]

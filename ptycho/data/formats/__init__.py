@@ -37,6 +37,7 @@ from ptycho.data.formats import (
 from ptycho.data.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz_keys
 from ptycho.data.formats._hdf5 import hdf5_keys
 from ptycho.data.formats._metres import MADE_UP, physical
+from ptycho.data.mending import mended
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.files import BadFile, replaced
@@ -114,15 +115,28 @@ def _write(write: str, content: Scan | Product, path: str | Path, format: str | 
 
 
 def convert(
-    source: str | Path, target: str | Path, format: str | None = None, options: ReadOptions = DEFAULT
+    source: str | Path,
+    target: str | Path,
+    format: str | None = None,
+    options: ReadOptions = DEFAULT,
+    crop: int | None = None,
+    bin: int = 1,
+    mend: bool = False,
 ) -> tuple[str, ...]:
-    """Read a scan, or else a result, and write it in another format; sentences on what was assumed, lost or made up."""
+    """Read a scan, or else a result, and write it in another format; sentences on what was assumed, lost or made up.
+
+    A scan may be mended (`ptycho.data.mending`), cropped to a smaller detector, and binned (`Scan.cropped`,
+    `Scan.binned`), in this order.
+    """
     source, target = Path(source), Path(target)
     if source.is_file() and any(m.recognises(source) for m in _able("recognises")):
         scan = read_scan(source, options=options)
+        scan = (mended(scan) if mend else scan).cropped(crop or scan.N).binned(bin)
         write_scan(scan, target, format)
         return (*scan.notes, *losses(scan, target, format))
     if source.is_file() and any(m.recognises_product(source) for m in _able("recognises_product")):
+        if crop is not None or bin != 1 or mend:
+            raise ValueError(f"{source} is a result, without frames; leave --mend, --crop and --bin out")
         product = read_product(source, options=options)
         write_product(product, target, format)
         return product.notes

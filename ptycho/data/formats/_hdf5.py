@@ -19,8 +19,7 @@ from ptycho.data.formats._container import (
     why,
     wrong_kind,
 )
-from ptycho.data.scan import chunks
-from ptycho.data.stored import Counts, StoredFrames
+from ptycho.data.stored import Counts, StoredFrames, chunks
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -225,15 +224,19 @@ class Hdf5:
                     "update hdf5plugin, or unpack the file with h5repack where it was made"
                 )
 
-    def frames(self, *keys: str) -> Counts:
-        """Counts ``(P, N, N)`` as `array` gives them, or left in the file where they are more than the options say."""
-        key = self.first(*keys)
+    def frames(self, *keys: str, raster: bool = False, left: bool | None = None) -> Counts:
+        """Counts ``(P, N, N)``, with ``raster`` also of ``(rows, columns, N, N)``, as `array` gives them.
+
+        They are left in the file if ``left``, by default where they are more than the options say.
+        """
+        key, ndims = self.first(*keys), (3, 4) if raster else (3,)
         dataset: Any = None if key is None else self.find(key)
-        large = getattr(dataset, "ndim", 0) == 3 and dataset.nbytes > self.options.in_memory_bytes
-        if key is None or not large:
-            return self.array(*keys, ndim=3)
-        self.guarded(key, lambda: self._require_readable(dataset, key, REAL))
-        return self.guarded(key, lambda: StoredFrames(dataset.file.filename, dataset.name))
+        there = getattr(dataset, "ndim", 0) in ndims and dataset.size
+        if key is not None and there and (dataset.nbytes > self.options.in_memory_bytes if left is None else left):
+            self.guarded(key, lambda: self._require_readable(dataset, str(key), REAL))
+            return self.guarded(key, lambda: StoredFrames.of_file(dataset.file.filename, dataset.name))
+        found = self.array(*keys, ndim=ndims)
+        return found.reshape(-1, *found.shape[-2:])
 
     def number(self, *keys: str) -> float | None:
         """One finite real number, also one of an array of length 1; None if there is none or it says ``'None'``."""

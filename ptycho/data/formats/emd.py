@@ -42,9 +42,9 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     if key is None:
         raise BadFile(f"{path} has no group with emd_group_type 'array' and 'data' of four axes; save a DataCube")
     with Hdf5(path, options) as file:
-        cube = file.array(f"{key}/data", ndim=4)
+        counts = file.frames(f"{key}/data", raster=True)
+        rows, columns, *_, N = file.find(f"{key}/data").shape
         steps = [_calibrated(file, key, "RRQQ"[axis]) or _step(file, f"{key}/dim{axis}") for axis in range(4)]
-    rows, columns, N = cube.shape[0], cube.shape[1], cube.shape[-1]
     inverse = [
         step / LENGTHS[unit.removesuffix("^-1")] for step, unit in steps[2:] if unit.removesuffix("^-1") in LENGTHS
     ]
@@ -57,7 +57,6 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
     metres = grid * [step * LENGTHS[unit] for step, unit in steps[:2]]
     note = "The scan was taken to be along rows and columns of the frames: a rotation between them is not known."
-    counts = cube.reshape(-1, *cube.shape[2:])
     return assembled(path, counts, in_pixels(path, f"{key}/dim0", metres, pixel), notes=(note,), pixel_size_m=pixel)
 
 

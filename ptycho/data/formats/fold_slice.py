@@ -21,6 +21,7 @@ from ptycho.data.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.data.formats._metres import assembled, beam_of, in_pixels, object_pixel
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
+from ptycho.data.stored import seen_through
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -55,7 +56,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     if len(x) != len(y):
         raise BadFile(f"{parameters} has {len(x)} 'ppX' and {len(y)} 'ppY'; write it anew")
     with Hdf5(frames, options) as file:
-        counts = file.array("dp", ndim=3).transpose(0, 2, 1)
+        counts = seen_through(file.frames("dp"), _transposed)
     metres = -np.stack([y, x], axis=1).astype(np.float64)
     pixel = object_pixel(parameters, options, None, counts.shape[-1], None, "energy, distance and detector pixel")
     notes = ["The frames were transposed, as of a file that MATLAB wrote; files of Python are not so."]
@@ -63,7 +64,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         metres = metres * ANGSTROM
         notes.append("The positions are too far apart for metres: they were taken as angstroms.")
     positions = in_pixels(parameters, "ppX", metres, pixel)
-    return assembled(path, np.ascontiguousarray(counts), positions, notes=notes, pixel_size_m=pixel)
+    return assembled(path, counts, positions, notes=notes, pixel_size_m=pixel)
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -95,6 +96,10 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
         source=str(path),
         notes=tuple(notes),
     )
+
+
+def _transposed(frames: Array) -> Array:
+    return np.ascontiguousarray(np.swapaxes(frames, -1, -2))
 
 
 def _at_least(path: Path, values: dict[str, Array], name: str) -> Array:

@@ -34,7 +34,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file as counts."""
     with Hdf5(path, options) as file:
         frames_key = file.first("diffamp", "dp", *RAW) or RAW[0]
-        frames = file.array(frames_key, ndim=3)
+        frames = file.frames(frames_key)
         key = file.first("points", "scan/scan_positions") or "points"
         points = file.array(key, ndim=2)
         wavelength, pixel = (_number(file, name) for name in ("lambda_nm", "ccd_pixel_um"))

@@ -41,8 +41,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; the frames of a raster are put in a row."""
     with Hdf5(path, options) as file:
-        counts = file.array(*cxi.FRAMES[::-1], ndim=(3, 4))
-        counts = counts.reshape(-1, *counts.shape[-2:])
+        counts = file.frames(*cxi.FRAMES[::-1], raster=True)
         basis, _ = cxi.geometry(file)
         energy = quantity(file, f"{BEAM}/incident_beam_energy", f"{BEAM}/energy")
         wavelength = quantity(file, f"{BEAM}/incident_wavelength")

@@ -2,7 +2,8 @@
 
 - The product: ``probe_position_{x,y}_m`` (P,), ``probe_position_indexes`` (P,) of the pattern that belongs to each;
   ``probe`` (C, I, N, N), C varying and I incoherent modes, or less; ``opr_weights`` (P, C), an attribute of ``probe``
-  or a data set; ``object`` (L, H, W); ``probe_energy_eV``, ``detector_object_distance_m``.
+  or a data set; ``object`` (L, H, W); ``photon_energy_eV`` or ``probe_energy_eV``,
+  ``detector_object_distance_m``.
 - x runs along columns, y along rows; a position is at pixel ``(x - centre) / pixel + W / 2`` from the edge of the
   object, and the middle of the probe, ``N / 2``, lies there: probe pixel ``N // 2`` half a pixel before if N is odd.
 - Patterns: ``*_dp.hdf5`` with ``dp`` (P, N, N), or NPZ with ``patterns``, ``indexes``, ``bad_pixels``, beside it.
@@ -28,6 +29,7 @@ from ptycho.data.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.data.formats._metres import Physical, assembled, beam_of, physical, read_own, write_own
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
+from ptycho.data.stored import Counts, StoredFrames
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -39,7 +41,8 @@ NEEDS = "HDF5 or NPZ: probe_position_x_m, probe_position_y_m, probe, and *_dp.hd
 LACKS, OWN_GROUP, METRES = ("mask", "notes"), True, True
 POSITIONS = ("probe_position_x_m", "probe_position_y_m")
 DATASETS = (*POSITIONS, "probe_position_indexes", "probe", "object", "opr_weights")
-ROOT = ("probe_energy_eV", "detector_object_distance_m")
+ENERGIES, DISTANCE = ("photon_energy_eV", "probe_energy_eV"), "detector_object_distance_m"
+"""The first name of the energy is that of Ptychodus 1.7, which reads the other too, the only one before."""
 PIXELS, CENTRES = ("pixel_height_m", "pixel_width_m"), ("center_y_m", "center_x_m")
 
 
@@ -73,7 +76,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     if not found.any() or len(points) != len(positions):
         raise BadFile(f"{product} has 'probe_position_indexes' that name no pattern of {patterns}; write both anew")
     if not (len(frames) == len(counts) and (np.diff(frames) == 1).all()):
-        counts = counts[frames]
+        counts = counts.picked(frames) if isinstance(counts, StoredFrames) else counts[frames]
     own, probe_notes = _own(product, arrays, options, pixel)
     if "origin" in own:
         positions = positions + own.pop("origin")
@@ -104,10 +107,10 @@ def _product(path: Path, options: ReadOptions) -> Arrays:
     """Everything under its flat name, as in the NPZ."""
     pixels = [f"{where}_{name}" for where in ("object", "probe") for name in (*PIXELS, *CENTRES)]
     if set(POSITIONS) <= set(npz_keys(path)):
-        return load_npz(path, (*DATASETS, *ROOT, *pixels), options)[0]
+        return load_npz(path, (*DATASETS, *ENERGIES, DISTANCE, *pixels), options)[0]
     with Hdf5(path, options) as file:
         found = {name: file.get(name, kinds=COMPLEX) for name in DATASETS}
-        found |= {name: _single(file.attribute_number("/", name)) for name in ROOT}
+        found |= {name: _single(file.attribute_number("/", name)) for name in (*ENERGIES, DISTANCE)}
         for name in pixels:
             where, _, attribute = name.partition("_")
             found[name] = _single(file.attribute_number(where, attribute))
@@ -120,17 +123,17 @@ def _single(value: float | None) -> Array | None:
     return None if value is None else np.array(value)
 
 
-def _patterns(path: Path, options: ReadOptions) -> tuple[Array, Array, Array | None]:
+def _patterns(path: Path, options: ReadOptions) -> tuple[Counts, Array, Array | None]:
     """``(counts, index of each, bad pixels or None)``."""
     if npz_keys(path):
         arrays, _ = load_npz(path, ("patterns", "indexes", "bad_pixels"), options)
-        counts = required(arrays, "patterns", path, 3, REAL)
+        counts: Counts = required(arrays, "patterns", path, 3, REAL)
         indexes, bad = optional(arrays, "indexes", path, 1, "ui"), optional(arrays, "bad_pixels", path, 2, REAL)
         if indexes is not None and len(indexes) != len(counts):
             raise BadFile(f"{path} has {len(counts)} 'patterns' and {len(indexes)} 'indexes'; write them anew")
     else:
         with Hdf5(path, options) as file:
-            counts, indexes, bad = file.array("dp", ndim=3), None, None
+            counts, indexes, bad = file.frames("dp"), None, None
     return counts, np.arange(len(counts)) if indexes is None else indexes, bad
 
 
@@ -168,8 +171,8 @@ def _probe(path: Path, arrays: Arrays) -> tuple[Array, tuple[str, ...]]:
 
 
 def _beam(path: Path, arrays: Arrays):
-    energy, distance = (number(arrays, name, path) for name in ROOT)
-    return beam_of(path, energy or None, distance or None)
+    energies = [number(arrays, name, path) for name in ENERGIES]
+    return beam_of(path, next(filter(None, energies), None), number(arrays, DISTANCE, path) or None)
 
 
 def _own(path: Path, arrays: Arrays, options: ReadOptions, pixel: float) -> tuple[dict, tuple[str, ...]]:
@@ -226,10 +229,8 @@ def _write(file, setup: Physical, image: Array, probe: Array, positions: Array) 
     """The middle of the object is at (0, 0) metres."""
     N, sizes = probe.shape[-1], dict.fromkeys(PIXELS, setup.pixel_m)
     metres = (positions + N / 2 - N // 2 - np.array(image.shape) / 2) * setup.pixel_m
-    file.attrs.update(
-        {"name": "ptycho", "comments": "", "exposure_time_s": 1.0, "probe_energy_eV": setup.beam.energy_eV}
-    )
-    file.attrs["detector_object_distance_m"] = setup.distance_m
+    file.attrs.update({"name": "ptycho", "comments": "", "exposure_time_s": 1.0, DISTANCE: setup.distance_m})
+    file.attrs.update(dict.fromkeys(ENERGIES, setup.beam.energy_eV))
     file.attrs["probe_photon_count"] = float((np.abs(probe) ** 2).sum())
     file["probe_position_indexes"] = np.arange(len(positions))
     file["probe_position_y_m"], file["probe_position_x_m"] = metres[:, 0], metres[:, 1]

@@ -19,6 +19,7 @@ from ptycho.data.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.data.formats._metres import assembled, in_pixels, object_pixel
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
+from ptycho.data.stored import Counts
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -64,9 +65,9 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     )
 
 
-def _prepared(file: Hdf5) -> tuple[Array, Array, Array]:
+def _prepared(file: Hdf5) -> tuple[Counts, Array, Array]:
     """``(counts, positions in metres, mask)``."""
-    counts, positions = file.array(f"{DATA}/data", ndim=3), file.array(f"{DATA}/positions", ndim=2)
+    counts, positions = file.frames(f"{DATA}/data"), file.array(f"{DATA}/positions", ndim=2)
     if positions.shape != (len(counts), 2) and positions.shape[0] == 2:
         positions = positions.T  # as MATLAB leaves two columns
     mask = np.ones(counts.shape[1:], bool)
@@ -89,7 +90,7 @@ def _prepared(file: Hdf5) -> tuple[Array, Array, Array]:
     return counts, positions, mask
 
 
-def _older(file: Hdf5) -> tuple[Array, Array, Array]:
+def _older(file: Hdf5) -> tuple[Counts, Array, Array]:
     """One group for each frame; a pixel is used if it is good in all."""
     frames, positions, mask = [], [], None
     names = [name for name in file.names(OLDER) if name.startswith("measurement_")]

@@ -25,6 +25,7 @@ from ptycho.data.formats._metres import (
     write_own,
 )
 from ptycho.data.scan import Scan
+from ptycho.data.stored import Counts, StoredFrames, chunks
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -58,11 +59,13 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     return assembled(path, frames["data"], positions, mask=mask, notes=(*notes, *mask_notes), **own)
 
 
-def _frames(file: Hdf5) -> tuple[dict[str, Array], tuple[str, ...]]:
+def _frames(file: Hdf5) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Arrays of all chunks, sorted by index, and what is not there yet."""
     names, parts, notes = file.names("chunks"), [], []
+    sizes = (getattr(file.find(f"chunks/{name}/data"), "nbytes", 0) or 0 for name in names)
+    left = sum(sizes) > file.options.in_memory_bytes
     for name in names:
-        part = _chunk(file, f"chunks/{name}", name == names[-1] and len(names) > 1)
+        part = _chunk(file, f"chunks/{name}", name == names[-1] and len(names) > 1, left)
         if part is None:
             notes.append(f"The last chunk ({name}) is not complete, as of a scan that still runs: left out.")
         else:
@@ -71,33 +74,42 @@ def _frames(file: Hdf5) -> tuple[dict[str, Array], tuple[str, ...]]:
         raise BadFile(f"{file.path} has no chunk in 'chunks'; save the data again, with save='append'")
     if any(part["data"].shape[1:] != parts[0]["data"].shape[1:] for part in parts):
         raise BadFile(f"{file.path} has 'chunks' with frames of different size; save the data again")
-    together = {name: np.concatenate([part[name] for part in parts]) for name in ("data", "indices", "positions")}
-    order = np.argsort(together["indices"], kind="stable")
-    if (np.diff(order) != 1).any():
-        together = {name: values[order] for name, values in together.items()}
+    order = np.argsort(np.concatenate([part["indices"] for part in parts]), kind="stable")
+    together: dict[str, Any] = {"positions": np.concatenate([part["positions"] for part in parts])[order]}
+    if left:
+        together["data"] = StoredFrames.joined([part["data"] for part in parts]).picked(order)
+    else:
+        data = np.concatenate([part["data"] for part in parts])
+        together["data"] = data[order] if (np.diff(order) != 1).any() else data
     if all("weights" in part for part in parts):
-        together["weights"] = np.stack([(part["weights"] > 0).mean(axis=0) for part in parts]).mean(axis=0)
+        together["weights"] = np.mean([_share(part["weights"]) for part in parts], axis=0)
     return together, tuple(notes)
 
 
-def _chunk(file: Hdf5, key: str, growing: bool) -> dict[str, Array] | None:
+def _share(weights: Counts) -> Array:
+    """(N, N) share of frames with a weight above 0."""
+    return np.sum([(chunk > 0).sum(axis=0) for chunk in chunks(weights)], axis=0) / len(weights)
+
+
+def _chunk(file: Hdf5, key: str, growing: bool, left: bool) -> dict[str, Any] | None:
     """Data, indices, positions and weights if any; None for one that is still being written."""
     if growing and not all(file.has(f"{key}/{name}") for name in ("data", "positions")):
         return None
-    data = file.array(f"{key}/data", ndim=3)
+    data = file.frames(f"{key}/data", left=left)
     positions = file.array(f"{key}/positions", ndim=2)
     if len(positions) != len(data):
         if growing:
             return None
         raise BadFile(f"{file.path} has {len(data)} frames and {len(positions)} positions in {key!r}; save it again")
     indices = file.get(f"{key}/indices", 1, "ui")
-    found = {"data": data, "positions": positions}
+    found: dict[str, Any] = {"data": data, "positions": positions}
     found["indices"] = np.arange(len(data)) if indices is None or len(indices) != len(data) else indices
-    weights = file.get(f"{key}/weights")
+    stack = left and getattr(file.find(f"{key}/weights"), "ndim", 0) == 3
+    weights = file.frames(f"{key}/weights", left=True) if stack else file.get(f"{key}/weights")
     if weights is not None and weights.size:
         if weights.shape[-2:] != data.shape[-2:] or weights.ndim not in (2, 3):
             raise BadFile(f"{file.path} has '{key}/weights' of shape {weights.shape}; expected that of the data")
-        found["weights"] = weights.reshape(-1, *weights.shape[-2:])
+        found["weights"] = weights if weights.ndim == 3 else weights[None]
     return found
 
 

@@ -15,6 +15,7 @@ from ptycho.data.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.data.formats._metres import assembled, beam_of, in_pixels, object_pixel
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
+from ptycho.data.stored import seen_through
 from ptycho.files import BadFile
 
 Array = np.ndarray
@@ -39,7 +40,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     with Hdf5(path, options) as file:
         if file.has("zled"):
             raise BadFile(f"{path} is of Fourier ptychography ('zled'), which has no probe to scan; give another file")
-        counts, encoder = file.array("ptychogram", ndim=3), file.array("encoder", ndim=2)
+        counts, encoder = file.frames("ptychogram"), file.array("encoder", ndim=2)
         beam = beam_of(path, None, file.number("zo"), wavelength_m=file.number("wavelength"))
         pixel = object_pixel(path, options, beam, counts.shape[-1], file.number("dxd"), "wavelength, zo and dxd")
         code = file.number("orientation") or 0
@@ -50,7 +51,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         notes.append("'encoder' has two rows: it was transposed.")
     if code not in range(8):
         raise BadFile(f"{path} has 'orientation' {code:g}; expected one of 0 to 7")
-    counts = oriented(counts, int(code))
+    counts = seen_through(counts, oriented, int(code)) if code else counts
     positions = in_pixels(path, "encoder", encoder, pixel)
     return assembled(path, counts, positions, probe=probe, notes=notes, beam=beam, pixel_size_m=pixel)
 
