@@ -51,6 +51,9 @@ Preset = Annotated[
     Literal["best", "fast"] | None, typer.Option(help="fast: each frame on its own, for streams of frames.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
+TileFrames = Annotated[
+    int | None, typer.Option(min=1, help="Frames reconstructed at once; fewer take less memory, and come sooner.")
+]
 
 
 @app.command(name="simulate")
@@ -151,6 +154,14 @@ def reconstruct_command(
         bool, typer.Option("--refine/--no-refine", help="Fit the image to the counts at the end.")
     ] = True,
     resume: Resume = False,
+    tile_frames: TileFrames = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Dask scheduler: its workers compute the network's image (docs/howto/machines.md)."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="So many processes on this machine compute it.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
     ] = False,
@@ -162,12 +173,18 @@ def reconstruct_command(
     run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
     if model is not None and (run.model or run.training or resume or start):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
+    split = bool(scheduler or workers)
+    if split and (model is None or refine):
+        raise ValueError(
+            "--scheduler and --workers split the work of a trained network, not its training nor the refinement: give "
+            "--model and --no-refine (`ptycho refine --start` goes on from the image, in one process)"
+        )
     with _framework():
         from ptycho.data.checks import require_sound
         from ptycho.progress import progress_bar
         from ptycho.runs import open_scan, reconstruct_run
 
-    data = open_scan(scan, _say, modes)
+    data = open_scan(scan, _say, modes, in_file=split)
     if not force:
         for warning in require_sound(data):
             _say(f"warning: {warning}")
@@ -180,8 +197,11 @@ def reconstruct_command(
             start=start,
             withhold_every=withhold_every,
             views=views,
+            tile_frames=tile_frames,
             refined=refine,
             resume=resume,
+            scheduler=scheduler,
+            workers=workers,
             report=report,
         )
     _tell(outcome, output)
@@ -198,9 +218,7 @@ def stream_command(
     ],
     rate: Annotated[float | None, typer.Option(help="Frames per second; by default as fast as they are taken.")] = None,
     order: Annotated[Literal["scan", "random"], typer.Option(help="Order in which the frames come.")] = "scan",
-    tile_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames reconstructed at once; fewer come sooner.")
-    ] = None,
+    tile_frames: TileFrames = None,
     seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
 ) -> None:
     """Play a scan to a trained network frame by frame, as a detector would, and say how well it keeps pace."""
@@ -452,7 +470,7 @@ SkipTraining = Annotated[
     bool, typer.Option("--skip-training", help="Run no arm; write tables and figures of those that are done.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a Dask scheduler: its workers run the arms (docs/studies/dask.md).")
+    str | None, typer.Option(help="Address of a Dask scheduler: its workers run the arms (docs/howto/machines.md).")
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Run the arms in so many processes on this machine.")]
 StudyEpochs = Annotated[int | None, typer.Option("--nepochs", min=1, help="Passes over the frames in training.")]

@@ -31,6 +31,7 @@ def smaller(command: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::distributed")  # a busy machine is slow to answer
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_and_the_python_of_a_page_run(page, tmp_path, monkeypatch, small_scan):
     monkeypatch.chdir(tmp_path)

@@ -15,7 +15,7 @@ class StoredFrames:
 
     It goes where an array of counts goes, `Scan.counts` above all; ``np.asarray`` reads everything. Frames picked by
     `picked` stay in the file as well. What has been found out about all frames is kept for all that are picked from
-    them. Another process that gets one (by pickle) opens the file itself.
+    them. Another process that gets one (by pickle) opens the file itself, when it reads.
 
     Args:
         path: the file, which must not change meanwhile.
@@ -40,6 +40,11 @@ class StoredFrames:
     @property
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
 
     @property
     def nbytes(self) -> int:
@@ -98,23 +103,23 @@ class _File:
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
         self.known: dict[str, Array] = {}
-        self._open()
-
-    def _open(self) -> None:
-        import h5py
-        import hdf5plugin  # noqa: F401  (as in `ptycho.data.formats._hdf5`)
-
-        self._lock = threading.Lock()
-        self._data = h5py.File(self.path, "r")[self.key]
+        self._lock, self._data = threading.Lock(), self._opened()
         self.shape: tuple[int, int, int] = self._data.shape
         self.dtype = self._data.dtype.newbyteorder("=")
 
+    def _opened(self) -> Any:
+        import h5py
+        import hdf5plugin  # noqa: F401  (as in `ptycho.data.formats._hdf5`)
+
+        return h5py.File(self.path, "r")[self.key]
+
     def __getstate__(self) -> dict[str, Any]:
-        return dict(path=self.path, key=self.key, known=self.known)
+        # Not what is known: that is of all frames, and most of those who get a few of them do not ask.
+        return dict(path=self.path, key=self.key, shape=self.shape, dtype=self.dtype)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.key, self.known = state["path"], state["key"], state["known"]
-        self._open()
+        self.__dict__.update(state)
+        self.known, self._lock, self._data = {}, threading.Lock(), None
 
     def read(self, rows: Array) -> Array:
         """Frames by number, in the order asked for: those that follow one another in the file in one go."""
@@ -122,6 +127,7 @@ class _File:
         order = np.argsort(rows, kind="stable")
         runs = np.split(order, np.flatnonzero(np.diff(rows[order]) != 1) + 1) if len(rows) else []
         with self._lock:
+            self._data = self._opened() if self._data is None else self._data
             for run in runs:
                 first = int(rows[run[0]])
                 if (np.diff(run) == 1).all():
