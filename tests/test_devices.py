@@ -26,12 +26,12 @@ from ptycho.network.build import build_model
 from ptycho.simulation.simulate import simulate
 
 copies, parts = [], set()
-twin, data_loss = training.twin, training.PhysicsTraining.data_loss
+twin, object_loss = training.twin, training.PhysicsTraining.object_loss
 
-def watched(self, x, expected):
+def watched(self, x, y):
     if keras.backend.backend() == "tensorflow":
         tf.py_function(lambda groups: parts.add(int(groups)), [tf.shape(x["target"])[0]], [])
-    return data_loss(self, x, expected)
+    return object_loss(self, x, y)
 
 training.twin = lambda model: copies.append(twin(model)) or copies[-1]
 scan = simulate(SimulationConfig(N=24, positions=100, step_px=4.0, seed=5))
@@ -40,7 +40,7 @@ how = dict(epochs=2, batch_groups=4, validation_fraction=0.1, mae_weight=0.1, tv
 losses, weights = [], []
 for devices in (1, 2):
     if devices == 2:
-        training.PhysicsTraining.data_loss = watched
+        training.PhysicsTraining.object_loss = watched
     model = build_model(settings, scan.probe)
     history = training.train(model, scan, TrainingConfig(devices=devices, **how))
     losses.append([(entry["loss"], entry["validation_loss"]) for entry in history])
