@@ -129,7 +129,7 @@ def _train(
             loss=fit.history["loss"][0],
             validation_loss=validation_loss(trainer, batches),
             flat_loss=flat,
-            learning_rate=float(trainer.optimizer.learning_rate),
+            learning_rate=float(ops.convert_to_numpy(trainer.optimizer.learning_rate)),
             seconds=round(time.perf_counter() - start, 3),
             restarts=restarts,
         )

@@ -35,7 +35,7 @@ def watched(self, x, y):
 
 training.twin = lambda model: copies.append(twin(model)) or copies[-1]
 scan = simulate(SimulationConfig(N=24, positions=100, step_px=4.0, seed=5))
-settings = ModelConfig(N=24, gridsize=2, stages=2, width=4, probe_trainable=True, scale_trainable=True)
+settings = ModelConfig(N=24, gridsize=2, stages=1, width=4, probe_trainable=True, scale_trainable=True)
 how = dict(epochs=2, batch_groups=4, validation_fraction=0.1, mae_weight=0.1, tv_weight=0.1, realspace_weight=1.0)
 losses, weights = [], []
 for devices in (1, 2):
