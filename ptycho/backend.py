@@ -5,6 +5,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -95,6 +96,57 @@ def keep_freed_memory() -> None:
 def jit_compile(wanted: bool) -> bool:
     """What to pass to Keras as ``jit_compile``: JAX is useless without, PyTorch gains nothing from it here."""
     return {"tensorflow": wanted, "jax": True, "torch": False}[keras.backend.backend()]
+
+
+def split_over_devices(count: int) -> AbstractContextManager:
+    """Within it, Keras keeps what is built on each of ``count`` devices, and splits the batches over them.
+
+    GPUs where there are any, else (virtual) CPUs; with one device nothing changes.
+
+    Raises:
+        ValueError: there are not so many, or Keras has no such engine for the backend in use.
+    """
+    if count == 1:
+        return nullcontext()
+    backend = keras.backend.backend()
+    if backend == "torch":
+        raise ValueError(
+            f"training.devices is {count}, and Keras has no data-parallel engine for PyTorch: set KERAS_BACKEND to "
+            "tensorflow or jax, or train on one device"
+        )
+    if backend == "tensorflow":
+        import tensorflow
+
+        kinds = (tensorflow.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+        names = [device.name for device in next(filter(None, kinds))]
+    else:
+        names = keras.distribution.list_devices()
+    if len(names) < count:
+        raise ValueError(f"training.devices is {count}, and {backend} sees {len(names)} here: {', '.join(names)}")
+    if backend == "tensorflow":
+        return tensorflow.distribute.MirroredStrategy(names[:count]).scope()
+    return keras.distribution.DataParallel(devices=names[:count], auto_shard_dataset=False).scope()
+
+
+def replicas() -> int:
+    """How often a step is computed side by side, each time on its part of the batch.
+
+    So it is with TensorFlow on several devices: a loss is that of one part. JAX sees the whole batch on all of them.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow
+
+    return tensorflow.distribute.get_strategy().num_replicas_in_sync
+
+
+def summed_over_replicas(values: list[Any]) -> list[Any]:
+    """Each value, a tensor, added up over the replicas of a step."""
+    if replicas() == 1:
+        return values
+    import tensorflow
+
+    return tensorflow.distribute.get_replica_context().all_reduce("SUM", values)
 
 
 def make_complex(real: Any, imag: Any) -> Any:

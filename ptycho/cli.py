@@ -54,6 +54,9 @@ TensorBoard = Annotated[
     Path | None, typer.Option("--tensorboard", help="Folder for logs that TensorBoard shows while the run goes on.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the interrupted training in the folder.")]
+TileFrames = Annotated[
+    int | None, typer.Option(min=1, help="Frames reconstructed at once; fewer take less memory, and come sooner.")
+]
 
 Live = Annotated[bool, typer.Option("--live", help="Serve a page that shows object, probe and losses as they improve.")]
 LiveAddress = Annotated[
@@ -165,6 +168,14 @@ def reconstruct_command(
     tensorboard: TensorBoard = None,
     live: Live = False,
     live_address: LiveAddress = None,
+    tile_frames: TileFrames = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Dask scheduler: its workers compute the network's image (docs/howto/machines.md)."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="So many processes on this machine compute it.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
     ] = False,
@@ -176,11 +187,17 @@ def reconstruct_command(
     run = _training_settings(config, settings, epochs, seed, probe, precision, preset)
     if model is not None and (run.model or run.training or resume or start):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
+    split = bool(scheduler or workers)
+    if split and (model is None or refine):
+        raise ValueError(
+            "--scheduler and --workers split the work of a trained network, not its training nor the refinement: give "
+            "--model and --no-refine (`ptycho refine --start` goes on from the image, in one process)"
+        )
     with _framework():
         from ptycho.data.checks import require_sound, sentences
         from ptycho.runs import open_scan, reconstruct_run
 
-    data = open_scan(scan, _say, modes)
+    data = open_scan(scan, _say, modes, in_file=split)
     checks = None if force else require_sound(data)
     for warning in sentences(checks or (), "warn"):
         _say(f"warning: {warning}")
@@ -193,9 +210,12 @@ def reconstruct_command(
             start=start,
             withhold_every=withhold_every,
             views=views,
+            tile_frames=tile_frames,
             refined=refine,
             resume=resume,
             checks=checks,
+            scheduler=scheduler,
+            workers=workers,
             report=report,
         )
     _tell(outcome, output)
@@ -212,9 +232,7 @@ def stream_command(
     ],
     rate: Annotated[float | None, typer.Option(help="Frames per second; by default as fast as they are taken.")] = None,
     order: Annotated[Literal["scan", "random"], typer.Option(help="Order in which the frames come.")] = "scan",
-    tile_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames reconstructed at once; fewer come sooner.")
-    ] = None,
+    tile_frames: TileFrames = None,
     seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
 ) -> None:
     """Play a scan to a trained network frame by frame, as a detector would, and say how well it keeps pace."""
@@ -502,7 +520,7 @@ SkipTraining = Annotated[
     bool, typer.Option("--skip-training", help="Run no arm; write tables and figures of those that are done.")
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a Dask scheduler: its workers run the arms (docs/studies/dask.md).")
+    str | None, typer.Option(help="Address of a Dask scheduler: its workers run the arms (docs/howto/machines.md).")
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Run the arms in so many processes on this machine.")]
 StudyEpochs = Annotated[int | None, typer.Option("--nepochs", min=1, help="Passes over the frames in training.")]

@@ -144,6 +144,8 @@ class TrainingConfig(_Config):
     """Seed of the grouping and the order of the groups."""
     jit_compile: bool = False
     """Compile the training step with XLA (TensorFlow; JAX always does)."""
+    devices: int = 1
+    """Devices that share each step, in whole groups; TensorFlow and JAX. ``batch_groups`` is then a multiple of it."""
 
     def __post_init__(self) -> None:
         self._require(self.epochs is None or self.epochs >= 0, "epochs", "0 or more, or None")
@@ -152,6 +154,9 @@ class TrainingConfig(_Config):
         self._require(0 < self.thinning <= 1, "thinning", "more than 0, up to 1")
         self._require(0 <= self.validation_fraction < 1, "validation_fraction", "0 to 1")
         self._require(self.patience >= 1, "patience", "1 or more")
+        self._require(self.devices >= 1, "devices", "1 or more")
+        whole = (self.batch_groups or self.devices) % self.devices == 0
+        self._require(whole, "batch_groups", f"a multiple of devices ({self.devices}): a group is not split")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
         weights = ("nll_weight", "mae_weight", "tv_weight", "realspace_weight")
         for name in weights:

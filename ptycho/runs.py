@@ -6,6 +6,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from keras import ops
 import ptycho
 from ptycho.calibration import calibration
 from ptycho.checkpoint import load_model, load_pretrained, save_model
+from ptycho.cluster import dask_client
 from ptycho.config import (
     UNKNOWNS,
     ModelConfig,
@@ -31,7 +33,7 @@ from ptycho.config import (
 from ptycho.data.checks import Check
 from ptycho.data.checks import examine as check_scan
 from ptycho.data.doctor import SAMPLE, rescale_probe
-from ptycho.data.formats import read_scan, write_scan
+from ptycho.data.formats import ReadOptions, read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import (
     Scores,
@@ -83,12 +85,13 @@ class Outcome(NamedTuple):
     """The epochs of the refinement, see `Refinement`."""
 
 
-def open_scan(path: str | os.PathLike, say: Say, modes: int | None = None) -> Scan:
+def open_scan(path: str | os.PathLike, say: Say, modes: int | None = None, *, in_file: bool = False) -> Scan:
     """Read a scan, say what the reader found, and bring a guessed probe to the scale of the counts.
 
-    With ``modes`` the probe gets so many; those added are guesses, so that the whole is one.
+    With ``modes`` the probe gets so many; those added are guesses, so that the whole is one. With ``in_file`` the
+    frames stay in the file, however few there are (`StoredFrames`), where the format lets them.
     """
-    scan = read_scan(Path(path))
+    scan = read_scan(Path(path), options=ReadOptions(in_memory_bytes=0) if in_file else ReadOptions())
     if modes is not None and modes != scan.modes:
         scan = replace(scan, probe=with_modes(scan.probe, modes), probe_known=False)
     say(f"{path}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
@@ -253,9 +256,12 @@ def reconstruct_run(
     start: str | None = None,
     withhold_every: int | None = None,
     views: int = 1,
+    tile_frames: int | None = None,
     refined: bool = True,
     resume: bool = False,
     checks: Sequence[Check] | None = None,
+    scheduler: str | None = None,
+    workers: int = 0,
     report: Report | None = None,
 ) -> Outcome:
     """Reconstruct a scan with a trained network, or with one trained on it here, and leave the image in the folder.
@@ -263,8 +269,10 @@ def reconstruct_run(
     With ``withhold_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. With several ``views``
     (see `reconstruct`) the network's image has an ``uncertainty``, calibrated on a simulated scan (`calibration`). With
     ``refined`` the image is then fitted to the counts (`refine`); what the network alone gave is left as
-    ``network.h5``. Writes ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json``, ``config.json`` and
-    ``report.html``; ``checks`` are those of the scan, for its page, where they were made already.
+    ``network.h5``. With the address of a Dask ``scheduler``, or a number of ``workers`` on this machine, these compute
+    the network's image (`predict_on`); everything else is done here. Writes ``reconstruction.h5``, ``object.png``,
+    ``figure.png``, ``scores.json``, ``config.json`` and ``report.html``; ``checks`` are those of the scan, for its page,
+    where they were made already.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -275,7 +283,9 @@ def reconstruct_run(
         model, history = ready_model(model_folder, scan, withheld=withheld, report=report), []
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
-    result = reconstruct(model, scan, withheld=withheld, views=views, report=report)
+    with dask_client(scheduler, workers) if scheduler or workers else nullcontext() as client:
+        ways: dict[str, Any] = dict(withheld=withheld, views=views, tile_frames=tile_frames, report=report)
+        result = reconstruct(model, scan, client=client, **ways)
     more = dict(withhold_every=withhold_every or 0, views=views, model=model.settings.to_dict())
     if views > 1:
         factor = calibration(model, scan, result, views=views)

@@ -13,13 +13,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from ptycho.backend import free_trace_with, jit_compile, keep_freed_memory
+from ptycho.backend import (
+    free_trace_with,
+    jit_compile,
+    keep_freed_memory,
+    replicas,
+    split_over_devices,
+    summed_over_replicas,
+)
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.grouping import blocks, group_extents, withheld_groups
 from ptycho.data.scan import Scan
 from ptycho.files import replace_text, replaced
 from ptycho.network.architectures import View
-from ptycho.network.build import PtychoNetwork, initialise
+from ptycho.network.build import PtychoNetwork, initialise, twin
 from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.fourier import intensity, times_real
 from ptycho.physics.noise import amplitude_error, poisson_nll
@@ -90,18 +97,33 @@ def train(
         the epoch of least validation loss.
 
     Raises:
-        ValueError: the scans do not fit the model or each other, or the loss stops being a number.
+        ValueError: the scans do not fit the model or each other, the loss stops being a number, or there are not as
+            many devices as ``config`` asks for.
     """
     config = config or TrainingConfig()
     keep_freed_memory()
     batches = Batches([scans] if isinstance(scans, Scan) else scans, model.settings, config)
+    checkpoint = Checkpoint(folder, config) if folder is not None else None
+    if config.devices == 1:
+        return _train(model, batches, checkpoint, resume, report)
+    with split_over_devices(config.devices):  # which only holds for what is built in it
+        copy = twin(model)
+        history = _train(copy, batches, checkpoint, resume, report)
+    model.set_weights(copy.get_weights())
+    model.trained_for = copy.trained_for
+    return history
+
+
+def _train(
+    model: PtychoNetwork, batches: "Batches", checkpoint: "Checkpoint | None", resume: bool, report: Report | None
+) -> History:
+    config = batches.config
     trainer = PhysicsTraining(model, config)
     trainer.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate, global_clipnorm=CLIP_NORM, name="adam"),
+        optimizer=_Adam(config.learning_rate, global_clipnorm=CLIP_NORM, name="adam"),
         jit_compile=jit_compile(config.jit_compile),
     )
     trainer.optimizer.build(trainer.trainable_variables)
-    checkpoint = Checkpoint(folder, config) if folder is not None else None
     history: History = []
     if checkpoint and resume:
         history = checkpoint.restore(trainer)
@@ -125,7 +147,7 @@ def train(
             loss=fit.history["loss"][0],
             validation_loss=validation_loss(trainer, batches),
             flat_loss=flat,
-            learning_rate=float(trainer.optimizer.learning_rate),
+            learning_rate=float(ops.convert_to_numpy(trainer.optimizer.learning_rate)),
             seconds=round(time.perf_counter() - start, 3),
             restarts=restarts,
         )
@@ -148,7 +170,7 @@ def train(
                     f"the network gives a flat object after {epoch + 1} epochs (validation loss "
                     f"{judged(entry):.4g}, a flat object has {entry['flat_loss']:.4g}): starting again",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
                 restart(trainer, restarts)
             else:
@@ -156,7 +178,7 @@ def train(
                     f"the network gives a flat object, {restarts} new starts notwithstanding: the frames may not tell "
                     "the sample from an empty one; check the probe, the positions and the counts per frame",
                     UserWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
         if checkpoint:
             checkpoint.keep(trainer, history)
@@ -216,7 +238,8 @@ class PhysicsTraining(keras.Model):
         return self.network(inputs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return self.data_loss(x, y_pred["expected"]) + self.object_loss(x, y_pred)
+        # Keras adds up the losses of replicas.
+        return (self.data_loss(x, y_pred["expected"]) + self.object_loss(x, y_pred)) / replicas()
 
     def data_loss(self, x, expected):
         """Disagreement of expected counts ``(B, C, N, N)`` with the measured ones, masked pixels left out."""
@@ -245,12 +268,19 @@ class PhysicsTraining(keras.Model):
         return loss
 
 
+class _Adam(keras.optimizers.Adam):
+    """Adam that clips the gradient of the whole batch: Keras clips the one of each replica, then adds them up."""
+
+    def _clip_gradients(self, grads):
+        return [grad / replicas() for grad in super()._clip_gradients(summed_over_replicas(grads))]
+
+
 def distance(canvas, truth, weight):
-    """Mean of ``|canvas - truth|`` with a weight ``(B, H, W)``, the best common phase taken out."""
+    """Mean over the groups of ``|canvas - truth|``, each with a weight ``(B, H, W)`` and its best phase taken out."""
     overlap = ops.sum(times_real(truth * ops.conj(canvas), weight), axis=(-2, -1), keepdims=True)
     phase = ops.stop_gradient(times_real(overlap, ops.rsqrt(intensity(overlap) + 1e-12)))
     error = ops.sqrt(intensity(canvas * phase - truth) + 1e-8)
-    return ops.sum(error * weight) / (ops.sum(weight) + 1e-6)
+    return ops.mean(ops.sum(error * weight, axis=(-2, -1)) / (ops.sum(weight, axis=(-2, -1)) + 1e-6))
 
 
 def total_variation(image):
@@ -272,7 +302,8 @@ class Batches:
         _check_scans(scans, settings, config)
         self.scans, self.settings, self.config = list(scans), settings, config
         self.group = min(settings.channels, *(len(scan) for scan in scans))
-        self.batch = config.batch_groups or max(1, FRAMES_A_STEP // self.group)
+        usual = max(1, FRAMES_A_STEP // self.group)
+        self.batch = config.batch_groups or config.devices * math.ceil(usual / config.devices)
         rng = np.random.default_rng([config.seed, 0])
         self.training_index: list[np.ndarray] = []
         self.blocks: list[np.ndarray] = []
@@ -322,7 +353,9 @@ class Batches:
         arrays: dict[str, np.ndarray] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         if training and self.config.augment and self.settings.architecture != "cnn":
             side = self.canvas_side if self.settings.architecture == "consensus" else self.settings.N
-            arrays |= View.arrays(int(rng.integers(View.COUNT)), side)
+            rows = len(groups) if self.config.devices > 1 else 1  # what is split over devices has a row for each group
+            view = View.arrays(int(rng.integers(View.COUNT)), side)
+            arrays |= {name: np.repeat(own, rows, axis=0) for name, own in view.items()}
         return arrays
 
     def group_arrays(self, scan: Scan, members: np.ndarray, rng: np.random.Generator, training: bool):

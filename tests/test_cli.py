@@ -79,7 +79,14 @@ def test_option_names_are_frozen():
         "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
         "train": sorted([*fit, *live]),
         "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
-        "reconstruct": sorted([*fit, *live, "--model", "--views", "--withhold-every", "--refine", "--force"]),
+        "reconstruct": sorted(
+            [
+                *fit,
+                *live,
+                *("--model", "--views", "--withhold-every", "--refine", "--force"),
+                *("--tile-frames", "--scheduler", "--workers"),
+            ]
+        ),
         "refine": sorted(
             [
                 *settings,
@@ -138,6 +145,8 @@ def test_values_are_read_as_toml(text, value):
         (["train", "{scan}", "-o", "{out}", "--set", "stages=3"], "write section.name=value"),
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}"], "no model at"),
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}", "--epochs", "3"], "have no effect with --model"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--workers", "2", "--no-refine"], "split the work of a trained"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--workers", "2", "--model", "pretrained"], "--no-refine"),
         (["evaluate", "{scan}", "{scan}"], "not a reconstruction"),
     ],
 )

@@ -173,6 +173,7 @@ def check_toml(text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::distributed")  # a busy machine is slow to answer
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))])
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan):
     monkeypatch.chdir(tmp_path)

@@ -60,6 +60,11 @@ class StoredFrames:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    @property
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
@@ -204,29 +209,30 @@ class _File:
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
         self.known: dict[Any, Array] = {}
-        self._open()
-
-    def __repr__(self) -> str:
-        return repr(f"{self.path}:{self.key}")
-
-    def _open(self) -> None:
-        import h5py
-        import hdf5plugin  # noqa: F401  (as in `ptycho.data.formats._hdf5`)
-
-        self._lock = threading.Lock()
-        self._data = h5py.File(self.path, "r")[self.key]
+        self._lock, self._data = threading.Lock(), self._opened()
         *counted, height, width = self._data.shape
         self._columns = counted[-1]
         """Frames that lie in one row of a raster; all of them where there is none."""
         self.shape = (int(np.prod(counted)), height, width)
         self.dtype = self._data.dtype.newbyteorder("=")
 
+    def __repr__(self) -> str:
+        return repr(f"{self.path}:{self.key}")
+
+    def _opened(self) -> Any:
+        import h5py
+        import hdf5plugin  # noqa: F401  (as in `ptycho.data.formats._hdf5`)
+
+        return h5py.File(self.path, "r")[self.key]
+
     def __getstate__(self) -> dict[str, Any]:
-        return dict(path=self.path, key=self.key, known=self.known)
+        # Not what is known: that is of all frames, and most of those who get a few of them do not ask.
+        kept = dict(path=self.path, key=self.key, shape=self.shape, dtype=self.dtype)
+        return kept | dict(_columns=self._columns)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.key, self.known = state["path"], state["key"], state["known"]
-        self._open()
+        self.__dict__.update(state)
+        self.known, self._lock, self._data = {}, threading.Lock(), None
 
     def read(self, rows: Array) -> Array:
         """Those that follow one another in the file in one go. BadFile for damaged ones."""
@@ -236,6 +242,7 @@ class _File:
         breaks = (np.diff(ascending) != 1) | (ascending[1:] % self._columns == 0)
         runs = np.split(order, np.flatnonzero(breaks) + 1) if len(rows) else []
         with self._lock:
+            self._data = self._opened() if self._data is None else self._data
             for run in runs:
                 try:
                     self._read_run(found, run, int(rows[run[0]]))

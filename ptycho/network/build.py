@@ -161,3 +161,16 @@ def initialise(network: PtychoNetwork, seed: np.random.SeedSequence) -> None:
     """Draw the initial weights of all stages."""
     for net, own in zip(network.nets, seed.spawn(len(network.nets)), strict=True):
         net.initialise(np.random.default_rng(own))
+
+
+def twin(network: PtychoNetwork) -> PtychoNetwork:
+    """A network with the same settings and weights, and variables of its own."""
+    return restored(network.settings, network.get_weights(), network.trained_for)
+
+
+def restored(settings: ModelConfig, weights: list[np.ndarray], trained_for=None) -> PtychoNetwork:
+    """The network that has these settings and weights (``get_weights()`` of another)."""
+    network = PtychoNetwork(settings, trained_for, name="ptycho")
+    network.build()
+    network.set_weights(weights)
+    return network

@@ -69,6 +69,9 @@ class UNet(keras.layers.Layer):
             below, beside = widths[-1 - k], widths[-2 - k]
             convolution.build(image(below + self.skips * beside))
         self.head.build(image(widths[0]))
+        # They have no weights; but what is not built Keras calls once more, and on several devices it fails to.
+        self.pool.build(image(widths[0]))
+        self.grow.build(image(widths[0]))
         self.built = True
 
     def initialise(self, rng: np.random.Generator) -> None:

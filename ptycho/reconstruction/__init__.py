@@ -3,7 +3,18 @@
 from ptycho.reconstruction.blind import find_probe
 from ptycho.reconstruction.predict import predict
 from ptycho.reconstruction.result import Reconstruction, as_grown, reconstruct
+from ptycho.reconstruction.spread import predict_on
 from ptycho.reconstruction.stitch import Stitched, stitch
 from ptycho.reconstruction.stream import Stream
 
-__all__ = ["Reconstruction", "Stitched", "Stream", "as_grown", "find_probe", "predict", "reconstruct", "stitch"]
+__all__ = [
+    "Reconstruction",
+    "Stitched",
+    "Stream",
+    "as_grown",
+    "find_probe",
+    "predict",
+    "predict_on",
+    "reconstruct",
+    "stitch",
+]

@@ -14,6 +14,7 @@ from ptycho.files import replaced
 from ptycho.network.build import PtychoNetwork
 from ptycho.pictures import object_picture, shown_region
 from ptycho.reconstruction.predict import feed, open_stream
+from ptycho.reconstruction.spread import predict_on
 from ptycho.reconstruction.stitch import stitch
 from ptycho.reconstruction.stream import Stream
 from ptycho.training import Report
@@ -95,6 +96,7 @@ def reconstruct(
     withheld: np.ndarray | None = None,
     tile_frames: int | None = None,
     views: int = 1,
+    client: Any = None,
     report: Report | None = None,
 ) -> Reconstruction:
     """The object of a scan, by a trained network.
@@ -104,9 +106,13 @@ def reconstruct(
         scan: P frames.
         withheld: ``(P,)`` bool: frames that must not be looked at (their positions are reported all the same).
         tile_frames, views: see `ptycho.reconstruction.Stream`.
+        client: of Dask, whose workers compute it (`predict_on`); None: this process.
         report: told of the progress.
     """
     used = np.flatnonzero(~withheld) if withheld is not None else np.arange(len(scan))
+    if client is not None:
+        ways: dict[str, Any] = dict(used=used, tile_frames=tile_frames, views=views, report=report)
+        return as_grown(predict_on(client, model, scan, **ways), scan, used)
     stream = open_stream(model, scan, used, tile_frames, views)
     pieces = feed(stream, scan, used, report)
     if model.settings.architecture != "cnn":

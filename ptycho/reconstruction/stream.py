@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -24,6 +25,49 @@ BATCH_PIXELS = 2**20
 OFF_CANVAS = -(2**20)
 
 
+class Layout(NamedTuple):
+    """How the frames of a scan go to a network: what is the same for all of them, and for all parts of the scan."""
+
+    tiles: list[Tile]
+    """None where each frame is on its own."""
+    size: int
+    """Frames in a batch, which is filled up with empty ones."""
+    canvas: int
+    """Side of the canvas of a tile in pixels; 0 without tiles."""
+    subpixel: bool
+    """Whether any position is between pixels."""
+
+    @classmethod
+    def of(cls, model: PtychoNetwork, positions: np.ndarray, tile_frames: int | None = None) -> "Layout":
+        """For frames at ``positions (P, 2)``; ``tile_frames`` as in `Stream`."""
+        side = model.settings.N
+        whole, fractions = split_positions(positions)
+        subpixel = bool(fractions.any())
+        if model.settings.architecture != "consensus":
+            size = min(tile_frames or max(1, min(256, BATCH_PIXELS // side**2)), len(positions))
+            return cls([], size, 0, subpixel)
+        margin = reach(ops.convert_to_numpy(model.probe.value())) + ramp(side)
+        tiles = cut(positions, margin, tile_frames or max(1, TILE_PIXELS // side**2))
+        span = max(np.ptp(whole[tile.frames], axis=0).max() for tile in tiles)
+        canvas = 8 * math.ceil((span + side) / 8)
+        return cls(tiles, _rounded(max(len(tile.frames) for tile in tiles)), canvas, subpixel)
+
+
+def ramp(side: int) -> float:
+    """Half of the pixels over which a tile fades into the next, for frames of ``side`` pixels."""
+    return max(1.0, side / 16)
+
+
+class Share(NamedTuple):
+    """What a part of a scan adds to its object; shares add up in any order."""
+
+    mosaic: Mosaic
+    variance: Mosaic | None
+    """Of the views, where there are several."""
+    dropped: list[int]
+    """Which frames of the part were not used."""
+
+
 class Stream:
     """A trained network that takes the frames of a scan one by one and grows its object.
 
@@ -40,6 +84,7 @@ class Stream:
             for frames on their own.
         views: how many of the 16 views of each tile to average (see `View`); with several, `spread` tells how far
             they disagree.
+        layout: that of the scan, where the frames are a part of it; None: these are all there are.
 
     Raises:
         ValueError: positions or mask do not fit, or an option is out of its range.
@@ -54,6 +99,7 @@ class Stream:
         tile_frames: int | None = None,
         views: int = 1,
         max_wait: float | None = None,
+        layout: Layout | None = None,
     ):
         side = model.settings.N
         if np.ndim(positions) != 2 or np.shape(positions)[1] != 2 or not len(positions):
@@ -83,16 +129,10 @@ class Stream:
         """Frames in memory at the most so far."""
         self._held: dict[int, np.ndarray] = {}
         self._oldest = 0.0
-        probe = ops.convert_to_numpy(model.probe.value())
-        if self._together:
-            self._ramp = max(1.0, side / 16)
-            self._tiles = cut(self.positions, reach(probe) + self._ramp, tile_frames or max(1, TILE_PIXELS // side**2))
-            self._size = _rounded(max(len(tile.frames) for tile in self._tiles))
-            spans = [np.ptp(self.whole[tile.frames], axis=0).max() for tile in self._tiles]
-            self._canvas = 8 * math.ceil((max(spans) + side) / 8)
-        else:
-            self._tiles = []
-            self._size = min(tile_frames or max(1, min(256, BATCH_PIXELS // side**2)), len(positions))
+        self._limit = tile_frames or max(1, TILE_PIXELS // side**2)
+        self.layout = layout or Layout.of(model, self.positions, tile_frames)
+        self._tiles, self._size, self._canvas, self._subpixel = self.layout
+        if not self._together:
             light = illumination(model.probe.value())
             self._weight = ops.convert_to_numpy(light / ops.max(light))
         self._missing = [len(tile.frames) for tile in self._tiles]
@@ -102,8 +142,7 @@ class Stream:
             self._needed[tile.frames] += 1
             for frame in tile.frames:
                 self._tiles_of[frame].append(number)
-        canvas = self._canvas if self._together else 0
-        self._step = _compiled_step(model, (self._size, canvas, bool(self.fractions.any()), views > 1))
+        self._step = _compiled_step(model, (self._size, self._canvas, self._subpixel, views > 1))
 
     def order(self) -> Iterator[np.ndarray]:
         """All frames, tile after tile: the order in which the fewest have to be held."""
@@ -116,6 +155,32 @@ class Stream:
             seen[new] = True
             if len(new):
                 yield new
+
+    def parts(self) -> Iterator[tuple[np.ndarray, Layout]]:
+        """The scan in parts that others can reconstruct: the frames of each, and the layout of a stream for them.
+
+        A frame near the side of a tile is in several. What comes of a part, its `share`, goes to `take`.
+        """
+        for tile in self._tiles:
+            own = tile._replace(frames=np.arange(len(tile.frames)))
+            yield tile.frames, self.layout._replace(tiles=[own])
+        if not self._tiles:
+            every = np.arange(len(self.positions))
+            for frames in np.array_split(every, math.ceil(len(every) / self._limit)):
+                yield frames, self.layout
+
+    @property
+    def share(self) -> Share:
+        """What the frames so far add to the object."""
+        return Share(self.mosaic, self._variance, self.dropped)
+
+    def take(self, frames: np.ndarray, share: Share) -> None:
+        """Take in the share of a part with these frames."""
+        self.mosaic.merge(share.mosaic)
+        if self._variance is not None and share.variance is not None:
+            self._variance.merge(share.variance)
+        self.arrived[frames] = True
+        self.dropped += sorted(set(frames[share.dropped].tolist()) - set(self.dropped))
 
     @property
     def held(self) -> int:
@@ -202,7 +267,7 @@ class Stream:
         canvases, light = self._predict_tile(frames, corner)
         aligned = _in_phase(canvases, light)
         mean = np.mean(aligned, axis=0)
-        share = light * window(tile, corner, light.shape, self._ramp)
+        share = light * window(tile, corner, light.shape, ramp(self.model.settings.N))
         piece = Piece(mean, share, tuple(corner), frames)
         self.mosaic.add(piece)
         if self._variance is not None:
@@ -259,7 +324,7 @@ class Stream:
         for row, frame in enumerate(frames):
             counts[row] = self._held[frame]
         inputs = dict(counts=counts[None], mask=self.mask[None])
-        if self.fractions.any():
+        if self._subpixel:
             fractions = np.zeros((self._size, 2), "float32")
             fractions[: len(frames)] = self.fractions[frames]
             inputs["fractions"] = fractions[None]

@@ -116,6 +116,13 @@ class Mosaic:
         self.total[here] += piece.values[there] * piece.weight[there]
         self.light[here] += piece.weight[there]
 
+    def merge(self, other: "Mosaic") -> None:
+        """Take in the mosaic of some of the positions, in place."""
+        low = other.origin - self.origin
+        here = tuple(slice(a, a + n) for a, n in zip(low, other.shape, strict=True))
+        self.total[here] += other.total
+        self.light[here] += other.light
+
     @property
     def object(self) -> np.ndarray:
         """The object so far ``(H, W)`` complex64; 0 where no light has fallen."""

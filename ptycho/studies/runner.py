@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, replace
 from math import ceil, sqrt
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ptycho.cluster import dask_client
 from ptycho.config import RunConfig
 from ptycho.data.scan import Scan
 from ptycho.data.stored import chunks
@@ -265,15 +266,9 @@ def _on_dask(
     arms: Sequence[Arm], folder: Path, scheduler: str | None, workers: int
 ) -> Iterator[tuple[Arm, Row | Failure]]:
     """Arms as they are done, each a task: one whose worker dies runs again on another, from its last checkpoint."""
-    try:
-        from distributed import Client, LocalCluster, as_completed
-    except ImportError as error:
-        raise ValueError("Dask is not installed: pip install 'ptycho[distributed]'") from error
-    with ExitStack() as stack:
-        address: Any = scheduler
-        if not scheduler:
-            address = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0"))
-        client = stack.enter_context(Client(address))
+    with dask_client(scheduler, workers) as client:
+        from distributed import as_completed
+
         tasks = {client.submit(attempt, arm, folder, key=arm.folder, pure=False): arm for arm in arms}
         for task in as_completed(tasks):
             lost = task.exception()

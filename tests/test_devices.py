@@ -1,0 +1,81 @@
+"""One device and several train alike: steps shared by two virtual CPUs, in a process that has them."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from ptycho.backend import split_over_devices
+from ptycho.config import TrainingConfig
+
+TRAIN_ON_ONE_AND_TWO = """
+import json, keras
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from ptycho import training
+from ptycho.config import ModelConfig, SimulationConfig, TrainingConfig
+from ptycho.network.build import build_model
+from ptycho.simulation.simulate import simulate
+
+copies, parts = [], set()
+twin, object_loss = training.twin, training.PhysicsTraining.object_loss
+
+def watched(self, x, y):
+    if keras.backend.backend() == "tensorflow":
+        tf.py_function(lambda groups: parts.add(int(groups)), [tf.shape(x["target"])[0]], [])
+    return object_loss(self, x, y)
+
+training.twin = lambda model: copies.append(twin(model)) or copies[-1]
+scan = simulate(SimulationConfig(N=24, positions=100, step_px=4.0, seed=5))
+settings = ModelConfig(N=24, gridsize=2, stages=1, width=4, probe_trainable=True, scale_trainable=True)
+how = dict(epochs=2, batch_groups=4, validation_fraction=0.1, mae_weight=0.1, tv_weight=0.1, realspace_weight=1.0)
+losses, weights = [], []
+for devices in (1, 2):
+    if devices == 2:
+        training.PhysicsTraining.object_loss = watched
+    model = build_model(settings, scan.probe)
+    history = training.train(model, scan, TrainingConfig(devices=devices, **how))
+    losses.append([(entry["loss"], entry["validation_loss"]) for entry in history])
+    weights.append(sum(float(abs(weight).sum()) for weight in model.get_weights()))
+value = copies[0].nets[0].head.kernel.value
+held = len(value.values) if keras.backend.backend() == "tensorflow" else len(value.sharding.device_set)
+print(json.dumps(dict(losses=losses, weights=weights, held=held, parts=sorted(parts))))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_give_the_losses_of_one(backend):
+    """To 1e-4: gradients are sums in float32 (6e-8) of some thousand terms in another order, over some dozen steps."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed: pip install 'ptycho[{backend}]'")
+    two = dict(KERAS_BACKEND=backend, XLA_FLAGS="--xla_force_host_platform_device_count=2", CUDA_VISIBLE_DEVICES="")
+    command = [sys.executable, "-c", TRAIN_ON_ONE_AND_TWO]
+    done = subprocess.run(command, env=os.environ | two, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    one, both = np.array(found["losses"])
+    assert one[1, 0] < one[0, 0]
+    np.testing.assert_allclose(both, one, rtol=1e-4)
+    np.testing.assert_allclose(found["weights"][1], found["weights"][0], rtol=1e-4)
+    assert found["held"] == 2
+    assert found["parts"] == ([2] if backend == "tensorflow" else [])  # JAX sees the four groups as one array
+
+
+def test_devices_that_are_not_there_are_missed():
+    said = "PyTorch" if keras.backend.backend() == "torch" else r"training.devices is 99, and \w+ sees \d+ here"
+    with pytest.raises(ValueError, match=said):
+        split_over_devices(99)
+
+
+def test_a_group_is_not_split():
+    with pytest.raises(ValueError, match=r"batch_groups is 3; expected a multiple of devices \(2\)"):
+        TrainingConfig(batch_groups=3, devices=2)
