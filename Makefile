@@ -35,7 +35,7 @@ docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 # The notebooks of docs/ run anew, with PTYCHO_DATA for the measured one, and their pictures kept.
 notebooks: .venv/installed-docs
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/jupyter nbconvert --to notebook --execute --inplace docs/notebooks/*.ipynb
+	$(BIN)/python docs/notebooks.py
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
