@@ -4,6 +4,7 @@ Bokeh's server runs in a thread and hands out the latest picture. Pictures are m
 that computes, and only while somebody looks and the time that they take stays a small part of the whole (`SHARE`).
 """
 
+import asyncio
 import socket
 import threading
 import time
@@ -192,8 +193,11 @@ class _Server:
         from bokeh.server.tornado import BokehTornado
         from tornado.httpserver import HTTPServer
 
-        self.loop.make_current()
-        pages = BokehTornado(lambda document: _Page(document, self.board), extra_websocket_origins=origins)
+        def page(document) -> None:
+            _Page(document, self.board)
+
+        asyncio.set_event_loop(self.loop.asyncio_loop)  # type: ignore[attr-defined]
+        pages = BokehTornado(page, extra_websocket_origins=origins)
         http = HTTPServer(pages)
         http.add_socket(listener)
         server = BaseServer(self.loop, pages, http)
@@ -254,15 +258,21 @@ FOLLOW = """
 there and what comes from here would cross on the way."""
 
 
+LAST = "this.document.config.setv({reconnect_session: false, notify_connection_status: false})"
+"""Leaves what is shown alone when the server goes."""
+
+
 class _Page:
     """One page in one browser, brought up to date from the board every `PERIOD_S`."""
 
     def __init__(self, document, board: Board):
         from bokeh.layouts import column
+        from bokeh.models import CustomJS
         from bokeh.models.widgets import Div
 
         self.document, self.board = document, board
         self.status = Div(name="status", text=board.status)
+        self.status.js_on_change("tags", CustomJS(code=LAST))
         self.parts = {name: column(Div(text="none yet"), name=name) for name in ("object", "probe", "losses")}
         self.picture: Picture | None = None
         self.curves: dict[str, Any] = {}
@@ -283,7 +293,7 @@ class _Page:
     def show(self) -> None:
         board = self.board
         if board.ended:
-            self.document.config.update(reconnect_session=False, notify_connection_status=False)
+            self.status.tags = ["ended"]
         if self.status.text != board.status:
             self.status.text = board.status
         for what, losses in board.losses.items():
@@ -310,11 +320,15 @@ class _Page:
         if not alike:
             self.parts["object"].children = [object_panels(picture.object, unit_of(self.board.scan)[1])]
         for name, image in picture.object.parts.items():
-            slider = self.parts["object"].select_one(dict(name=f"{name}: colour range"))
+            slider = self.drawn(f"{name}: colour range")
             if alike:
-                self.parts["object"].select_one(dict(name=name)).data_source.data = dict(image=[image])
+                self.drawn(name).data_source.data = dict(image=[image])
             else:
                 slider.js_on_change("tags", CustomJS(args=dict(first=slider.value), code=FOLLOW))
             _, ends, value = colour_range(name, image)
             slider.tags = [*ends, *value]
         self.parts["probe"].children = [probe_panels(picture.probe)]
+
+    def drawn(self, name: str) -> Any:
+        """What is drawn of the object under a name."""
+        return self.parts["object"].select_one(dict(name=name))
