@@ -60,9 +60,9 @@ class StoredFrames:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
-    def path(self) -> Path:
-        """The file."""
-        return self._file.path
+    def files(self) -> tuple[Path, ...]:
+        """Those that hold the frames; none of an array in memory."""
+        return self._source.files
 
     @property
     def nbytes(self) -> int:
@@ -164,6 +164,8 @@ class Source(Protocol):
     @property
     def dtype(self) -> np.dtype: ...
     @property
+    def files(self) -> tuple[Path, ...]: ...
+    @property
     def known(self) -> dict[Any, Array] | None:
         """What has been found out about all of them, by name; None where looking again costs less."""
 
@@ -173,7 +175,7 @@ class Source(Protocol):
 
 
 class _Memory:
-    known = None
+    known, files = None, ()
 
     def __init__(self, frames: Array):
         self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype
@@ -188,11 +190,15 @@ class _Memory:
 class _Joined:
     def __init__(self, parts: tuple[StoredFrames, ...]):
         self.parts, self.known = parts, dict[Any, Array]()
+        self.files = tuple(dict.fromkeys(file for part in parts for file in part.files))
         self.ends = np.cumsum([len(part) for part in parts])
         self.shape, self.dtype = (int(self.ends[-1]), *parts[0].shape[1:]), parts[0].dtype
 
     def __repr__(self) -> str:
         return ", ".join(str(part._source) for part in self.parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | dict(known={})  # as of a file
 
     def read(self, rows: Array) -> Array:
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
@@ -215,6 +221,10 @@ class _File:
         """Frames that lie in one row of a raster; all of them where there is none."""
         self.shape = (int(np.prod(counted)), height, width)
         self.dtype = self._data.dtype.newbyteorder("=")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.path,)
 
     def __repr__(self) -> str:
         return repr(f"{self.path}:{self.key}")

@@ -35,7 +35,7 @@ def predict_on(
     from distributed import KilledWorker, as_completed
 
     counts = scan.counts
-    if not isinstance(counts, StoredFrames):
+    if not isinstance(counts, StoredFrames) or not counts.files:
         raise ValueError(
             f"workers read their frames from the file, and those of {scan.source} are not read in parts: "
             "`ptycho convert` it to HDF5 (.h5)"
@@ -80,8 +80,9 @@ def _share(
     network: PtychoNetwork, counts: StoredFrames, positions: np.ndarray, mask: np.ndarray, views: int, layout: Layout
 ) -> Share:
     """On a worker: the share of a part of the scan."""
-    if not counts.path.exists():
-        raise ValueError(f"a worker does not see {counts.path}: the scan has to be at the same path on all machines")
+    for file in counts.files:
+        if not file.exists():
+            raise ValueError(f"a worker does not see {file}: the scan has to be at the same path on all machines")
     stream = Stream(network, positions, mask=mask, views=views, layout=layout)
     for number, frame in enumerate(counts[:]):
         stream.add(number, frame)

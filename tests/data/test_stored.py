@@ -187,6 +187,8 @@ def test_every_format_of_hdf5_leaves_large_frames_in_its_file(name: str, tmp_pat
     whole, left = (read_scan(path, options=replace(told, in_memory_bytes=size)) for size in (2**30, 0))
     assert isinstance(left.counts, StoredFrames) and isinstance(whole.counts, np.ndarray)
     assert_same(left, whole)
+    assert path in left.counts.files or path.name.endswith("para.hdf5")  # whose frames are in the other
+    assert all(file.parent == path.parent for file in left.counts.files)
     assert left.notes == whole.notes and left.counts.dtype == whole.counts.dtype
     np.testing.assert_array_equal(left.frame_counts, whole.frame_counts)
     order = np.random.default_rng(0).permutation(len(whole))

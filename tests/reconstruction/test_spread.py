@@ -132,11 +132,12 @@ def test_the_command_leaves_the_same_image(cluster, scan, path, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:::distributed")
 def test_what_workers_cannot_do_is_said(client, scan, small_scan, tmp_path):
-    with pytest.raises(ValueError, match="not read in parts: `ptycho convert` it"):
-        predict_on(client, network(scan), small_scan)
+    for in_memory in (small_scan, small_scan.subset([*range(64)])):
+        with pytest.raises(ValueError, match="not read in parts: `ptycho convert` it"):
+            predict_on(client, network(scan), in_memory)
     with pytest.raises(ValueError, match="a phase of their own"):
         predict_on(client, build_model(ModelConfig(N=24, stages=1, architecture="cnn"), scan.probe), scan)
-    shutil.copy(scan.counts.path, tmp_path / "gone.h5")
+    shutil.copy(scan.counts.files[0], tmp_path / "gone.h5")
     gone = read_scan(tmp_path / "gone.h5", options=ReadOptions(in_memory_bytes=0))
     (tmp_path / "gone.h5").unlink()
     with pytest.raises(ValueError, match=r"does not see .*gone.h5: .* at the same path"):
