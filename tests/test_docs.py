@@ -19,6 +19,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import ptycho
+from ptycho import build_model, runs
 from ptycho.cli import app
 from ptycho.config import ModelConfig, PretrainingConfig, RefineConfig, RunConfig, SimulationConfig, TrainingConfig
 from ptycho.data.formats import write_scan
@@ -29,7 +30,9 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sor
 SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2"]
 """Files that readers of the pages bring along: here all are the tiny scan (formats are found by what is in a file)."""
 
-NETWORK = "--epochs 1 --set model.stages=2 --set model.width=4 --set model.gridsize=2"
+SMALL = dict(stages=2, width=4, gridsize=2)
+NETWORK = f"--epochs 1 {' '.join(f'--set model.{name}={value}' for name, value in SMALL.items())}"
+REFINE = "--set refine.epochs=2 --set refine.drift_weight=0.1"  # with a weight given none is sought
 SECTIONS = dict(
     model=ModelConfig,
     training=TrainingConfig,
@@ -41,16 +44,17 @@ SECTIONS = dict(
 SIZES = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
-    " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=1",
+    f" {NETWORK.replace('--epochs ', '--set training.epochs=')} {REFINE}",
     "train": NETWORK,
     "train --from pretrained": "--epochs 1",
-    "reconstruct": f"{NETWORK} --set refine.epochs=2",
+    "reconstruct": f"{NETWORK} {REFINE}",
+    "reconstruct --model": REFINE,
     "refine": "--epochs 3",
     "compare": "--epochs 2",
     "plan": "--N 24",
     "study": "--dry-run",
 }
-"""What is added to commands, so that all pages together take a minute or two."""
+"""What is added to commands, so that all pages take a minute or two; the pretrained network is a `SMALL` one."""
 
 NOT_RUN = {
     "git clone": "needs the address of the repository",
@@ -119,10 +123,9 @@ def smaller(words: list[str]) -> list[str]:
     """A command of `ptycho`, on small frames and for an epoch or two."""
     text = re.sub(r" --set training.total_frames=\d+| --epochs \d+| --rate \d+", "", shlex.join(words))
     name = words[0]
-    if name == "train" and "--from pretrained" in text:
-        name = "train --from pretrained"
-    if name == "reconstruct" and "--model" in words:
-        return shlex.split(text)
+    for special in ("train --from pretrained", "reconstruct --model"):
+        if name == special.split()[0] and special.removeprefix(name) in text:
+            name = special
     return shlex.split(f"{text} {SIZES.get(name, '')}")
 
 
@@ -177,6 +180,7 @@ def check_toml(text: str) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))])
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "load_pretrained", lambda: build_model(ModelConfig(N=24, **SMALL), small_scan.probe))
     for name in SCANS:
         write_scan(small_scan, tmp_path / name, format="hdf5")
     names: dict = {}
