@@ -21,7 +21,7 @@ def write_summary(
     """Write ``report.html``: rows are flat, failures sentences, figures PNG files, which are packed into the page."""
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if not key.startswith(LEFT_OUT)]
     arms = [[_shown(row.get(key, "")) for key in columns] for row in rows]
-    pictures = "".join(f"<section>{inlined(path.read_bytes(), path.stem)}</section>" for path in figures)
+    pictures = "".join(f"<section>{inlined(path.read_bytes(), f'{path.stem}: {title}')}</section>" for path in figures)
     return save_page(
         folder / "report.html",
         title,
