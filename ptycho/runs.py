@@ -271,8 +271,8 @@ def reconstruct_run(
     ``refined`` the image is then fitted to the counts (`refine`); what the network alone gave is left as
     ``network.h5``. With the address of a Dask ``scheduler``, or a number of ``workers`` on this machine, these compute
     the network's image (`predict_on`); everything else is done here. Writes ``reconstruction.h5``, ``object.png``,
-    ``figure.png``, ``scores.json``, ``config.json`` and ``report.html``; ``checks`` are those of the scan, for its page,
-    where they were made already.
+    ``figure.png``, ``scores.json``, ``config.json`` and ``report.html``; ``checks`` are those of the scan, where they
+    were made already, for its page.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
