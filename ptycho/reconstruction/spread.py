@@ -62,7 +62,7 @@ def predict_on(
             ) from error
         task.release()
         if report:
-            report("predicting", int(stream.arrived.sum()), len(used), "")
+            report("predicting", int(stream.arrived.sum()), len(used), {})
     return stream
 
 
