@@ -1,6 +1,7 @@
 """The unknowns of a scan, and ways to change them all for the counts."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
@@ -298,8 +299,7 @@ class Solver:
     def _descent(self, chunks: list[Members], unknowns: tuple[str, ...]) -> dict[str, np.ndarray]:
         part, tensors = _compiled(descent, self.optics, (("unknowns", unknowns),)), self._tensors()
         total: dict[str, Any] = {}
-        with ThreadPoolExecutor(WORKERS) as pool:
-            found = pool.map(lambda members: part(tensors, self._batch(members)), chunks)
+        found = _ahead(lambda members: part(tensors, self._batch(members)), chunks, WORKERS)
         for members, own in zip(chunks, found, strict=True):
             here = members.present > 0
             for name, value in own.items():
@@ -437,18 +437,13 @@ class Solver:
 
     def _stream(self, groups: list[Members]) -> Iterator[dict[str, Any]]:
         """Batches with their part of what the penalties ask, the frames of each made ready while the last is used."""
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._batch, groups[0])
-            for here, following in zip(groups, [*groups[1:], None], strict=True):
-                batch = coming.result()
-                if following is not None:
-                    coming = pool.submit(self._batch, following)
-                part = np.float32(here.present.sum() / len(self.frames))
-                if self.penalties.tv or self.penalties.anchor or self.penalties.drift:
-                    pull, bend = self.penalties.descent(ops.convert_to_numpy(self.state["object"]))
-                else:
-                    pull, bend = np.zeros((1, 1), "complex64"), np.zeros((1, 1), "float32")
-                yield batch | dict(pull=pull * part, pull_bend=bend * part)
+        for here, batch in zip(groups, _ahead(self._batch, groups, 1), strict=True):
+            part = np.float32(here.present.sum() / len(self.frames))
+            if self.penalties.tv or self.penalties.anchor or self.penalties.drift:
+                pull, bend = self.penalties.descent(ops.convert_to_numpy(self.state["object"]))
+            else:
+                pull, bend = np.zeros((1, 1), "complex64"), np.zeros((1, 1), "float32")
+            yield batch | dict(pull=pull * part, pull_bend=bend * part)
 
     def _chunks(self, frames: np.ndarray) -> list[Members]:
         """All frames, in parts that fit into memory, each spread over the scan."""
@@ -457,6 +452,18 @@ class Solver:
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
+
+
+def _ahead(function: Callable[[Members], Any], groups: Sequence[Members], workers: int) -> Iterator[Any]:
+    """A function of each of some groups, in their order; as many as there are workers are made ready ahead, not all."""
+    with ThreadPoolExecutor(workers) as pool:
+        coming: deque[Any] = deque()
+        for members in groups:
+            coming.append(pool.submit(function, members))
+            if len(coming) > workers:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _parts(name: str, *lines: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
