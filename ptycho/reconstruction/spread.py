@@ -1,10 +1,12 @@
 """A scan spread over the workers of a Dask cluster: each reads its own frames, and their shares are added up."""
 
+from functools import cached_property
 from typing import Any
 
 import keras
 import numpy as np
 
+from ptycho.config import ModelConfig
 from ptycho.data.scan import Scan
 from ptycho.data.stored import StoredFrames
 from ptycho.network.build import PtychoNetwork, restored
@@ -47,11 +49,11 @@ def predict_on(
     used = np.arange(len(scan)) if used is None else np.asarray(used)
     stream = open_stream(model, scan, used, tile_frames, views)
     # A task of its own, not data sent out: when all workers that have it are lost, it is made again.
-    network = client.submit(_network, keras.backend.backend(), model.settings, model.get_weights(), pure=False)
+    recipe = client.submit(_Recipe, keras.backend.backend(), model.settings, model.get_weights(), pure=False)
     tasks = {}
     for frames, layout in stream.parts():
         part = counts.picked(used[frames]), stream.positions[frames], scan.mask
-        tasks[client.submit(_share, network, *part, views, layout, pure=False)] = frames
+        tasks[client.submit(_share, recipe, *part, views, layout, pure=False)] = frames
     for task in as_completed(tasks):
         try:
             stream.take(tasks[task], task.result())
@@ -66,24 +68,35 @@ def predict_on(
     return stream
 
 
-def _network(backend: str, settings: Any, weights: list[np.ndarray]) -> PtychoNetwork:
-    """On a worker: the network."""
-    if keras.backend.backend() != backend:
-        raise ValueError(
-            f"a worker computes with {keras.backend.backend()}, this process with {backend}: "
-            f"start the workers with KERAS_BACKEND={backend}"
-        )
-    return restored(settings, weights)
+class _Recipe:
+    """A network as workers send it to each other: Dask's own way with Keras models (2026.8) is for Keras 2."""
+
+    def __init__(self, backend: str, settings: ModelConfig, weights: list[np.ndarray]):
+        self.parts = backend, settings, weights
+
+    def __reduce__(self):
+        return _Recipe, self.parts
+
+    @cached_property
+    def network(self) -> PtychoNetwork:
+        """Made once on each worker, which compiles it once."""
+        backend, settings, weights = self.parts
+        if keras.backend.backend() != backend:
+            raise ValueError(
+                f"a worker computes with {keras.backend.backend()}, this process with {backend}: "
+                f"start the workers with KERAS_BACKEND={backend}"
+            )
+        return restored(settings, weights)
 
 
 def _share(
-    network: PtychoNetwork, counts: StoredFrames, positions: np.ndarray, mask: np.ndarray, views: int, layout: Layout
+    recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, mask: np.ndarray, views: int, layout: Layout
 ) -> Share:
     """On a worker: the share of a part of the scan."""
     for file in counts.files:
         if not file.exists():
             raise ValueError(f"a worker does not see {file}: the scan has to be at the same path on all machines")
-    stream = Stream(network, positions, mask=mask, views=views, layout=layout)
+    stream = Stream(recipe.network, positions, mask=mask, views=views, layout=layout)
     for number, frame in enumerate(counts[:]):
         stream.add(number, frame)
     stream.finish()
