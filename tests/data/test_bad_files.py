@@ -236,6 +236,34 @@ def test_what_is_refused_is_read_where_it_is_trusted(tmp_path: Path) -> None:
         read_scan(tmp_path / "a.npz", options=trusted)
 
 
+def test_text_that_became_a_sequence_does_not_crash(tmp_path: Path) -> None:
+    """As one damaged byte of a data type makes it: HDF5 follows the pointers of a text as those of a sequence."""
+    path = test_cxi.nexus_file(tmp_path / "a.nxs", scan_of())
+    with h5py.File(path, "r+") as file:
+        del file["entry_1/definition"]
+        file["entry_1"].create_dataset("definition", (), dtype=h5py.vlen_dtype("u1"))
+        file["entry_1/definition"][()] = np.arange(3, dtype="u1")
+        sequence = np.empty(1, object)
+        sequence[0] = np.arange(3)
+        file[f"{test_cxi.DETECTOR}/distance"].attrs.create("units", sequence, dtype=h5py.vlen_dtype("i8"))
+    with pytest.raises(BadFile, match=r"distance@units' of a kind that is not read"):
+        read_scan(path)
+
+
+def test_texts_that_hdf5_would_read_for_ever(tmp_path: Path) -> None:
+    """The free space at the end of its heap says that it is of no size."""
+    path = test_cxi.nexus_file(tmp_path / "a.nxs", scan_of())
+    content = bytearray(path.read_bytes())
+    place = content.index(b"GCOL") + 16
+    while content[place]:
+        place += 16 + -(-int.from_bytes(content[place + 8 : place + 16], "little") // 8) * 8
+    assert any(content[place + 8 : place + 16])
+    content[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(content)
+    with at_most(SECONDS), pytest.raises(BadFile, match=r"a\.nxs has damaged texts; copy it again"):
+        read_scan(path)
+
+
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = own(tmp_path / "a.h5")
 

@@ -1,8 +1,10 @@
 """Opening HDF5 files of unknown origin: no link leads out of their folder or round in circles, no size surprises."""
 
 import os
+import re
 from collections import deque
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ptycho.files import BadFile
 
 Array = np.ndarray
 MOST_LINKS = 32
+HEAPS_WITHIN = 2**26
 
 
 def is_hdf5(path: Path) -> bool:
@@ -248,7 +251,28 @@ class Hdf5:
     def attribute(self, key: str, name: str) -> Any:
         """An attribute as h5py gives it; None if there is none."""
         item = self.find(key)
-        return None if item is None else self.guarded(f"{key}@{name}", lambda: item.attrs.get(name))
+        return None if item is None else self.guarded(f"{key}@{name}", lambda: self._attribute(item, key, name))
+
+    def _attribute(self, item: Any, key: str, name: str) -> Any:
+        if name not in item.attrs:
+            return None
+        if not self._is_safe(item, item.attrs.get_id(name).dtype):
+            raise BadFile(f"{self.path} has '{key}@{name}' of a kind that is not read; write text or numbers")
+        return item.attrs[name]
+
+    def _is_safe(self, item: Any, dtype: np.dtype) -> bool:
+        """Not of sequences and references, which nobody needs here and which crash HDF5 where they point nowhere.
+
+        Raises BadFile where HDF5 would look for text for ever.
+        """
+        import h5py
+
+        if not dtype.hasobject:
+            return True
+        file = Path(item.file.filename)
+        if _endless_heap(file, file.stat().st_mtime_ns):
+            raise BadFile(f"{file} has damaged texts; copy it again")
+        return h5py.check_string_dtype(dtype) is not None
 
     def attribute_array(self, key: str, name: str) -> Array | None:
         """An attribute of real numbers; None if there is none."""
@@ -270,8 +294,13 @@ class Hdf5:
 
     def text(self, key: str) -> str | None:
         """One string; None if there is none."""
+        import h5py
+
         dataset = self.find(key)
-        if dataset is None or not hasattr(dataset, "dtype") or dataset.dtype.kind not in "OS":
+        if not isinstance(dataset, h5py.Dataset):
+            return None
+        dtype = self.guarded(key, lambda: dataset.dtype)
+        if dtype.kind not in "OS" or not self._is_safe(dataset, dtype):
             return None
         return self._text(key, self.guarded(key, lambda: dataset[()]))
 
@@ -293,6 +322,34 @@ def write_frames(file: Any, key: str, counts: Counts) -> None:
     for chunk in chunks(counts):
         data[first : first + len(chunk)] = chunk
         first += len(chunk)
+
+
+@lru_cache(maxsize=4)
+def _endless_heap(path: Path, modified_ns: int) -> bool:
+    """Whether a global heap, where HDF5 keeps texts, has free space of no size: HDF5 1.14 then reads it for ever.
+
+    Heaps are looked for where they are: among the first and the last `HEAPS_WITHIN` bytes of the file.
+    """
+    with path.open("rb") as file:
+        parts = [file.read(HEAPS_WITHIN)]
+        if (more := path.stat().st_size - HEAPS_WITHIN) > 0:
+            file.seek(max(more, HEAPS_WITHIN))
+            parts.append(file.read())
+    return any(_is_endless(part, match.start()) for part in parts for match in re.finditer(rb"GCOL\x01\0\0\0", part))
+
+
+def _is_endless(content: bytes, start: int) -> bool:
+    """Of the heap at a place: an object has a number, 6 bytes, its size and itself; the number of free space is 0."""
+    end = min(start + int.from_bytes(content[start + 8 : start + 16], "little"), len(content))
+    place = start + 16
+    while place + 16 <= end:
+        size = int.from_bytes(content[place + 8 : place + 16], "little")
+        if any(content[place : place + 2]):
+            size = 16 + -(-size // 8) * 8
+        if not size:
+            return True
+        place += size
+    return False
 
 
 def _readable(name: str | bytes) -> str:
