@@ -70,6 +70,7 @@ NOT_RUN = {
     "KERAS_BACKEND=torch": "the tests run on another backend: `make test-torch`",
     "ptycho study dose-response -o study --scheduler": "needs a Dask scheduler at that address",
     "ptycho reconstruct scan.h5 -o image --model pretrained --no-refine --workers": "as test_spread.py does",
+    "ptycho train scan.h5 -o network --set training.devices": "needs two devices: test_devices.py has virtual ones",
     "python benchmarks/": "minutes to hours, and needs the development scans",
     "python scripts/studies/": "a night",
 }
@@ -148,6 +149,7 @@ def look_at(command: str, monkeypatch) -> None:
         assert script.exists(), f"{command}: no such file"
         if "typer" in script.read_text() or "ptycho.cli" in script.read_text():
             monkeypatch.setattr(sys, "argv", [*words, "--help"])
+            monkeypatch.syspath_prepend(str(script.parent))  # as Python does for a script
             with pytest.raises(SystemExit) as exit:
                 runpy.run_path(str(script), run_name="__main__")
             assert exit.value.code == 0, command

@@ -146,7 +146,7 @@ def test_an_arm_stopped_in_mid_training_goes_on(tmp_path):
     arm = replace(SMALL, training=dict(epochs=3))
     whole = run_arm(arm, tmp_path / "whole")
 
-    def stop(what, done, total, note=""):
+    def stop(what, done, total, numbers, image=None):
         if what == "training" and done > 2:
             raise KeyboardInterrupt
 
