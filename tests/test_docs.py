@@ -72,6 +72,7 @@ NOT_RUN = {
     "ptycho reconstruct scan.h5 -o image --model pretrained --no-refine --workers": "as test_spread.py does",
     "ptycho train scan.h5 -o network --set training.devices": "needs two devices: test_devices.py has virtual ones",
     "python benchmarks/": "minutes to hours, and needs the development scans",
+    "python -m benchmarks.doctor": "test_checks.py plants the same faults",
     "python scripts/studies/": "a night",
 }
 """Beginnings of commands, or of blocks of Python, that are not run, and why. Options of commands are looked at all the
