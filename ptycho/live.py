@@ -258,7 +258,7 @@ FOLLOW = """
 there and what comes from here would cross on the way."""
 
 
-LAST = "this.document.config.setv({reconnect_session: false, notify_connection_status: false})"
+LAST = "this.document.config.setv({reconnect_session: false, notify_connection_status: false}, {sync: false})"
 """Leaves what is shown alone when the server goes."""
 
 
