@@ -49,9 +49,9 @@ SIZES = {
     "train --from pretrained": "--epochs 1",
     "reconstruct": f"{NETWORK} {REFINE}",
     "reconstruct --model": REFINE,
-    "refine": "--epochs 3",
-    "compare": "--epochs 2",
-    "plan": "--N 24",
+    "refine": "--epochs 2",
+    "compare": "--epochs 1",
+    "plan": "--N 24 --step 8",
     "study": "--dry-run",
 }
 """What is added to commands, so that all pages take a minute or two; the pretrained network is a `SMALL` one."""
@@ -179,10 +179,21 @@ def check_toml(text: str) -> None:
         SECTIONS[name].from_dict(dict(N=64) | values if name == "model" else values)
 
 
+@pytest.fixture
+def eager():
+    """No traces and no compilation, which take most of the time where frames are few and small."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`:UserWarning")
 @pytest.mark.filterwarnings("ignore:::distributed")  # a busy machine is slow to answer
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))])
-def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan):
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan, eager):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "load_pretrained", lambda: build_model(ModelConfig(N=24, **SMALL), small_scan.probe))
     for name in SCANS:
