@@ -82,10 +82,10 @@ class Painter:
         self.begin = self.last = time.monotonic()
         self.spent = 0.0
         """Seconds that pictures have taken."""
-        self.count = 0
-        """Pictures made."""
         self.cost: dict[str, float] = {}
         """The same of the last one of each stage."""
+        self.count = 0
+        """Pictures made."""
 
     def __call__(
         self,
@@ -145,12 +145,12 @@ def live_page(
     board = Board(scan)
     server = _Server(board, host, port)
     say(f"live: {server.url}")
-    told = "stopped before its end"
+    end = "stopped before its end"
     try:
         yield Painter(board, report)
-        told = "finished"
+        end = "finished"
     finally:
-        board.status, board.ended = f"{told}; this page is no longer served", True
+        board.status, board.ended = f"{end}; this page is no longer served", True
         ended = time.monotonic()
         while board.watched and board.served <= ended and time.monotonic() - ended < 3 * PERIOD_S:
             time.sleep(PERIOD_S / 10)

@@ -51,9 +51,9 @@ def contrast(image: Array) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def phase_colours(low: float, high: float) -> str:
-    """The colour map of a phase: cyclic where it may wrap."""
-    return "twilight" if high - low > np.pi else "gray"
+def colours_of(name: str, low: float, high: float) -> str:
+    """The colour map of one of the `parts` of an image: gray, but cyclic for a phase that may wrap."""
+    return "twilight" if name.startswith("phase") and high - low > np.pi else "gray"
 
 
 def parts(image: Array) -> dict[str, Array]:
@@ -105,9 +105,7 @@ def binned(image: Array, side: int) -> tuple[Array, int]:
 def object_picture(image: Array, text: str) -> str:
     """A complex image (H, W) as HTML: amplitude and phase without what ptychography cannot know, and a line of text."""
     view = levelled(binned(image, 512)[0])
-    pictures = {
-        name: (part, phase_colours(*contrast(part)) if "rad" in name else "gray") for name, part in parts(view).items()
-    }
+    pictures = {name: (part, colours_of(name, *contrast(part))) for name, part in parts(view).items()}
     return described(panels(pictures), "amplitude and phase", text)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptycho.files import replaced
-from ptycho.pictures import contrast, levelled, parts, phase_colours, shown_region
+from ptycho.pictures import colours_of, contrast, levelled, parts, shown_region
 
 if TYPE_CHECKING:  # a picture of arrays does not wait for the framework
     from ptycho.reconstruction.result import Reconstruction
@@ -76,8 +76,7 @@ def save_paper_figure(view: np.ndarray, pixel_size_m: float | None, *paths: str 
         figure = Figure(figsize=size, layout="constrained")
         for ax, letter, (name, part) in zip(figure.subplots(1, 2), "ab", parts(view).items()):
             low, high = contrast(part)
-            colours = phase_colours(low, high) if "rad" in name else "gray"
-            shown = ax.imshow(part, cmap=colours, vmin=low, vmax=high, interpolation="none")
+            shown = ax.imshow(part, cmap=colours_of(name, low, high), vmin=low, vmax=high, interpolation="none")
             ax.set_axis_off()
             ax.set_title(f"({letter})", loc="left", fontweight="bold", fontsize=8)
             figure.colorbar(shown, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=name)  # as high as the image

@@ -19,7 +19,7 @@ from ptycho.data.doctor import describe
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Scores, expected_counts
 from ptycho.files import replace_text
-from ptycho.pictures import binned, contrast, levelled, parts, phase_colours, shown_region
+from ptycho.pictures import binned, colours_of, contrast, levelled, parts, shown_region
 from ptycho.reconstruction.result import Reconstruction
 
 SIDE = 704
@@ -398,7 +398,7 @@ def colour_range(name: str, image: np.ndarray) -> tuple[str, tuple[float, float]
         ends = float(image.min()), float(image.max())
         return "gray", (ends[0], max(ends[1], ends[0] + 1e-6)), value
     cycle = (-np.pi, np.pi)
-    first = phase_colours(*value)
+    first = colours_of(name, *value)
     return first, cycle, cycle if first == "twilight" else value
 
 

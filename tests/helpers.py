@@ -1,5 +1,7 @@
 """What the tests share: generic data, comparison in rounding errors, adjoints, gradients on any backend."""
 
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +9,12 @@ import keras
 import numpy as np
 
 EPS = float(np.finfo("float32").eps)
+
+
+def kill_worker_of(cluster: Any, task: Any) -> None:
+    """Kill the process of a Dask cluster on this machine that works on a task of its scheduler."""
+    (nanny,) = (nanny for nanny in cluster.workers.values() if nanny.worker_address == task.processing_on.address)
+    os.kill(nanny.pid, signal.SIGKILL)
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -45,9 +45,7 @@ class Check(NamedTuple):
 
 def examine(scan: Scan, orientation: bool = True) -> list[Check]:
     """All checks of a scan, in the order in which to mend what they find; the orientation takes longest, seconds."""
-    mean = scan.mean_pattern
-    checks = (_values(scan), *_zero_frequency(scan, mean), *_pixels(scan), *_frames(scan), *_positions(scan))
-    checks = (*checks, *_probe(scan, mean))
+    checks = (_values(scan), *_zero_frequency(scan), *_pixels(scan), *_frames(scan), *_positions(scan), *_probe(scan))
     failed = any(check.verdict == "fail" for check in checks)
     return [*checks, *(_orientation(scan) if orientation and not failed else ())]
 
@@ -83,16 +81,14 @@ def _values(scan: Scan) -> Check:
     return _check("values", rounded or said.verdict == "unclear", said.sentence, "give the counts as recorded")
 
 
-def _zero_frequency(scan: Scan, mean: Array) -> Iterator[Check]:
+def _zero_frequency(scan: Scan) -> Iterator[Check]:
     if scan.near_field is not None:
         return
     if doctor.zero_frequency(scan.counts, scan.mask) == "corner":
         yield Check("zero frequency", "fail", "the signal is strongest at the corners", f"move it: {MEND}")
         return
-    rows, columns = doctor.gaps(scan)
-    mask = scan.mask.copy()
-    mask[rows], mask[:, columns] = False, False
-    y, x = (round(offset, 1) + 0.0 for offset in centre_offset(mean, mask))  # no -0.0
+    offsets = centre_offset(scan.mean_pattern, doctor.without_gaps(scan))
+    y, x = (round(offset, 1) + 0.0 for offset in offsets)  # no -0.0
     found = f"{np.hypot(y, x):.1f} pixels from the centre, ({y:.1f}, {x:.1f}) (y, x)"
     yield _check("zero frequency", bool(np.hypot(y, x) > OFF_CENTRE_PX), found, f"move them: {MEND}")
 
@@ -170,8 +166,8 @@ def _positions(scan: Scan) -> Iterator[Check]:
     yield _check("overlap", overlap < LEAST_OVERLAP, found, remedy)
 
 
-def _probe(scan: Scan, mean: Array) -> Iterator[Check]:
-    light, edge = illumination(scan.probe), _edge(scan.N)
+def _probe(scan: Scan) -> Iterator[Check]:
+    light, edge, mean = illumination(scan.probe), _edge(scan.N), scan.mean_pattern
     share = float(light[edge].sum() / light.sum())
     found = f"{100 * share:.1f} % of its light at the edge of its window"
     yield _check(

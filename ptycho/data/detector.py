@@ -31,7 +31,7 @@ def bin_contrast(N: int, k: int, distance_px: float) -> float:
 
 def binned_counts(counts: Counts, k: int) -> StoredFrames:
     """Sums of k x k pixels, in the dtype of the counts if it holds ``k^2`` times the largest, else in a wider one."""
-    frames = counts if isinstance(counts, StoredFrames) else StoredFrames.of_array(counts)
+    frames = StoredFrames.of(counts)
     dtype = frames.dtype
     if dtype.kind in "ui":
         most = k**2 * int(frames.once("largest", _largest).max())

@@ -227,12 +227,17 @@ def _dark_lines(total: Array, used: Array) -> Array:
     return lines[np.concatenate(bounded)] if bounded else lines[:0]
 
 
+def without_gaps(scan: Scan) -> Array:
+    """(N, N) bool: the scan's mask without `gaps`."""
+    good, (rows, columns) = scan.mask.copy(), gaps(scan)
+    good[rows], good[:, columns] = False, False
+    return good
+
+
 def proposed_mask(scan: Scan) -> Array:
     """(N, N) bool: the scan's mask without dead, hot and saturated pixels and gaps."""
     dead, hot = bad_pixels(scan)
-    good = scan.mask & ~dead & ~hot
-    rows, columns = gaps(scan)
-    good[rows], good[:, columns] = False, False
+    good = without_gaps(scan) & ~dead & ~hot
     if saturation(scan) is not None:
         largest = max(float(chunk[:, scan.mask].max()) for chunk in chunks(scan.counts))
         for chunk in chunks(scan.counts):

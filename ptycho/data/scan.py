@@ -195,11 +195,9 @@ class Scan:
         if not isinstance(index, slice):
             index = np.atleast_1d(np.asarray(index))
             index = index if index.size else slice(0)
-        counts = self.counts
-        if isinstance(counts, StoredFrames) or not isinstance(index, slice):
-            counts = counts if isinstance(counts, StoredFrames) else StoredFrames.of_array(counts)
-            return replace(self, counts=counts.picked(index), positions=self.positions[index])
-        return replace(self, counts=counts[index], positions=self.positions[index])
+        there = isinstance(index, slice) and not isinstance(self.counts, StoredFrames)
+        counts = self.counts[index] if there else StoredFrames.of(self.counts).picked(index)
+        return replace(self, counts=counts, positions=self.positions[index])
 
     def masked(self, good: Array) -> "Scan":
         """The same frames, unread; pixels are used where this scan's mask and ``good`` (N, N) are both True."""

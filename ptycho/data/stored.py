@@ -36,9 +36,9 @@ class StoredFrames:
         return cls(_File(Path(path).resolve(), key))
 
     @classmethod
-    def of_array(cls, frames: Array) -> "StoredFrames":
-        """Those of an array (P, N, N) in memory."""
-        return cls(_Memory(frames))
+    def of(cls, frames: "Counts") -> "StoredFrames":
+        """Those of an array (P, N, N) in memory; stored ones as they are."""
+        return frames if isinstance(frames, StoredFrames) else cls(_Memory(frames))
 
     @classmethod
     def joined(cls, parts: Sequence["StoredFrames"]) -> "StoredFrames":
@@ -237,8 +237,7 @@ class _File:
 
     def __getstate__(self) -> dict[str, Any]:
         # Not what is known: that is of all frames, and most of those who get a few of them do not ask.
-        kept = dict(path=self.path, key=self.key, shape=self.shape, dtype=self.dtype)
-        return kept | dict(_columns=self._columns)
+        return {name: getattr(self, name) for name in ("path", "key", "shape", "dtype", "_columns")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

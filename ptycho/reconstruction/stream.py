@@ -47,10 +47,15 @@ class Layout(NamedTuple):
             size = min(tile_frames or max(1, min(256, BATCH_PIXELS // side**2)), len(positions))
             return cls([], size, 0, subpixel)
         margin = reach(ops.convert_to_numpy(model.probe.value())) + ramp(side)
-        tiles = cut(positions, margin, tile_frames or max(1, TILE_PIXELS // side**2))
+        tiles = cut(positions, margin, tile_frames or usual_tile(side))
         span = max(np.ptp(whole[tile.frames], axis=0).max() for tile in tiles)
         canvas = 8 * math.ceil((span + side) / 8)
         return cls(tiles, _rounded(max(len(tile.frames) for tile in tiles)), canvas, subpixel)
+
+
+def usual_tile(side: int) -> int:
+    """Frames of ``side`` pixels that are worked on at once."""
+    return max(1, TILE_PIXELS // side**2)
 
 
 def ramp(side: int) -> float:
@@ -129,7 +134,7 @@ class Stream:
         """Frames in memory at the most so far."""
         self._held: dict[int, np.ndarray] = {}
         self._oldest = 0.0
-        self._limit = tile_frames or max(1, TILE_PIXELS // side**2)
+        self._limit = tile_frames or usual_tile(side)
         self.layout = layout or Layout.of(model, self.positions, tile_frames)
         self._tiles, self._size, self._canvas, self._subpixel = self.layout
         if not self._together:

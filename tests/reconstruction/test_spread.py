@@ -1,8 +1,6 @@
 """A scan spread over the workers of a Dask cluster: the object of one process, whatever happens to a worker."""
 
-import os
 import shutil
-import signal
 import threading
 import time
 
@@ -18,7 +16,7 @@ from ptycho.data.formats._container import ReadOptions
 from ptycho.network.build import build_model
 from ptycho.reconstruction import Reconstruction, Stream, predict_on, reconstruct
 from ptycho.simulation.simulate import simulate
-from tests.helpers import normal
+from tests.helpers import kill_worker_of, normal
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ptycho[distributed]'")
 
@@ -149,8 +147,7 @@ def kill_one_in_mid_part(cluster, done: list, killed: list) -> None:
     while not killed:
         for task in list(cluster.scheduler.tasks.values()):
             if done and task.processing_on and task.key.startswith("_share"):
-                (nanny,) = (n for n in cluster.workers.values() if n.worker_address == task.processing_on.address)
-                os.kill(nanny.pid, signal.SIGKILL)
+                kill_worker_of(cluster, task)
                 killed.append(task.key)
                 return
         time.sleep(0.005)

@@ -1,7 +1,5 @@
 """Arms on the workers of a Dask cluster: the rows of a serial run, whatever happens to a worker."""
 
-import os
-import signal
 import threading
 import time
 from dataclasses import replace
@@ -10,6 +8,7 @@ import pytest
 
 from ptycho.studies.arms import Study
 from ptycho.studies.runner import run_study
+from tests.helpers import kill_worker_of
 from tests.studies.test_runner import SMALL, assert_same
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ptycho[distributed]'")
@@ -24,8 +23,7 @@ def kill_one_in_mid_arm(cluster, folder, killed: list) -> None:
             arm = history.parents[2]
             task = cluster.scheduler.tasks.get(arm.name)
             if task and task.processing_on and not (arm / "row.json").exists():
-                (nanny,) = (n for n in cluster.workers.values() if n.worker_address == task.processing_on.address)
-                os.kill(nanny.pid, signal.SIGKILL)
+                kill_worker_of(cluster, task)
                 killed.append(arm.name)
                 return
         time.sleep(0.02)

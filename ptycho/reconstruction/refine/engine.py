@@ -163,7 +163,7 @@ class Solver:
         names = _movable(unknowns)
         step = _compiled(function, self.optics, (("unknowns", names), ("damping", DAMPING)))
         misfits = []
-        for batch in self._stream(batches(self.scan.positions, self.frames, size, batching, self._generator())):
+        for batch in self._batches(size, batching):
             found = dict(step(self._tensors(), batch))
             misfits.append(found["misfit"])
             self._take(found, names)
@@ -181,7 +181,7 @@ class Solver:
             probe=np.float32(ADAM_RATES["probe"] * np.abs(self.state["probe"]).max()),
         )
         misfits = []
-        for batch in self._stream(batches(self.scan.positions, self.frames, size, batching, self._generator())):
+        for batch in self._batches(size, batching):
             found, self.moments = step(self._tensors(), batch, self.moments, {name: rates[name] for name in names})
             misfits.append(found["misfit"])
             self._take(found, names)
@@ -435,8 +435,9 @@ class Solver:
             batch["transfer"] = self.scan.transfer
         return batch
 
-    def _stream(self, groups: list[Members]) -> Iterator[dict[str, Any]]:
+    def _batches(self, size: int, batching: Batching) -> Iterator[dict[str, Any]]:
         """Batches with their part of what the penalties ask, the frames of each made ready while the last is used."""
+        groups = batches(self.scan.positions, self.frames, size, batching, self._generator())
         for here, batch in zip(groups, _ahead(self._batch, groups, 1), strict=True):
             part = np.float32(here.present.sum() / len(self.frames))
             if self.penalties.tv or self.penalties.anchor or self.penalties.drift:
