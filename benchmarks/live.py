@@ -1,7 +1,7 @@
 """What a live page costs: the same fit or training without a page, with one that nobody looks at, and looked at.
 
-    python benchmarks/live.py SCAN                  # refinement: three rounds of each; docs/results.md
-    python benchmarks/live.py SCAN --training
+    python benchmarks/live.py compare SCAN                  # refinement: three rounds of each; docs/results.md
+    python benchmarks/live.py compare SCAN --training
 
 The rounds alternate, so that what else the machine does meets all alike. Who looks is headless Chromium on the same
 machine, which draws without a graphics card and takes its time from the same cores: a browser on another machine costs

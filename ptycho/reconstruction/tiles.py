@@ -48,7 +48,8 @@ def cut(positions: np.ndarray, margin: float, limit: int) -> list[Tile]:
     """Tiles that cover a scan, of at most ``limit`` frames each where frames are not all in one place.
 
     A tile has the frames within ``margin`` pixels of it: frames near a border belong to several. As few tiles as
-    will do, as nearly square as the scan lets them be.
+    will do, as nearly square as the scan lets them be; they are not cut further where they are narrower than two
+    margins, or as many as the frames.
 
     Args:
         positions: ``(P, 2)`` (y, x) in pixels.
@@ -58,25 +59,37 @@ def cut(positions: np.ndarray, margin: float, limit: int) -> list[Tile]:
     low, extent = positions.min(axis=0), np.maximum(np.ptp(positions, axis=0), 1e-9)
     counts = np.array([1, 1])
     while True:
-        tiles = _grid(positions, low, extent, counts, margin)
         sides = extent / counts
-        if max(len(tile.frames) for tile in tiles) <= limit or sides.max() < 2 * margin:
-            return tiles
+        last = sides.max() < 2 * margin or counts.prod() >= len(positions)
+        if last or counts.prod() * limit >= len(positions):
+            tiles = _grid(positions, [low[k] + sides[k] * np.arange(1, counts[k]) for k in (0, 1)], margin)
+            if last or max(len(tile.frames) for tile in tiles) <= limit:
+                return tiles
         counts[np.argmax(sides)] += 1
 
 
-def _grid(positions, low, extent, counts, margin) -> list[Tile]:
-    edges = [np.linspace(low[k], low[k] + extent[k], counts[k] + 1) for k in (0, 1)]
-    for edge in edges:
-        edge[0], edge[-1] = -np.inf, np.inf
-    tiles = []
-    for y in range(counts[0]):
-        for x in range(counts[1]):
-            sides = np.array([edges[0][y], edges[1][x]]), np.array([edges[0][y + 1], edges[1][x + 1]])
-            inside = ((positions >= sides[0] - margin) & (positions < sides[1] + margin)).all(axis=1)
-            if ((positions >= sides[0]) & (positions < sides[1])).all(axis=1).any():
-                tiles.append(Tile(np.flatnonzero(inside), tuple(sides[0]), tuple(sides[1])))
-    return tiles
+def _grid(positions: np.ndarray, borders: list[np.ndarray], margin: float) -> list[Tile]:
+    """The tiles with frames of a grid; ``borders`` are those between tiles, along y and x."""
+    edges = [np.concatenate([[-np.inf], inner, [np.inf]]) for inner in borders]
+    columns = len(edges[1]) - 1
+    cell = lambda k, shift: np.searchsorted(edges[k] + shift, positions[:, k], side="right") - 1
+    own = np.unique(cell(0, 0) * columns + cell(1, 0))
+    first, last = ([cell(k, shift) for k in (0, 1)] for shift in (margin, -margin))
+    # A frame is near the tiles from its first to its last, along both axes.
+    found = []
+    for dy in range((last[0] - first[0]).max() + 1):
+        for dx in range((last[1] - first[1]).max() + 1):
+            near = np.flatnonzero((first[0] + dy <= last[0]) & (first[1] + dx <= last[1]))
+            found.append(((first[0][near] + dy) * columns + first[1][near] + dx, near))
+    cells, frames = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((frames, cells))
+    cells, frames = cells[order], frames[order]
+    begin, end = (np.searchsorted(cells, own, side) for side in ("left", "right"))
+    corner = lambda y, x: (float(edges[0][y]), float(edges[1][x]))
+    return [
+        Tile(frames[a:b], corner(y, x), corner(y + 1, x + 1))
+        for a, b, y, x in zip(begin, end, *np.divmod(own, columns), strict=True)
+    ]
 
 
 def window(tile: Tile, corner: np.ndarray, shape: tuple[int, int], ramp: float) -> np.ndarray:

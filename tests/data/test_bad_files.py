@@ -21,6 +21,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 import scipy.io
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -300,6 +301,18 @@ def test_every_format_of_hdf5_opens_what_plugins_pack(packing: Any, tmp_path: Pa
 
 
 # ----------------------------------------------------------------------------------------------------- fuzzing
+
+
+def test_a_tiff_of_more_strips_than_bytes_is_refused_at_once(tmp_path):
+    """One bit a pixel and sixteen million rows are little enough to be read; a million strips are not."""
+    path = tmp_path / "scan.tif"
+    tifffile.imwrite(path, np.zeros((16, 16), bool), rowsperstrip=16, metadata=None, photometric="minisblack")
+    path.with_suffix(".csv").write_text("y_px,x_px\n0,0\n")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(16_711_696)
+    with at_most(5), pytest.raises(BadFile, match="more strips than bytes"):
+        read_scan(path, options=TOLD)
+
 
 CASES = int(os.environ.get("PTYCHO_FUZZ", "70"))
 SECONDS = 20

@@ -5,12 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho.reconstruction.tiles import COVERED, LIT, Mosaic, Piece, cut, reach, window
+from ptycho.reconstruction.tiles import COVERED, LIT, Mosaic, Piece, Tile, cut, reach, window
 from tests.helpers import complex_normal
 
 
 def scattered(frames: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 1, (frames, 2)) * (150, 260) - (40, 90)
+
+
+def side_of(tiles: list[Tile], axis: int, extent: float) -> float:
+    """Of the grid that tiles with frames are of: the least distance of borders, of which two neighbours are there."""
+    borders = sorted({side[axis] for tile in tiles for side in (tile.low, tile.high)} - {-np.inf, np.inf})
+    return extent / (len(borders) + 1) if len(borders) < 2 else np.diff(borders).min()
 
 
 @settings(deadline=None, max_examples=40)
@@ -27,8 +33,8 @@ def test_tiles_cover_the_scan(frames: int, limit: int, margin: float, seed: int)
         np.testing.assert_array_equal(tile.frames, np.flatnonzero(near))
     np.testing.assert_array_equal(owners, 1)
     if max(len(tile.frames) for tile in tiles) > limit:  # then none is wide enough to be divided
-        rows, columns = (len({tile.low[k] for tile in tiles}) for k in (0, 1))
-        assert (np.ptp(positions, axis=0) / (rows, columns)).min() < 2 * margin or frames == 1
+        sides = np.array([side_of(tiles, k, extent) for k, extent in enumerate(np.ptp(positions, axis=0))])
+        assert sides.min() < 2 * margin or np.prod(np.ptp(positions, axis=0) / sides) > frames - 0.5
 
 
 def test_the_limit_holds_where_tiles_are_wider_than_their_margins() -> None:
@@ -38,6 +44,14 @@ def test_the_limit_holds_where_tiles_are_wider_than_their_margins() -> None:
         assert max(len(tile.frames) for tile in tiles) <= limit
         assert len(tiles) >= 2000 / limit
     assert len(cut(positions, 5.0, 2000)) == 1
+
+
+def test_many_crowded_frames_are_cut_in_a_moment() -> None:
+    """Of pairs of frames that nothing can part there are as many tiles as frames at most, not as many as pixels."""
+    positions = np.repeat(scattered(5000), 2, axis=0)
+    tiles = cut(positions, 0.01, 1)
+    assert 1000 < len(tiles) <= len(positions)
+    assert sum(len(tile.frames) for tile in tiles) >= len(positions)
 
 
 def test_frames_in_one_place_are_one_tile_whatever_the_limit() -> None:

@@ -117,7 +117,10 @@ def _load(path: Path, options: ReadOptions) -> Array:
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
             size = series.dtype.itemsize * math.prod(series.shape) if series.dtype is not None else 0
-            require_allowed(path, "the stack", size, path.stat().st_size, options)
+            stored = path.stat().st_size
+            require_allowed(path, "the stack", size, stored, options)
+            if math.prod(series.keyframe.chunked) > stored:  # tifffile would look for each of them
+                raise BadFile(f"{path} is a damaged TIFF: it has more strips than bytes; write it anew")
             return np.asarray(series.asarray(maxworkers=1))
     except BadFile:
         raise
