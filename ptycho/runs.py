@@ -42,11 +42,13 @@ from ptycho.evaluation import (
     expected_counts,
     frame_error,
     frame_residuals,
+    light_let_through,
     shot_noise_error,
     summarise,
     uncertainty,
     warnings_about,
 )
+from ptycho.evaluation.trust import DARK
 from ptycho.files import replace_text
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.pretraining import adapted, pretrain
@@ -338,8 +340,12 @@ def refine_network(
     """Refine a network's image; ``alone``, what it gives of all frames, comes back where that makes nothing better.
 
     The image to start from is made anew without the frames that judge the fit: it would know their noise. How strongly
-    details are held near to it (``drift_weight``), unless ``settings`` say so, is what these frames like best.
+    details are held near to it (``drift_weight``), unless ``settings`` say so, is what these frames like best. A dark
+    image (`DARK`) is no start: the fit then begins from empty space, with a warning.
     """
+    if light_let_through(alone.object, alone.coverage, alone.probe, counted(alone, scan)) < DARK:
+        warnings.warn("the network's image is dark: refined from empty space instead", UserWarning, stacklevel=2)
+        return refine(scan, settings, withheld=withheld, report=report)
     _, judging = divided(scan, withheld, settings)
     unseen = withheld.copy()
     unseen[judging] = True
@@ -411,7 +417,7 @@ def refine_run(
     )
     _write_json(folder / "history.json", fit.history)
     result = replace(fit.result, provenance=record | dict(withhold_every=withhold_every or 0))
-    found = warnings_about(result.object, result.coverage, result.probe)
+    found = warnings_of(result, scan)
     return _leave(result, scan, folder, withheld, [], found, before, fit.history)
 
 
@@ -561,7 +567,18 @@ def look_wrong(model: PtychoNetwork, result: Reconstruction, scan: Scan) -> tupl
         inputs = dict(counts=scan.counts[frames][None].astype("float32"), mask=scan.mask[None].astype("float32"))
         patches = ops.convert_to_numpy(model.alone(inputs, *model.illuminate(inputs)))[0]
         bound = 1.0 if model.settings.amplitude_activation == "sigmoid" else None
-    return tuple(warnings_about(result.object, result.coverage, result.probe, patches=patches, amplitude_bound=bound))
+    return warnings_of(result, scan, patches=patches, amplitude_bound=bound)
+
+
+def warnings_of(result: Reconstruction, scan: Scan, **network: Any) -> tuple[str, ...]:
+    """Warnings about a result of a scan, see `warnings_about`."""
+    counts = counted(result, scan)
+    return tuple(warnings_about(result.object, result.coverage, result.probe, counts=counts, **network))
+
+
+def counted(result: Reconstruction, scan: Scan) -> float:
+    """Photons in the frames that a result is made of."""
+    return float(scan.frame_counts.sum() if result.used_frames is None else scan.frame_counts[result.used_frames].sum())
 
 
 def scores_record(outcome: Outcome) -> dict[str, Any]:

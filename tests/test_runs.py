@@ -8,11 +8,21 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho.config import ModelConfig, NearField, RunConfig, SimulationConfig
+from ptycho.config import ModelConfig, NearField, RefineConfig, RunConfig, SimulationConfig
 from ptycho.data.formats import write_scan
 from ptycho.network.build import build_model
 from ptycho.reconstruction import Reconstruction
-from ptycho.runs import examine, judge, look_wrong, provenance, reconstruct_run
+from ptycho.reconstruction.refine.fit import refine
+from ptycho.runs import (
+    examine,
+    judge,
+    look_wrong,
+    open_model,
+    provenance,
+    reconstruct_run,
+    refine_network,
+    warnings_of,
+)
 from ptycho.simulation.simulate import simulate
 from tests.test_cli import run as command
 
@@ -46,6 +56,22 @@ def test_residuals_are_in_the_file_and_in_the_scores(trained, small_scan):
     assert scores["warnings"] == list(outcome.warnings) == []
     assert result.spread is None
     assert result.uncertainty is None
+
+
+def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_scan):
+    """As what absolute errors of amplitudes teach a network where most pixels count nothing."""
+    folder, _ = trained
+    alone = Reconstruction.load(folder / "network.h5")
+    (said,) = warnings_of(replace(alone, object=0.05 * alone.object), small_scan)[-1:]
+    assert "dark" in said
+    assert warnings_of(alone, small_scan) == ()
+    settings = RefineConfig(epochs=3, noise="poisson")
+    withheld = small_scan.withheld_mask(10)
+    dark = replace(alone, object=0.05 * alone.object)
+    with pytest.warns(UserWarning, match="dark: refined from empty space"):
+        found = refine_network(open_model(folder), small_scan, settings, dark, withheld=withheld)
+    expected = refine(small_scan, settings, withheld=withheld)
+    np.testing.assert_array_equal(found.result.object, expected.result.object)
 
 
 def test_views_give_a_calibrated_uncertainty_and_the_command_says_what_it_found(trained, small_scan, tmp_path):

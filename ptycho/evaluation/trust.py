@@ -30,6 +30,9 @@ BRIGHT = 0.1
 SATURATED = 0.01
 """How near to a bound, relative to it, an output is at it; and the share of such pixels that is worth a warning."""
 
+DARK = 0.5
+"""Part of the photons counted that an object lets through, below which it is called dark."""
+
 WITHIN_1, WITHIN_2 = 1 - np.exp(-1.0), 1 - np.exp(-4.0)
 """Share of complex Gaussian errors of rms sigma within sigma and within 2 sigma: 0.632 and 0.982 (|error|^2 / sigma^2
 is exponentially distributed, with mean 1)."""
@@ -183,11 +186,14 @@ def warnings_about(
     *,
     patches: Complex[Array, "F n n"] | None = None,
     amplitude_bound: float | None = None,
+    counts: float | None = None,
 ) -> list[str]:
     """Sentences on what is wrong with a result by the look of it; none if nothing is.
 
     Flat: over the lit pixels (`LIT`) the object varies by less than shot noise alone would make it vary
     (`noise_level`), once a linear phase, which the probe may as well have, is taken out.
+
+    Dark: it lets through less than `DARK` of the ``counts`` of its frames (`light_let_through`), where they are given.
 
     Saturated: more than `SATURATED` of the lit pixels (`BRIGHT`) of a network's own output ``patches`` have a phase
     within as much of +-pi, or an amplitude within as much of ``amplitude_bound``. Only for the architecture ``cnn``:
@@ -204,6 +210,13 @@ def warnings_about(
             f"the object is flat: it varies by {varies:.2g} (rms) where light fell, less than the {noise:.2g} of "
             "shot noise alone"
         )
+    passed = np.inf if counts is None else light_let_through(object, coverage, probe, counts)
+    if passed < DARK:
+        found.append(
+            f"the object is dark: it lets {100 * passed:.2g} % of the photons through that were counted; a network "
+            "trained on absolute errors of amplitudes ends there where most pixels count nothing: train it on the "
+            "likelihood (nll_weight), and check the scale of the probe"
+        )
     if patches is not None:
         light = (np.abs(probe) ** 2).reshape(-1, *probe.shape[-2:]).sum(axis=0)
         values = patches[:, light > BRIGHT * light.max()]
@@ -218,6 +231,15 @@ def warnings_about(
                     f"{100 * amplitude:.3g} % of pixels"
                 )
     return found
+
+
+def light_let_through(
+    object: Complex[Array, "H W"], coverage: Float[Array, "H W"], probe: Complex[Array, "M n n"], counts: float
+) -> float:
+    """Photons that an object lets through over the ``counts`` of the frames that it is made of: about 1 for a true one,
+    more where pixels are masked. Infinite where nothing was counted. ``coverage`` as for `warnings_about`."""
+    passed = brightest_photons(probe) * float((coverage * np.abs(object) ** 2).sum())
+    return passed / counts if counts > 0 else np.inf
 
 
 def lit_pixels(coverage: Float[Array, "H W"]) -> Bool[Array, "H W"]:

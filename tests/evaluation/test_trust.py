@@ -9,6 +9,7 @@ from ptycho.evaluation import (
     FrameResiduals,
     band_coverage,
     frame_residuals,
+    light_let_through,
     noise_level,
     summarise,
     uncertainty,
@@ -156,6 +157,17 @@ def test_a_flat_object_is_named_with_numbers(ramp):
 @pytest.mark.parametrize("ramp", [0.0, 0.2])
 def test_a_healthy_object_gives_no_warning(ramp):
     assert warnings_about(*image(0.1, ramp)) == []
+
+
+def test_a_dark_object_is_named_with_its_share():
+    """4200 lit pixels of 400 photons let 0.8^2 + 0.1^2 of them through."""
+    object, coverage, probe = image(0.1)
+    passed = 4200 * 400 * 0.65
+    assert light_let_through(object, coverage, probe, passed) == pytest.approx(1, rel=0.01)
+    assert warnings_about(object, coverage, probe, counts=passed) == []
+    (warning,) = warnings_about(object, coverage, probe, counts=100 * passed)
+    assert "dark: it lets 1 % of the photons through" in warning
+    assert light_let_through(object, coverage, probe, 0.0) == np.inf
 
 
 def test_dead_output_is_flat():

@@ -13,7 +13,7 @@ from tests.studies.test_runner import SMALL, assert_same
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ptycho[distributed]'")
 
-ARMS = tuple(replace(SMALL, name=f"arm-{seed}", seed=seed, training=dict(epochs=4)) for seed in range(3))
+ARMS = tuple(replace(SMALL, name=f"arm-{seed}", seed=seed, training=dict(epochs=2)) for seed in range(3))
 
 
 def kill_one_in_mid_arm(cluster, folder, killed: list) -> None:
