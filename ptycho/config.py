@@ -115,8 +115,8 @@ class TrainingConfig(_Config):
     epochs: int | None = None
     """Passes over the data at most. None: as many as show the network about ``total_frames`` frames."""
     total_frames: int | None = None
-    """Frames to show in all when ``epochs`` is None. None: 60 000, or fewer where N is above 64 (60 000 (64 / N)^2): a
-    few minutes on two cores."""
+    """Frames to show in all when ``epochs`` is None, whatever the size of the scan: of a large one an epoch is a part.
+    None: 60 000, or fewer where N is above 64 (60 000 (64 / N)^2): a few minutes on two cores."""
     batch_groups: int | None = None
     """Groups per step. None: as many as make about 36 frames."""
     learning_rate: float = 2e-3
@@ -146,6 +146,10 @@ class TrainingConfig(_Config):
     """Compile the training step with XLA (TensorFlow; JAX always does)."""
     devices: int = 1
     """Devices that share each step, in whole groups; TensorFlow and JAX. ``batch_groups`` is then a multiple of it."""
+
+    def frames_to_show(self, N: int) -> int:
+        """Frames of N x N pixels to show in all when ``epochs`` is None."""
+        return self.total_frames or min(60_000, 60_000 * 64**2 // N**2)
 
     def __post_init__(self) -> None:
         self._require(self.epochs is None or self.epochs >= 0, "epochs", "0 or more, or None")

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -65,6 +65,9 @@ FLOOR = 1e-3
 """Dark rate of the likelihood, over the mean counts of a pixel. A fixed one of 0.01 photons was a third of the mean at
 690 counts a frame: the likelihood then asks for darker dark pixels, and the slow phase is lost (a start from the
 pretrained network fell from 15.4 to 12.8 dB on its own object)."""
+
+JUDGING_FRAMES = 2000
+"""Frames that an epoch is judged by, at most: those of a large scan would take longer than the epoch."""
 
 RESTARTS = 2
 """How often a training that collapses to a flat object starts again."""
@@ -130,7 +133,7 @@ def _train(
     elif checkpoint:
         checkpoint.clear()
     best = min(range(len(history)), key=lambda k: judged(history[k])) if history else None
-    epochs = planned_epochs(config, batches.training_frames, model.settings.N)
+    epochs = batches.plan.epochs
     restarts = history[-1]["restarts"] if history else 0
     flat, flat_stays = None, not (model.settings.probe_trainable or model.settings.scale_trainable)
     for epoch in range(len(history), epochs):
@@ -308,8 +311,9 @@ class Batches:
         self.training_index: list[np.ndarray] = []
         self.blocks: list[np.ndarray] = []
         validation, sides = [], [0.0]
+        judging = min(config.validation_fraction, JUDGING_FRAMES / sum(len(scan) for scan in scans))
         for number, scan in enumerate(scans):
-            withheld, index = withheld_groups(scan.positions, self.group, config.validation_fraction, rng)
+            withheld, index = withheld_groups(scan.positions, self.group, judging, rng)
             self.training_index.append(index)
             self.blocks.append(index[blocks(scan.positions[index], self.group)])
             validation += [(number, group) for group in withheld]
@@ -322,15 +326,13 @@ class Batches:
         self.blocks = [own[extent <= most] for own, extent in zip(self.blocks, extents, strict=True)]
         self.canvas_side = _canvas_side(settings.N + most + OFFSETS)
         self.subpixel = any(split_positions(scan.positions)[1].any() for scan in scans)
-
-    @property
-    def training_frames(self) -> int:
-        return sum(len(index) for index in self.training_index)
+        self.training_frames = sum(len(index) for index in self.training_index)
+        self.plan = planned(config, self.training_frames, settings.N)
 
     def epoch(self, epoch: int) -> "_Sequence":
-        """About one pass over the training frames, in whole batches."""
+        """As many frames as planned, mostly one pass over them, in whole batches."""
         rng = np.random.default_rng([self.config.seed, 1, epoch])
-        steps = math.ceil(self.training_frames / (self.group * self.batch))
+        steps = math.ceil(self.plan.frames / (self.group * self.batch))
         shares = np.array([len(index) for index in self.training_index]) / self.training_frames
         wanted = rng.multinomial(steps * self.batch, shares) if len(shares) > 1 else [steps * self.batch]
         groups: list[Group] = []
@@ -524,10 +526,27 @@ def judged(entry: dict[str, Any]) -> float:
     return entry["loss"] if entry["validation_loss"] is None else entry["validation_loss"]
 
 
-def planned_epochs(config: TrainingConfig, frames: int, N: int) -> int:
-    """Epochs to run at most: as set, or as many as show ``total_frames`` frames."""
-    total = config.total_frames or min(60_000, 60_000 * 64**2 // N**2)
-    return config.epochs if config.epochs is not None else max(3, round(total / frames))
+class Plan(NamedTuple):
+    """How long a training is."""
+
+    epochs: int
+    """At most."""
+    frames: int
+    """Shown in an epoch, about."""
+
+
+FEWEST_PASSES, PARTS = 3, 10
+"""Passes over a scan that are at least made where there is time for them; where there is not, epochs of a part each."""
+
+
+def planned(config: TrainingConfig, frames: int, N: int) -> Plan:
+    """Epochs as set, or as many as show what `TrainingConfig.frames_to_show` says of ``frames`` frames."""
+    if config.epochs is not None:
+        return Plan(config.epochs, frames)
+    total = config.frames_to_show(N)
+    if total < FEWEST_PASSES * frames:
+        return Plan(PARTS, math.ceil(total / PARTS))
+    return Plan(round(total / frames), frames)
 
 
 def stalled_for(history: History) -> int:

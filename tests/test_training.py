@@ -155,6 +155,21 @@ def test_a_group_lies_whole_on_its_canvas(small_scan, training):
             assert arrays["canvas"].shape[-1] % 8 == 0
 
 
+def test_of_a_large_scan_an_epoch_is_a_part(small_scan, monkeypatch):
+    """144 frames, to be trained on with fewer than three passes over them; batches of 9 groups of 4 are whole."""
+    whole = batches_of([small_scan], validation_fraction=0.0, total_frames=3 * 144)
+    assert whole.plan == (3, 144)
+    parts = batches_of([small_scan], validation_fraction=0.0, total_frames=400)
+    assert parts.plan == (10, 40)
+    shown = [{int(frame) for _, group in parts.epoch(k).groups for frame in group} for k in range(10)]
+    assert all(len(parts.epoch(k)) == 2 for k in range(10))
+    assert len(set.union(*shown)) > 130  # 72 blocks of 4, about, in each: hardly a frame is never shown
+    assert shown[0] != shown[1]
+    assert batches_of([small_scan], validation_fraction=0.0, total_frames=400, epochs=5).plan == (5, 144)
+    monkeypatch.setattr("ptycho.training.JUDGING_FRAMES", 8)
+    assert len(batches_of([small_scan], validation_fraction=0.2).validation_groups) == 2
+
+
 def test_epochs_differ_and_come_back(small_scan):
     """An epoch follows from its number alone; validation is always of the same photons."""
     batches = batches_of([small_scan])

@@ -156,8 +156,9 @@ def estimate(arm: Arm, shape: tuple[int, int] | None = None) -> Estimate:
     test = frames if shape or arm.own_object else arm.test_frames
     settings = arm.settings()
     model, training, refine = ModelConfig.from_dict(settings["model"]), settings["training"], settings["refine"]
-    total = training["total_frames"] or min(60_000, 60_000 * 64**2 // N**2)
-    shown = training["epochs"] * frames if training["epochs"] is not None else max(total, 3 * frames)
+    shown = TrainingConfig.from_dict(training).frames_to_show(N)
+    if training["epochs"] is not None:
+        shown = training["epochs"] * frames
     step = arm.simulation.step_px if arm.simulation else N / 8
     group = min(model.channels, frames)
     canvas = (N + step * sqrt(group) + 10) ** 2 / group  # pixels for each frame
