@@ -25,6 +25,7 @@ from ptycho.report import (
     colour_range,
     curve_panel,
     object_panels,
+    probe_images,
     probe_panels,
     shown,
     unit_of,
@@ -35,7 +36,7 @@ HOME = "127.0.0.1"
 """The address that only this machine reaches."""
 
 SHARE = 0.03
-"""Part of the time that may go into making pictures."""
+"""Part of the time that may go into making pictures and serving them."""
 
 PERIOD_S = 1.0
 """Seconds between two looks at what there is to show."""
@@ -68,6 +69,8 @@ class Board:
         """When somebody last had the page open, by `time.monotonic`."""
         self.served = -np.inf
         """When a page was last brought up to date."""
+        self.opening = self.serving = 0.0
+        """Seconds of the processor that the serving thread has taken to open pages, and to keep them up to date."""
 
     @property
     def watched(self) -> bool:
@@ -112,7 +115,7 @@ class Painter:
         now = time.monotonic()
         if not self.board.watched or now - self.last < PERIOD_S:
             return False
-        return self.spent + self.cost.get(what, 0.0) <= SHARE * (now - self.begin)
+        return self.spent + self.cost.get(what, 0.0) + self.board.serving <= SHARE * (now - self.begin)
 
     def paint(self, what: str, image: Callable[[], Any]) -> None:
         begin = time.monotonic()
@@ -202,6 +205,7 @@ class _Server:
         http.add_socket(listener)
         server = BaseServer(self.loop, pages, http)
         server.start()
+        self.board.opening += time.thread_time()
         self.loop.start()
         server.stop()
         self.loop.close(all_fds=True)
@@ -270,18 +274,26 @@ class _Page:
         from bokeh.models import CustomJS
         from bokeh.models.widgets import Div
 
+        begin = time.thread_time()
         self.document, self.board = document, board
         self.status = Div(name="status", text=board.status)
         self.status.js_on_change("tags", CustomJS(code=LAST))
         self.parts = {name: column(Div(text="none yet"), name=name) for name in ("object", "probe", "losses")}
         self.picture: Picture | None = None
         self.curves: dict[str, Any] = {}
+        self.sources: dict[str, dict[str, Any]] = {}
+        """Of each stage, what its curves are drawn from."""
+        self.drawn: dict[str, list[Any]] = {}
+        """Of each part of the object, its image and its colour range."""
+        self.modes: list[tuple[Any, Any]] = []
+        """Of each mode of the probe, its plot and its image."""
         document.title = f"{board.scan.source or 'scan'}: live"
         document.template = CONTENTS % (STYLE, SCRIPT.read_text())
         for part in (self.status, *self.parts.values()):
             document.add_root(part)
         self.show()
         document.add_periodic_callback(self.look, int(1000 * PERIOD_S))
+        board.opening += time.thread_time() - begin
 
     def look(self) -> None:
         """Called while the session lives, which is some seconds longer than the page is open."""
@@ -289,6 +301,7 @@ class _Page:
             self.board.looked_at = time.monotonic()
             self.show()
             self.board.served = time.monotonic()
+        self.board.serving = time.thread_time() - self.board.opening
 
     def show(self) -> None:
         board = self.board
@@ -303,32 +316,47 @@ class _Page:
 
     def draw_losses(self, what: str, losses: dict[str, list[tuple[int, float]]]) -> None:
         lines: Lines = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in losses.items()}
-        plot = self.curves.get(what)
-        if plot is None or any(plot.select_one(name) is None for name in lines):
+        if what not in self.curves or self.sources[what].keys() != lines.keys():
             plot = self.curves[what] = curve_panel("epoch", "", lines, logarithmic=True, title=what)
+            # Looked up once: Bokeh goes through the whole figure for a name.
+            self.sources[what] = {name: plot.select_one(name).data_source for name in lines}
             self.parts["losses"].children = list(self.curves.values())
         for name, (x, y) in lines.items():
-            source = plot.select_one(name).data_source
+            source = self.sources[what][name]
             if list(source.data["y"]) != y:
                 source.data = dict(x=x, y=y)
 
     def draw(self, picture: Picture) -> None:
         from bokeh.models import CustomJS
 
-        before, self.picture = self.picture, picture
+        begin, before, self.picture = time.thread_time(), self.picture, picture
         alike = before is not None and (before.object.extent, before.object.binned) == picture.object[1:]
         if not alike:
-            self.parts["object"].children = [object_panels(picture.object, unit_of(self.board.scan)[1])]
+            panels = self.parts["object"].children = [object_panels(picture.object, unit_of(self.board.scan)[1])]
+            self.drawn = {
+                name: [panels[0].select_one(dict(name=own)) for own in (name, f"{name}: colour range")]
+                for name in picture.object.parts
+            }
         for name, image in picture.object.parts.items():
-            slider = self.drawn(f"{name}: colour range")
+            drawn, slider = self.drawn[name]
             if alike:
-                self.drawn(name).data_source.data = dict(image=[image])
+                drawn.data_source.data = dict(image=[image])
             else:
                 slider.js_on_change("tags", CustomJS(args=dict(first=slider.value), code=FOLLOW))
             _, ends, value = colour_range(name, image)
             slider.tags = [*ends, *value]
-        self.parts["probe"].children = [probe_panels(picture.probe)]
+        self.draw_probe(picture.probe)
+        if not alike:
+            self.board.opening += time.thread_time() - begin
 
-    def drawn(self, name: str) -> Any:
-        """What is drawn of the object under a name."""
-        return self.parts["object"].select_one(dict(name=name))
+    def draw_probe(self, probe: np.ndarray) -> None:
+        images, _ = probe_images(probe)
+        if len(self.modes) != len(images):
+            panels = probe_panels(probe)
+            self.parts["probe"].children = [panels]
+            self.modes = [(plot, plot.select_one(dict(name=f"mode {m + 1}"))) for m, plot in enumerate(panels.children)]
+            return
+        for (plot, drawn), (title, amplitude) in zip(self.modes, images, strict=True):
+            drawn.glyph.color_mapper.high = float(amplitude.max()) or 1.0
+            drawn.data_source.data = dict(image=[amplitude])
+            plot.title.text = title

@@ -50,6 +50,9 @@ def test_pictures_are_made_only_while_somebody_looks_and_in_their_part_of_the_ti
     count = len(made)
     run(1000, watched=False)
     assert len(made) <= count + 1  # somebody looked three seconds ago
+    count, board.serving = len(made), live.SHARE * 10_000
+    run(1000, watched=True)
+    assert len(made) == count  # serving has taken it all
 
 
 def test_losses_are_those_of_whole_epochs_and_begin_again_with_a_trial(small_scan):
@@ -109,8 +112,11 @@ def test_a_page_is_handed_new_pictures_and_leaves_the_colour_range_to_the_browse
     result = result_of(small_scan)
     for part in (1.0, 0.5):
         fainter = replace(result, object=(part * result.object).astype("complex64"))
-        board.picture = live.Picture("refining", live.shown(small_scan, fainter, live.SIDE), result.probe)
+        board.picture = live.Picture("refining", live.shown(small_scan, fainter, live.SIDE), part * result.probe)
         page.show()
+        ((_, shown),) = page.modes
+        assert np.array_equal(shown.data_source.data["image"][0], np.abs(part * result.probe[0]).astype("float32"))
+        assert shown.glyph.color_mapper.high == shown.data_source.data["image"][0].max()
         image = board.picture.object.parts["amplitude"]
         drawn = page.parts["object"].select_one(dict(name="amplitude")).data_source.data["image"][0]
         slider = page.parts["object"].select_one(dict(name="amplitude: colour range"))
