@@ -274,7 +274,7 @@ class _Page:
         from bokeh.models import CustomJS
         from bokeh.models.widgets import Div
 
-        begin = time.thread_time()
+        begin = time.thread_time() - board.opening
         self.document, self.board = document, board
         self.status = Div(name="status", text=board.status)
         self.status.js_on_change("tags", CustomJS(code=LAST))
@@ -293,7 +293,7 @@ class _Page:
             document.add_root(part)
         self.show()
         document.add_periodic_callback(self.look, int(1000 * PERIOD_S))
-        board.opening += time.thread_time() - begin
+        board.opening = time.thread_time() - begin  # with what `draw` has counted on the way
 
     def look(self) -> None:
         """Called while the session lives, which is some seconds longer than the page is open."""
@@ -350,13 +350,13 @@ class _Page:
             self.board.opening += time.thread_time() - begin
 
     def draw_probe(self, probe: np.ndarray) -> None:
-        images, _ = probe_images(probe)
+        images = probe_images(probe)
         if len(self.modes) != len(images):
             panels = probe_panels(probe)
             self.parts["probe"].children = [panels]
             self.modes = [(plot, plot.select_one(dict(name=f"mode {m + 1}"))) for m, plot in enumerate(panels.children)]
             return
-        for (plot, drawn), (title, amplitude) in zip(self.modes, images, strict=True):
+        for (plot, drawn), (title, amplitude, _) in zip(self.modes, images, strict=True):
             drawn.glyph.color_mapper.high = float(amplitude.max()) or 1.0
             drawn.data_source.data = dict(image=[amplitude])
             plot.title.text = title

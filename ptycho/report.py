@@ -402,15 +402,15 @@ def colour_range(name: str, image: np.ndarray) -> tuple[str, tuple[float, float]
     return first, cycle, cycle if first == "twilight" else value
 
 
-def probe_images(probe: np.ndarray) -> tuple[list[tuple[str, np.ndarray]], int]:
-    """Title and amplitude of each mode of a probe (M, N, N), in sqrt(photons), with its part of the power; eight at
-    most. And how many pixels of the probe, along each axis, are one of theirs."""
-    power, k = (np.abs(probe) ** 2).sum(axis=(1, 2)), 1
+def probe_images(probe: np.ndarray) -> list[tuple[str, np.ndarray, int]]:
+    """Of each mode of a probe (M, N, N), eight at most: a title with its part of the power, its amplitude in
+    sqrt(photons), binned, and how many pixels of the probe that is along each side."""
+    power = (np.abs(probe) ** 2).sum(axis=(1, 2))
     images = []
     for m, mode in enumerate(probe[:8]):
         amplitude, k = binned(np.abs(mode).astype("float32"), 128)
-        images.append((f"mode {m + 1}: {100 * power[m] / power.sum():.1f} %", amplitude))
-    return images, k
+        images.append((f"mode {m + 1}: {100 * power[m] / power.sum():.1f} %", amplitude, amplitude.shape[0] * k))
+    return images
 
 
 def probe_panels(probe: np.ndarray):
@@ -418,11 +418,9 @@ def probe_panels(probe: np.ndarray):
     from bokeh.layouts import row
     from bokeh.models import LinearColorMapper
 
-    images, k = probe_images(probe)
     plots = []
-    for m, (title, amplitude) in enumerate(images):
+    for m, (title, amplitude, side) in enumerate(probe_images(probe)):
         mapper = LinearColorMapper(palette=palette("viridis"), low=0, high=float(amplitude.max()) or 1.0)
-        side = amplitude.shape[0] * k
         plot = _figure(title, (190, 190), x_range=(0, side), y_range=(side, 0), tools="wheel_zoom,pan,reset")
         _image(plot, amplitude, mapper, (0, 0, side, side), f"mode {m + 1}")
         plots.append(plot)

@@ -550,7 +550,7 @@ def judge(result: Reconstruction, scan: Scan, withheld: np.ndarray) -> Outcome:
 
 def examine(result: Reconstruction, scan: Scan) -> tuple[Reconstruction, Trust]:
     """The result with the residuals of the frames that it is made of, and what they come to."""
-    frames = np.arange(len(scan)) if result.used_frames is None else np.flatnonzero(result.used_frames)
+    frames = frames_of(result, scan)
     seen = scan.counts, frames, scan.mask, scan.transfer
     found = frame_residuals(result.object, result.probe, result.positions_px, *seen)
     ratio = np.full(len(scan), np.nan, "float32")
@@ -578,7 +578,12 @@ def warnings_of(result: Reconstruction, scan: Scan, **network: Any) -> tuple[str
 
 def counted(result: Reconstruction, scan: Scan) -> float:
     """Photons in the frames that a result is made of."""
-    return float(scan.frame_counts.sum() if result.used_frames is None else scan.frame_counts[result.used_frames].sum())
+    return float(scan.frame_counts[frames_of(result, scan)].sum())
+
+
+def frames_of(result: Reconstruction, scan: Scan) -> np.ndarray:
+    """Indices of the frames that a result is made of."""
+    return np.arange(len(scan)) if result.used_frames is None else np.flatnonzero(result.used_frames)
 
 
 def scores_record(outcome: Outcome) -> dict[str, Any]:

@@ -62,12 +62,11 @@ def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_sc
     """As what absolute errors of amplitudes teach a network where most pixels count nothing."""
     folder, _ = trained
     alone = Reconstruction.load(folder / "network.h5")
-    (said,) = warnings_of(replace(alone, object=0.05 * alone.object), small_scan)[-1:]
-    assert "dark" in said
+    dark = replace(alone, object=0.05 * alone.object)
+    assert "dark" in warnings_of(dark, small_scan)[-1]
     assert warnings_of(alone, small_scan) == ()
     settings = RefineConfig(epochs=3, noise="poisson")
     withheld = small_scan.withheld_mask(10)
-    dark = replace(alone, object=0.05 * alone.object)
     with pytest.warns(UserWarning, match="dark: refined from empty space"):
         found = refine_network(open_model(folder), small_scan, settings, dark, withheld=withheld)
     expected = refine(small_scan, settings, withheld=withheld)

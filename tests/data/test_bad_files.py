@@ -300,9 +300,6 @@ def test_every_format_of_hdf5_opens_what_plugins_pack(packing: Any, tmp_path: Pa
     np.testing.assert_array_equal(read_scan(path).counts, scan.counts)
 
 
-# ----------------------------------------------------------------------------------------------------- fuzzing
-
-
 def test_a_tiff_of_more_strips_than_bytes_is_refused_at_once(tmp_path):
     """One bit a pixel and sixteen million rows are little enough to be read; a million strips are not."""
     path = tmp_path / "scan.tif"
@@ -312,6 +309,9 @@ def test_a_tiff_of_more_strips_than_bytes_is_refused_at_once(tmp_path):
         file.pages[0].tags["ImageLength"].overwrite(16_711_696)
     with at_most(5), pytest.raises(BadFile, match="more strips than bytes"):
         read_scan(path, options=TOLD)
+
+
+# ----------------------------------------------------------------------------------------------------- fuzzing
 
 
 CASES = int(os.environ.get("PTYCHO_FUZZ", "70"))
