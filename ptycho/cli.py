@@ -147,11 +147,15 @@ def reconstruct_command(
     ] = None,
     withhold_every: WithholdEvery = None,
     views: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, max=16, help="Average this many mirrored views; their disagreement becomes the uncertainty."
+            min=1,
+            max=16,
+            help="Average so many mirrored views, by default 8 where photons are scarce, else 1; their disagreement "
+            "becomes the uncertainty.",
+            show_default=False,
         ),
-    ] = 1,
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     epochs: Epochs = None,
@@ -219,7 +223,7 @@ def reconstruct_command(
             report=report,
         )
     _tell(outcome, output)
-    if refine and views > 1:
+    if refine and "uncertainty_calibration" in outcome.result.provenance:
         _say(f"the uncertainty is that of the network's image: {output / 'network.h5'}")
 
 

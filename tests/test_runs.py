@@ -14,13 +14,16 @@ from ptycho.network.build import build_model
 from ptycho.reconstruction import Reconstruction
 from ptycho.reconstruction.refine.fit import refine
 from ptycho.runs import (
+    SCARCE,
     examine,
     judge,
+    light_on_object,
     look_wrong,
     open_model,
     provenance,
     reconstruct_run,
     refine_network,
+    usual_views,
     warnings_of,
 )
 from ptycho.simulation.simulate import simulate
@@ -73,17 +76,49 @@ def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_sc
     np.testing.assert_array_equal(found.result.object, expected.result.object)
 
 
+def test_an_image_of_too_few_frames_to_be_compared_is_an_image(small_scan):
+    corner = small_scan.subset([0])
+    image = Reconstruction(
+        object=np.ones((24, 24), "complex64"),
+        probe=small_scan.probe,
+        positions_px=np.full((1, 2), 12.0),
+        coverage=np.ones((24, 24), "float32"),
+        used=1,
+        dropped=0,
+    )
+    with pytest.warns(UserWarning, match="not scored against the true object: recon has shape"):
+        outcome = judge(image, corner, np.zeros(1, bool))
+    assert outcome.scores is None
+
+
+def dim(scan, per_pixel):
+    """The scan with as many photons on a pixel of its object, on average."""
+    part = per_pixel / light_on_object(scan)
+    counts = np.random.default_rng(0).binomial(scan.counts.astype(int), part)
+    return replace(scan, counts=counts, probe=scan.probe * np.sqrt(part).astype("float32"))
+
+
+def test_where_photons_are_scarce_eight_views_are_averaged(small_scan):
+    assert usual_views(small_scan) == 1
+    assert [usual_views(dim(small_scan, SCARCE * part)) for part in (1.1, 0.9)] == [1, 8]
+    # Fewer frames of the same light over the same area.
+    apart = small_scan.subset(slice(None, None, 4))
+    assert usual_views(apart) == 1
+    assert usual_views(dim(small_scan, 2 * SCARCE).subset(slice(None, None, 4))) == 8
+
+
+@pytest.mark.filterwarnings("ignore:counts per frame")
 def test_views_give_a_calibrated_uncertainty_and_the_command_says_what_it_found(trained, small_scan, tmp_path):
     folder, _ = trained
-    write_scan(small_scan, tmp_path / "scan.h5")
-    said = command(f"reconstruct {tmp_path}/scan.h5 -o {tmp_path}/run --model {folder} --views 3 --no-refine")
+    write_scan(dim(small_scan, SCARCE / 2), tmp_path / "scan.h5")
+    said = command(f"reconstruct {tmp_path}/scan.h5 -o {tmp_path}/run --model {folder} --no-refine")
     assert re.search(
         r"frames agree with the object to [\d.e+]+ times the shot noise \(median\)", " ".join(said.split())
     )
     with h5py.File(tmp_path / "run/reconstruction.h5") as file:
         sigma, coverage, spread = (file[name][()] for name in ("uncertainty", "coverage", "spread"))
         factor = file.attrs["uncertainty_calibration"]
-        assert file.attrs["views"] == 3
+        assert file.attrs["views"] == 8
         assert not np.isnan(file["frame_residual"][()]).any()
     assert factor > 0
     assert np.isfinite(sigma[coverage > 0]).all()

@@ -139,7 +139,8 @@ def run_arm(arm: Arm, folder: Path, report: Report | None = None) -> Row:
         if arm.start != "pretrained":
             start = "pretrained" if arm.start == "adapted" else None
             _, history = train_network(data.train, network, run, start=start, resume=True, report=report)
-        outcome = reconstruct_run(data.test, own, run, model_folder=network, refined=arm.refine is not None, **ways)
+        ways |= dict(model_folder=network, refined=arm.refine is not None, views=1)  # the same at every dose
+        outcome = reconstruct_run(data.test, own, run, **ways)
     with replaced(own / "pattern.npy") as partial:
         np.save(partial, data.test.counts[len(data.test) // 2])
     row = dict(name=arm.name, hash=arm.hash, seed=arm.seed, **arm.labels, N=data.test.N, start=arm.start)
