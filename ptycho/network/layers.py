@@ -27,6 +27,16 @@ def depth_to_space(blocks, block: int):
     )
 
 
+def twice(images):
+    """``(B, H, W, c)`` to ``(B, 2 H, 2 W, c)``: each pixel four times.
+
+    `UpSampling2D` does the same by repeating rows and columns, which took TensorFlow a quarter of the time for a trace
+    of the network, and more in the gradient.
+    """
+    _, height, width, _ = images.shape
+    return ops.image.resize(images, (2 * height, 2 * width), interpolation="nearest", data_format="channels_last")
+
+
 @keras.saving.register_keras_serializable("ptycho")
 class UNet(keras.layers.Layer):
     """Small U-Net on space-to-depth blocks (Ronneberger et al., MICCAI 2015); images in, images out.
@@ -57,7 +67,6 @@ class UNet(keras.layers.Layer):
         self.up = [conv(width) for width in self.widths[-2::-1]]
         self.head = keras.layers.Conv2D(outputs * block**2, 1, dtype="float32", name="head")
         self.pool = keras.layers.AveragePooling2D(2, dtype=precision)
-        self.grow = keras.layers.UpSampling2D(2, interpolation="nearest", dtype=precision)
 
     def build(self, input_shape):
         widths = self.widths
@@ -69,9 +78,8 @@ class UNet(keras.layers.Layer):
             below, beside = widths[-1 - k], widths[-2 - k]
             convolution.build(image(below + self.skips * beside))
         self.head.build(image(widths[0]))
-        # They have no weights; but what is not built Keras calls once more, and on several devices it fails to.
+        # It has no weights; but what is not built Keras calls once more, and on several devices it fails to.
         self.pool.build(image(widths[0]))
-        self.grow.build(image(widths[0]))
         self.built = True
 
     def initialise(self, rng: np.random.Generator) -> None:
@@ -94,7 +102,7 @@ class UNet(keras.layers.Layer):
             levels.append(h)
         levels.pop()
         for convolution in self.up:
-            h, level = self.grow(h), levels.pop()
+            h, level = twice(h), levels.pop()
             h = convolution(ops.concatenate([h, level], axis=-1) if self.skips else h)
         return depth_to_space(self.head(h), self.block)[:, :height, :width]
 
