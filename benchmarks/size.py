@@ -58,14 +58,15 @@ def one(path: Path, frames: int, limit_gb: float, training_frames: int) -> None:
     train(model, scan.subset(slice(0, COPY)), TrainingConfig(epochs=2))  # compiles
     begin = time.perf_counter()
     history = train(model, scan, TrainingConfig(total_frames=training_frames, validation_fraction=0.0))
-    trained = training_frames / (time.perf_counter() - begin)
+    whole, epochs = time.perf_counter() - begin, sum(epoch["seconds"] for epoch in history)
     begin = time.perf_counter()
     result = reconstruct(model, scan)
     rate = len(scan) / (time.perf_counter() - begin)
     print(
         json.dumps(
             dict(frames=len(scan), stored=type(scan.counts).__name__, limit_gb=limit_gb or None, peak_mb=peak_memory())
-            | dict(open_s=round(opened, 1), training=round(trained, 1), prediction=round(rate, 1))
+            | dict(open_s=round(opened, 1), grouping_s=round(whole - epochs, 1))
+            | dict(training=round(training_frames / epochs, 1), prediction=round(rate, 1))
             | dict(object=result.object.shape, losses=[round(float(e["loss"]), 4) for e in history])
         ),
         flush=True,

@@ -1,9 +1,11 @@
 """Frames that are read when they are asked for: a scan larger than memory, and views of one that is not."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from ptycho.files import BadFile
 
 Array = np.ndarray
 Step = tuple[Callable[..., Array], tuple[Any, ...]]
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 class StoredFrames:
@@ -141,6 +145,18 @@ def chunks(counts: Counts) -> Iterator[Array]:
     """Consecutive frames of (P, N, N), `CHUNK_PIXELS` pixels or one frame at most; views of those in memory."""
     size = max(1, CHUNK_PIXELS // max(1, counts.size // len(counts)))
     return (counts[i : i + size] for i in range(0, len(counts), size))
+
+
+def ahead(function: Callable[[Item], Found], items: Sequence[Item], workers: int) -> Iterator[Found]:
+    """A function of each of some items, in their order; as many as there are workers are made ready ahead, not all."""
+    with ThreadPoolExecutor(workers) as pool:
+        coming: deque[Future[Found]] = deque()
+        for item in items:
+            coming.append(pool.submit(function, item))
+            if len(coming) > workers:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def seen_through(frames: Counts, step: Callable[..., Array], *arguments: Any) -> Counts:

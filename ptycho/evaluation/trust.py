@@ -98,8 +98,8 @@ def frame_residuals(
 
     ``probe`` may leave out the mode axis and is in sqrt(photons). ``positions_px`` are (y, x) in pixels of ``object``,
     which continues with its border values; the patch is read at the whole part, the probe moves by the rest.
-    ``frames`` are the F indices to look at, None all P. ``mask`` is True where a pixel is used. ``counts`` may be any
-    array that is read frame by frame; no more than a few MB of it are floats at a time. ``transfer`` is the transfer
+    ``frames`` are the F indices to look at, None all P. ``mask`` is True where a pixel is used. ``counts`` may stay
+    in its file (`StoredFrames`): no more than a few MB of it are read at a time. ``transfer`` is the transfer
     function of a near field (`Scan.transfer`); None: the far field.
 
     Raises ValueError without frames, without a used pixel, and where the shapes do not fit.
@@ -121,7 +121,7 @@ def frame_residuals(
     for expected in _expected(object, probe, np.asarray(positions_px, float)[chosen], transfer):
         here = slice(start, start + len(expected))
         e = expected[:, use]
-        c = np.stack([np.asarray(counts[i])[use] for i in chosen[here]]).astype(float)
+        c = counts[chosen[here]][:, use].astype(float)
         squared[here] = ((c - e) ** 2).sum(axis=1)
         light[here] = e.sum(axis=1)
         variance[here] = (2 * e**2 + e).sum(axis=1)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ptycho.data.scan import Scan
+from ptycho.data.stored import ahead
 from ptycho.network.build import PtychoNetwork
 from ptycho.reconstruction.stream import Stream
 from ptycho.reconstruction.tiles import Piece
@@ -49,12 +50,17 @@ def open_stream(
     return Stream(model, scan.positions[used], mask=scan.mask, tile_frames=tile_frames, views=views)
 
 
+READ_AHEAD = 64
+"""Frames that are read at once of a scan that stays in its file, while the network has the last ones."""
+
+
 def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Report | None = None) -> Iterator[Piece]:
     """Give a stream the used frames of a scan, in its own order; yields the pieces as they come."""
     done = 0
-    for frames in stream.order():
-        for frame in frames:
-            yield from stream.add(int(frame), scan.counts[used[frame]])
+    parts = [part for frames in stream.order() for part in np.split(frames, range(READ_AHEAD, len(frames), READ_AHEAD))]
+    for frames, counts in zip(parts, ahead(lambda frames: scan.counts[used[frames]], parts, 1), strict=True):
+        for frame, own in zip(frames, counts, strict=True):
+            yield from stream.add(int(frame), own.copy())  # not a view: those that wait would hold all of them
         done += len(frames)
         if report:
             report("predicting", done, len(used), {})

@@ -1,8 +1,6 @@
 """The unknowns of a scan, and ways to change them all for the counts."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,6 +11,7 @@ from scipy.signal import fftconvolve
 
 from ptycho.backend import compiled
 from ptycho.data.scan import Scan
+from ptycho.data.stored import ahead
 from ptycho.physics.patches import placed, split_positions
 from ptycho.reconstruction.refine.batches import Batching, Members, batches
 from ptycho.reconstruction.refine.model import FAINT, Optics, curvature, descent
@@ -299,7 +298,7 @@ class Solver:
     def _descent(self, chunks: list[Members], unknowns: tuple[str, ...]) -> dict[str, np.ndarray]:
         part, tensors = _compiled(descent, self.optics, (("unknowns", unknowns),)), self._tensors()
         total: dict[str, Any] = {}
-        found = _ahead(lambda members: part(tensors, self._batch(members)), chunks, WORKERS)
+        found = ahead(lambda members: part(tensors, self._batch(members)), chunks, WORKERS)
         for members, own in zip(chunks, found, strict=True):
             here = members.present > 0
             for name, value in own.items():
@@ -438,7 +437,7 @@ class Solver:
     def _batches(self, size: int, batching: Batching) -> Iterator[dict[str, Any]]:
         """Batches with their part of what the penalties ask, the frames of each made ready while the last is used."""
         groups = batches(self.scan.positions, self.frames, size, batching, self._generator())
-        for here, batch in zip(groups, _ahead(self._batch, groups, 1), strict=True):
+        for here, batch in zip(groups, ahead(self._batch, groups, 1), strict=True):
             part = np.float32(here.present.sum() / len(self.frames))
             if self.penalties.tv or self.penalties.anchor or self.penalties.drift:
                 pull, bend = self.penalties.descent(ops.convert_to_numpy(self.state["object"]))
@@ -453,18 +452,6 @@ class Solver:
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
-
-
-def _ahead(function: Callable[[Members], Any], groups: Sequence[Members], workers: int) -> Iterator[Any]:
-    """A function of each of some groups, in their order; as many as there are workers are made ready ahead, not all."""
-    with ThreadPoolExecutor(workers) as pool:
-        coming: deque[Any] = deque()
-        for members in groups:
-            coming.append(pool.submit(function, members))
-            if len(coming) > workers:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def _parts(name: str, *lines: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
