@@ -35,7 +35,7 @@ CONDITIONS = ("no page", "nobody looks", "client", "chromium")
 
 @app.command()
 def compare(
-    path: Path, training: Annotated[bool, typer.Option("--training")] = False, epochs: int = 30, rounds: int = 3
+    path: Path, training: Annotated[bool, typer.Option("--training")] = False, epochs: int = 90, rounds: int = 3
 ) -> None:
     """Seconds of each condition, and their ratio to those without a page: medians over the rounds."""
     scan = open_scan(path, lambda said: print(said, file=sys.stderr))
