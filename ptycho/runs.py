@@ -37,6 +37,7 @@ from ptycho.data.formats import ReadOptions, read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import (
     Scores,
+    TooSmall,
     Trust,
     compare_objects,
     expected_counts,
@@ -558,7 +559,7 @@ def judge(result: Reconstruction, scan: Scan, withheld: np.ndarray) -> Outcome:
     if scan.object is not None:
         try:
             scores = compare_objects(result.object, scan.object)
-        except ValueError as problem:
+        except TooSmall as problem:
             warnings.warn(f"not scored against the true object: {problem}", UserWarning, stacklevel=2)
     frames = np.flatnonzero(withheld)
     if not len(frames):

@@ -89,6 +89,8 @@ def test_an_image_of_too_few_frames_to_be_compared_is_an_image(small_scan):
     with pytest.warns(UserWarning, match="not scored against the true object: recon has shape"):
         outcome = judge(image, corner, np.zeros(1, bool))
     assert outcome.scores is None
+    with pytest.raises(ValueError, match="NaN"):  # that is wrong, and not only too small
+        judge(replace(image, object=np.full((24, 24), np.nan, "complex64")), corner, np.zeros(1, bool))
 
 
 def dim(scan, per_pixel):

@@ -6,7 +6,7 @@ reconstruction, beside `shot_noise_error`, the least it can be; `frame_residuals
 noise; `uncertainty` of every pixel; and `fourier_ring_correlation` of two independent half data sets.
 """
 
-from ptycho.evaluation.align import Gauge, Registration, register
+from ptycho.evaluation.align import Gauge, Registration, TooSmall, register
 from ptycho.evaluation.frames import expected_counts, frame_error, shot_noise_error
 from ptycho.evaluation.frc import (
     fourier_ring_correlation,
@@ -33,6 +33,7 @@ __all__ = [
     "Metrics",
     "Registration",
     "Scores",
+    "TooSmall",
     "Trust",
     "band_coverage",
     "compare_objects",

@@ -36,6 +36,10 @@ Lag = tuple[int, int]
 Movable = Callable[[float, float], tuple[Any, Any, Any]]
 
 
+class TooSmall(ValueError):
+    """Too little of an image is there to be compared; nothing is wrong with what is."""
+
+
 @dataclass(frozen=True)
 class Gauge:
     """What had to be done to lay a reconstruction onto the truth (formula at the top of this module)."""
@@ -92,14 +96,13 @@ def register(recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], margin:
     shape, but ``recon`` must be at least as large as that region. Where nothing in common stands out, the
     centres are taken as aligned (``gauge.registered`` is False).
 
-    Raises ValueError for an image that is not 2-D or not finite, and where the region is too small or not
-    covered.
+    Raises ValueError for an image that is not 2-D or not finite, `TooSmall` where the region is, or is not covered.
     """
     recon, truth = complex_image(recon, "recon"), complex_image(truth, "truth")
     region = central_region(truth.shape, margin)
     target = truth[region]
     if any(r < t for r, t in zip(recon.shape, target.shape)):
-        raise ValueError(f"recon has shape {recon.shape}, smaller than the compared region {target.shape} of the truth")
+        raise TooSmall(f"recon has shape {recon.shape}, smaller than the compared region {target.shape} of the truth")
     corners = _matching_corners(recon, truth, region)
     registered = bool(corners)
     if not registered:
@@ -121,9 +124,7 @@ def central_region(shape: tuple[int, ...], margin: float) -> Slices:
         raise ValueError(f"margin is {margin}; expected at least 0 and less than 0.5")
     cut = [round(margin * n) for n in shape]
     if min(n - 2 * c for n, c in zip(shape, cut)) < SMALLEST_PX:
-        raise ValueError(
-            f"margin {margin} of an image of shape {shape} leaves less than {SMALLEST_PX} pixels to compare"
-        )
+        raise TooSmall(f"margin {margin} of an image of shape {shape} leaves less than {SMALLEST_PX} pixels to compare")
     return slice(cut[0], shape[0] - cut[0]), slice(cut[1], shape[1] - cut[1])
 
 
