@@ -94,7 +94,7 @@ def look(url: str, who: str) -> None:
             print("open", flush=True)
             while True:
                 session.force_roundtrip()
-                time.sleep(0.2)
+                time.sleep(1.0)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

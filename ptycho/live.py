@@ -8,6 +8,7 @@ import asyncio
 import socket
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,10 +21,10 @@ from ptycho.progress import told
 from ptycho.report import (
     SCRIPT,
     STYLE,
-    Lines,
     Shown,
+    add_curves,
     colour_range,
-    curve_panel,
+    curve_plot,
     object_panels,
     probe_images,
     probe_panels,
@@ -35,8 +36,11 @@ from ptycho.training import Report
 HOME = "127.0.0.1"
 """The address that only this machine reaches."""
 
-SHARE = 0.03
-"""Part of the time that may go into making pictures and serving them."""
+SHARE = 0.02
+"""Part of the time that may go into opening pages, making pictures and serving them."""
+
+HEAD_START_S = 0.5
+"""Seconds on top of it, which the opening of a page takes: a short run has more to show than its first picture."""
 
 PERIOD_S = 1.0
 """Seconds between two looks at what there is to show."""
@@ -62,15 +66,15 @@ class Board:
     def __init__(self, scan: Scan):
         self.scan = scan
         self.status, self.ended = "starting", False
-        self.losses: dict[str, dict[str, list[tuple[int, float]]]] = {}
-        """Of each stage: its numbers by name, each with the epochs that it was told of."""
+        self.losses: dict[str, dict[str, list[float]]] = {}
+        """Of each stage: its epochs, and its numbers by name."""
         self.picture: Picture | None = None
         self.looked_at = -np.inf
         """When somebody last had the page open, by `time.monotonic`."""
         self.served = -np.inf
         """When a page was last brought up to date."""
-        self.opening = self.serving = 0.0
-        """Seconds of the processor that the serving thread has taken to open pages, and to keep them up to date."""
+        self.serving = 0.0
+        """Seconds of the processor that the serving thread has taken since it could serve."""
 
     @property
     def watched(self) -> bool:
@@ -89,6 +93,8 @@ class Painter:
         """The same of the last one of each stage."""
         self.count = 0
         """Pictures made."""
+        self.unseen: tuple[str, Callable[[], Any]] | None = None
+        """The stage and the image of the last report, while the board has no picture of it."""
 
     def __call__(
         self,
@@ -102,20 +108,29 @@ class Painter:
         self.passed_on(what, done, total, numbers, image)
         self.board.status = ": ".join([f"{what} {100 * done / max(total, 1e-9):.0f} %", *filter(None, [told(numbers)])])
         if done == int(done) and numbers:
-            before = self.board.losses.get(what, {})
-            kept = {name: [at for at in before.get(name, []) if at[0] < done] for name in numbers}
-            self.board.losses = self.board.losses | {
-                what: {name: [*kept[name], (int(done), value)] for name, value in numbers.items()}
+            before = self.board.losses.get(what, dict(epoch=[]))
+            count = bisect_left(before["epoch"], done)  # a trial begins again
+            after = {
+                name: [*before.get(name, [np.nan] * count)[:count], value]
+                for name, value in dict(epoch=int(done), **numbers).items()
             }
-        if image is not None and self.due(what):
-            self.paint(what, image)
+            self.board.losses = self.board.losses | {what: after}
+        if image is not None:
+            self.unseen = what, image
+            if self.due(what):
+                self.paint(what, image)
 
     def due(self, what: str) -> bool:
         """Whether somebody looks, and the next picture is within what pictures may take."""
         now = time.monotonic()
         if not self.board.watched or now - self.last < PERIOD_S:
             return False
-        return self.spent + self.cost.get(what, 0.0) + self.board.serving <= SHARE * (now - self.begin)
+        return self.spent + self.cost.get(what, 0.0) + self.board.serving <= SHARE * (now - self.begin) + HEAD_START_S
+
+    def finish(self) -> None:
+        """Leave the last image to who looks: what the run is at its end, unless it takes long to make."""
+        if self.unseen is not None and self.board.watched and self.cost.get(self.unseen[0], 0.0) < PERIOD_S:
+            self.paint(*self.unseen)
 
     def paint(self, what: str, image: Callable[[], Any]) -> None:
         begin = time.monotonic()
@@ -126,6 +141,7 @@ class Painter:
         self.spent += self.last - begin if what in self.cost else 0.0
         self.cost[what] = self.last - begin
         self.count += 1
+        self.unseen = None
 
 
 @contextmanager
@@ -146,11 +162,12 @@ def live_page(
     """
     host, port = host_and_port(address or HOME)
     board = Board(scan)
-    server = _Server(board, host, port)
+    server, painter = _Server(board, host, port), Painter(board, report)
     say(f"live: {server.url}")
     end = "stopped before its end"
     try:
-        yield Painter(board, report)
+        yield painter
+        painter.finish()
         end = "finished"
     finally:
         board.status, board.ended = f"{end}; this page is no longer served", True
@@ -192,12 +209,15 @@ class _Server:
         self.thread.start()
 
     def _run(self, listener: socket.socket, origins: list[str]) -> None:
+        from bokeh import plotting  # noqa: F401  (a second, while the run reads its files; a page needs it at once)
         from bokeh.server.server import BaseServer
         from bokeh.server.tornado import BokehTornado
         from tornado.httpserver import HTTPServer
 
+        ready = time.thread_time()
+
         def page(document) -> None:
-            _Page(document, self.board)
+            _Page(document, self.board, ready)
 
         asyncio.set_event_loop(self.loop.asyncio_loop)  # type: ignore[attr-defined]
         pages = BokehTornado(page, extra_websocket_origins=origins)
@@ -205,7 +225,6 @@ class _Server:
         http.add_socket(listener)
         server = BaseServer(self.loop, pages, http)
         server.start()
-        self.board.opening += time.thread_time()
         self.loop.start()
         server.stop()
         self.loop.close(all_fds=True)
@@ -269,20 +288,21 @@ LAST = "this.document.config.setv({reconnect_session: false, notify_connection_s
 class _Page:
     """One page in one browser, brought up to date from the board every `PERIOD_S`."""
 
-    def __init__(self, document, board: Board):
+    def __init__(self, document, board: Board, ready: float = 0.0):
         from bokeh.layouts import column
         from bokeh.models import CustomJS
         from bokeh.models.widgets import Div
 
-        begin = time.thread_time() - board.opening
-        self.document, self.board = document, board
+        self.document, self.board, self.ready = document, board, ready
         self.status = Div(name="status", text=board.status)
         self.status.js_on_change("tags", CustomJS(code=LAST))
         self.parts = {name: column(Div(text="none yet"), name=name) for name in ("object", "probe", "losses")}
         self.picture: Picture | None = None
         self.curves: dict[str, Any] = {}
-        self.sources: dict[str, dict[str, Any]] = {}
+        self.sources: dict[str, Any] = {}
         """Of each stage, what its curves are drawn from."""
+        self.losses: dict[str, dict[str, list[float]]] = {}
+        """As `Board.losses`, what these hold."""
         self.drawn: dict[str, list[Any]] = {}
         """Of each part of the object, its image and its colour range."""
         self.modes: list[tuple[Any, Any]] = []
@@ -293,7 +313,6 @@ class _Page:
             document.add_root(part)
         self.show()
         document.add_periodic_callback(self.look, int(1000 * PERIOD_S))
-        board.opening = time.thread_time() - begin  # with what `draw` has counted on the way
 
     def look(self) -> None:
         """Called while the session lives, which is some seconds longer than the page is open."""
@@ -301,7 +320,7 @@ class _Page:
             self.board.looked_at = time.monotonic()
             self.show()
             self.board.served = time.monotonic()
-        self.board.serving = time.thread_time() - self.board.opening
+        self.board.serving = time.thread_time() - self.ready
 
     def show(self) -> None:
         board = self.board
@@ -311,50 +330,57 @@ class _Page:
             self.status.text = board.status
         for what, losses in board.losses.items():
             self.draw_losses(what, losses)
-        if board.picture is not None and board.picture is not self.picture:
-            self.draw(board.picture)
+        picture, before = board.picture, self.picture
+        if picture is None or picture is before:
+            return
+        if before is None or (before.object.extent, before.object.binned) != picture.object[1:]:
+            with self.document.models.freeze():  # Bokeh goes through all models once, not for each change
+                self.open(picture)
+        self.draw(picture)
 
-    def draw_losses(self, what: str, losses: dict[str, list[tuple[int, float]]]) -> None:
-        lines: Lines = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in losses.items()}
-        if what not in self.curves or self.sources[what].keys() != lines.keys():
-            plot = self.curves[what] = curve_panel("epoch", "", lines, logarithmic=True, title=what)
-            # Looked up once: Bokeh goes through the whole figure for a name.
-            self.sources[what] = {name: plot.select_one(name).data_source for name in lines}
+    def draw_losses(self, what: str, losses: dict[str, list[float]]) -> None:
+        from bokeh.models import ColumnDataSource
+
+        before = self.losses.get(what, {})
+        had, names = len(before.get("epoch", [])), [name for name in losses if name != "epoch"]
+        if before.keys() != losses.keys():
+            # One for all curves: what is new takes one message.
+            source = self.sources[what] = ColumnDataSource({name: list(values) for name, values in losses.items()})
+            plot = self.curves[what] = curve_plot("epoch", "", logarithmic=True, title=what)
+            add_curves(plot, {name: ("epoch", name) for name in names}, source=source)
             self.parts["losses"].children = list(self.curves.values())
-        for name, (x, y) in lines.items():
-            source = self.sources[what][name]
-            if list(source.data["y"]) != y:
-                source.data = dict(x=x, y=y)
+        elif losses["epoch"][:had] != before["epoch"] or losses[names[0]][:had] != before[names[0]]:
+            self.sources[what].data = {name: list(values) for name, values in losses.items()}
+        elif len(losses["epoch"]) > had:
+            self.sources[what].stream({name: values[had:] for name, values in losses.items()})
+        self.losses[what] = losses
 
-    def draw(self, picture: Picture) -> None:
+    def open(self, picture: Picture) -> None:
+        """Make the figures of an object of another size than before."""
         from bokeh.models import CustomJS
 
-        begin, before, self.picture = time.thread_time(), self.picture, picture
-        alike = before is not None and (before.object.extent, before.object.binned) == picture.object[1:]
-        if not alike:
-            panels = self.parts["object"].children = [object_panels(picture.object, unit_of(self.board.scan)[1])]
-            self.drawn = {
-                name: [panels[0].select_one(dict(name=own)) for own in (name, f"{name}: colour range")]
-                for name in picture.object.parts
-            }
+        panels = object_panels(picture.object, unit_of(self.board.scan)[1])
+        for name, panel in zip(picture.object.parts, panels.children, strict=True):
+            plot, (slider, _) = panel.children[0], panel.children[1].children
+            slider.js_on_change("tags", CustomJS(args=dict(first=slider.value), code=FOLLOW))
+            self.drawn[name] = [plot.renderers[0], slider]
+        self.parts["object"].children = [panels]
+
+    def draw(self, picture: Picture) -> None:
+        self.picture = picture
         for name, image in picture.object.parts.items():
             drawn, slider = self.drawn[name]
-            if alike:
-                drawn.data_source.data = dict(image=[image])
-            else:
-                slider.js_on_change("tags", CustomJS(args=dict(first=slider.value), code=FOLLOW))
+            drawn.data_source.data = dict(image=[image])
             _, ends, value = colour_range(name, image)
             slider.tags = [*ends, *value]
         self.draw_probe(picture.probe)
-        if not alike:
-            self.board.opening += time.thread_time() - begin
 
     def draw_probe(self, probe: np.ndarray) -> None:
         images = probe_images(probe)
         if len(self.modes) != len(images):
             panels = probe_panels(probe)
             self.parts["probe"].children = [panels]
-            self.modes = [(plot, plot.select_one(dict(name=f"mode {m + 1}"))) for m, plot in enumerate(panels.children)]
+            self.modes = [(plot, plot.renderers[0]) for plot in panels.children]
             return
         for (plot, drawn), (title, amplitude, _) in zip(self.modes, images, strict=True):
             drawn.glyph.color_mapper.high = float(amplitude.max()) or 1.0

@@ -546,17 +546,26 @@ def epochs(history: Sequence[dict[str, Any]], names: Mapping[str, str]) -> Lines
 
 
 def curve_panel(x: str, y: str, curves: Lines, *, logarithmic: bool, title: str = ""):
-    plot = _figure(
-        title, (560, 240), y_axis_type="log" if logarithmic else "linear", tools="pan,wheel_zoom,box_zoom,reset,hover"
-    )
-    for (name, (places, values)), colour in zip(curves.items(), COLOURS):
-        known = [(p, v) for p, v in zip(places, values, strict=True) if v is not None]
-        if known:
-            plot.line(*zip(*known), legend_label=name, name=name, color=colour, line_width=2)
+    plot = curve_plot(x, y, logarithmic=logarithmic, title=title)
+    known = {name: [at for at in zip(*line, strict=True) if at[1] is not None] for name, line in curves.items()}
+    add_curves(plot, {name: list(zip(*points)) for name, points in known.items() if points})
+    return plot
+
+
+def curve_plot(x: str, y: str, *, logarithmic: bool, title: str = ""):
+    """The panel of curves before there are any."""
+    scale, tools = "log" if logarithmic else "linear", "pan,wheel_zoom,box_zoom,reset,hover"
+    plot = _figure(title, (560, 240), y_axis_type=scale, tools=tools)
     plot.xaxis.axis_label, plot.yaxis.axis_label = x, y
+    return plot
+
+
+def add_curves(plot, curves: Mapping[str, Sequence[Any]], **source: Any) -> None:
+    """Draw lines by name, from their values or from the columns of a source."""
+    for (name, line), colour in zip(curves.items(), COLOURS):
+        plot.line(*line, legend_label=name, name=name, color=colour, line_width=2, **source)
     plot.legend.background_fill_alpha = 0
     plot.legend.label_text_color = INK
-    return plot
 
 
 def _correlation(scores: Mapping[str, Scores]):

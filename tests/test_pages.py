@@ -221,7 +221,7 @@ def test_a_live_page_shows_a_fit_as_it_improves(browser, tmp_path):
 
     write_scan(simulate(SimulationConfig(N=48, positions=400, step_px=5.0, photons=1e5)), tmp_path / "scan.h5")
     command = [sys.executable, "-m", "ptycho.cli", "refine", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "run")]
-    command += ["--epochs", "120", "--set", "refine.patience=1000", "--live"]
+    command += ["--epochs", "200", "--set", "refine.patience=1000", "--live"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         said = []
         for line in process.stdout:
@@ -235,7 +235,7 @@ def test_a_live_page_shows_a_fit_as_it_improves(browser, tmp_path):
             page.locator('[aria-label="amplitude"] canvas').first.wait_for(timeout=40_000)
             before = {name: picture(page, name) for name in ("amplitude", "phase", "mode 1", "refining")}
             keep(page, "live-early")
-            until(lambda: all(picture(page, name) != before[name] for name in ("amplitude", "phase", "refining")))
+            until(lambda: all(picture(page, name) != before[name] for name in ("amplitude", "phase", "refining")), 40)
             handle = page.get_by_role("slider", name="phase: colour range, upper end")
             handle.focus()
             page.keyboard.press("PageDown")
