@@ -4,6 +4,9 @@ BIN := .venv/bin
 # The CPU build is enough for the tests; name another torch to test on a GPU.
 TORCH ?= torch==2.13.0
 
+# What is imported is compiled then, once: all of it would take a minute, most of it for nothing.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+
 .PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check lint docs notebooks clean
 
 venv: .venv/installed
@@ -27,8 +30,8 @@ test-ptychi: .venv/installed-backends
 	$(PYTEST) tests/reconstruction/test_ptychi.py tests/test_comparison.py
 # Other programs themselves, for the files that they write, without what their windows need.
 test-interop: .venv/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'scikit-learn>=1.3' 'tqdm>=4.65'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
+	$(PIP) 'scikit-learn>=1.3' 'tqdm>=4.65'
+	$(PIP) --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
 	$(PYTEST) tests/data/test_interop.py
 # The pages of docs/ as a site, in site/; a broken link is an error.
 docs: .venv/installed-docs
@@ -46,18 +49,18 @@ check: lint test
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 .venv/installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) -e .
 	touch $@
 .venv/installed-test: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(PIP) -e '.[test]'
 	touch $@ .venv/installed
 .venv/installed-docs: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(PIP) -e '.[docs]'
 	touch $@
 # PyTorch first and named again: the CPU build then satisfies whatever asks for torch, pty-chi's torchvision too.
 .venv/installed-backends: .venv/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[test,jax,torch,ptychi]'
+	$(PIP) '$(TORCH)'
+	$(PIP) '$(TORCH)' -e '.[test,jax,torch,ptychi]'
 	touch $@
 clean:
 	rm -rf .venv demo site

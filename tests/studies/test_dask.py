@@ -13,7 +13,7 @@ from tests.studies.test_runner import SMALL, assert_same
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ptycho[distributed]'")
 
-ARMS = tuple(replace(SMALL, name=f"arm-{seed}", seed=seed, training=dict(epochs=2)) for seed in range(3))
+ARMS = tuple(replace(SMALL, name=f"arm-{seed}", seed=seed, training=dict(epochs=2)) for seed in range(2))
 
 
 def kill_one_in_mid_arm(cluster, folder, killed: list) -> None:
@@ -33,7 +33,7 @@ def kill_one_in_mid_arm(cluster, folder, killed: list) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of the process that was killed
 @pytest.mark.filterwarnings("ignore:::distributed")  # a busy machine is slow to answer
 def test_three_workers_one_of_them_killed_give_the_rows_of_a_serial_run(tmp_path):
-    study = Study("s", "three arms", ARMS, lambda folder, rows: (rows, []))
+    study = Study("s", "two arms", ARMS, lambda folder, rows: (rows, []))
     serial = run_study(study, tmp_path / "serial")
     killed: list[str] = []
     options = dict(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0")
