@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from ptycho.backend import bfloat16_pays
-from ptycho.config import ModelConfig
+from ptycho.config import Architecture, ModelConfig
 from ptycho.network.architectures import (
     FIRST_CHANNELS,
     LATER_CHANNELS,
@@ -19,10 +19,12 @@ from ptycho.network.architectures import (
     merge,
     read,
 )
-from ptycho.network.layers import Probe, UNet
+from ptycho.network.layers import Probe, Skips, UNet
 from ptycho.physics.diffraction import expected_counts, illumination
 from ptycho.physics.fourier import make_complex, times_real
 from ptycho.physics.patches import patch_index
+
+SKIPS: dict[Architecture, Skips] = dict(consensus="join", single="add", cnn="none")
 
 
 @keras.saving.register_keras_serializable("ptycho")
@@ -55,7 +57,7 @@ class PtychoNetwork(keras.Model):
                 (s.width, 2 * s.width, 4 * s.width),
                 block=stage_block(s),
                 outputs=2 + (s.memory if k < s.stages - 1 else 0),
-                skips=s.architecture != "cnn",
+                skips=SKIPS[s.architecture],
                 precision=s.precision,
                 name=f"stage_{k}",
             )

@@ -1,5 +1,8 @@
 """Keras layers: a small U-Net that works at any image size, and the probe as a weight."""
 
+from itertools import zip_longest
+from typing import Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -37,6 +40,9 @@ def twice(images):
     return ops.image.resize(images, (2 * height, 2 * width), interpolation="nearest", data_format="channels_last")
 
 
+Skips = Literal["join", "add", "none"]
+
+
 @keras.saving.register_keras_serializable("ptycho")
 class UNet(keras.layers.Layer):
     """Small U-Net on space-to-depth blocks (Ronneberger et al., MICCAI 2015); images in, images out.
@@ -48,11 +54,13 @@ class UNet(keras.layers.Layer):
         widths: channels of the levels, the finest first.
         block: side of the space-to-depth blocks.
         outputs: channels of the result.
-        skips: join each level of the way down to the same level of the way up.
+        skips: how each level of the way down reaches the same level of the way up: ``join`` its channels to those from
+            below; or ``add`` it to them, brought to its width before they are enlarged, with no convolution of the sum
+            on the finest level, which is a third of the work.
         precision: dtype policy of the inner convolutions.
     """
 
-    def __init__(self, widths, block=2, outputs=2, skips=True, precision="float32", **kwargs):
+    def __init__(self, widths, block=2, outputs=2, skips: Skips = "join", precision="float32", **kwargs):
         super().__init__(**{"dtype": "float32"} | kwargs)
         self.widths, self.block, self.outputs = tuple(widths), block, outputs
         self.skips, self.precision = skips, precision
@@ -64,7 +72,12 @@ class UNet(keras.layers.Layer):
 
         self.first = conv(self.widths[0])
         self.down = [conv(width) for width in self.widths]
-        self.up = [conv(width) for width in self.widths[-2::-1]]
+        ways = self.widths[-2::-1]
+        self.up = [conv(width) for width in (ways[:-1] if skips == "add" else ways)]
+        narrow = ways if skips == "add" else ()
+        self.narrow = [
+            keras.layers.Conv2D(width, 1, dtype=precision, name=f"narrow_{k}") for k, width in enumerate(narrow)
+        ]
         self.head = keras.layers.Conv2D(outputs * block**2, 1, dtype="float32", name="head")
         self.pool = keras.layers.AveragePooling2D(2, dtype=precision)
 
@@ -74,9 +87,11 @@ class UNet(keras.layers.Layer):
         self.first.build(image(input_shape[-1] * self.block**2))
         for convolution, channels in zip(self.down, (widths[0], *widths[:-1]), strict=True):
             convolution.build(image(channels))
+        for k, convolution in enumerate(self.narrow):
+            convolution.build(image(widths[-1 - k]))
         for k, convolution in enumerate(self.up):
             below, beside = widths[-1 - k], widths[-2 - k]
-            convolution.build(image(below + self.skips * beside))
+            convolution.build(image(dict(join=below + beside, add=beside, none=below)[self.skips]))
         self.head.build(image(widths[0]))
         # It has no weights; but what is not built Keras calls once more, and on several devices it fails to.
         self.pool.build(image(widths[0]))
@@ -85,7 +100,7 @@ class UNet(keras.layers.Layer):
     def initialise(self, rng: np.random.Generator) -> None:
         """Draw the initial weights, the same on every backend: Glorot (AISTATS 2010) inside, and an output near
         zero, so that a network starts from doing nothing."""
-        for convolution in (self.first, *self.down, *self.up):
+        for convolution in (self.first, *self.down, *self.up, *self.narrow):
             *window, fan_in, fan_out = convolution.kernel.shape
             limit = np.sqrt(6 / (np.prod(window) * (fan_in + fan_out)))
             convolution.kernel.assign(rng.uniform(-limit, limit, convolution.kernel.shape).astype("float32"))
@@ -101,9 +116,15 @@ class UNet(keras.layers.Layer):
             h = convolution(self.pool(h) if k else h)
             levels.append(h)
         levels.pop()
-        for convolution in self.up:
-            h, level = twice(h), levels.pop()
-            h = convolution(ops.concatenate([h, level], axis=-1) if self.skips else h)
+        for narrow, convolution in zip_longest(self.narrow, self.up):
+            level = levels.pop()
+            if self.skips == "add":
+                h = ops.relu(twice(narrow(h)) + level)
+            elif self.skips == "join":
+                h = ops.concatenate([twice(h), level], axis=-1)
+            else:
+                h = twice(h)
+            h = h if convolution is None else convolution(h)
         return depth_to_space(self.head(h), self.block)[:, :height, :width]
 
     def compute_output_shape(self, input_shape):

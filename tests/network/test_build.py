@@ -1,5 +1,7 @@
 """Networks of any size: shapes, independence of samples, views, probes that come back as they were."""
 
+from typing import get_args
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from ptycho.backend import bfloat16_pays
 from ptycho.config import ModelConfig
 from ptycho.network.architectures import PRIOR, Frames, View, merge
 from ptycho.network.build import build_model
-from ptycho.network.layers import UNet, depth_to_space, space_to_depth
+from ptycho.network.layers import Skips, UNet, depth_to_space, space_to_depth
 from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.patches import extract, patch_index
 from ptycho.physics.translation import fourier_shift
@@ -390,6 +392,26 @@ def test_unet_keeps_the_size_and_gives_float32(precision):
     out = net(normal(np.random.default_rng(0), 2, 19, 19, 2))
     assert out.shape == (2, 19, 19, 3)
     assert keras.backend.standardize_dtype(out.dtype) == "float32"
+
+
+@pytest.mark.parametrize("skips", get_args(Skips))
+def test_every_weight_of_a_unet_has_its_part_and_levels_meet(skips):
+    rng = np.random.default_rng(0)
+    net = UNet((4, 8, 8), outputs=3, skips=skips)
+    net.build((None, 16, 16, 2))
+    net.initialise(rng)
+    images = rng.standard_normal((1, 16, 16, 2)).astype("float32")
+    out = to_numpy(net(images))
+    for weight in net.weights:
+        before = to_numpy(weight)
+        weight.assign(before + 0.1)
+        assert np.abs(to_numpy(net(images)) - out).max() > 1e-6, weight.path
+        weight.assign(before)
+    np.testing.assert_array_equal(to_numpy(net(images)), out)
+    # With nothing from the coarsest level, what is left came across.
+    for weight in net.down[-1].weights:
+        weight.assign(0.0 * weight)
+    assert (np.ptp(to_numpy(net(images))) > 1e-6) == (skips != "none")
 
 
 def test_a_network_takes_the_precision_that_the_machine_is_faster_with():
