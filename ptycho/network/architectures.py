@@ -84,11 +84,14 @@ def learned_descent(nets, frames: Frames, brightest, inputs):
     it changes log-amplitude and phase. All act in the view that ``inputs`` give (`View.arrays`), if they give one.
     """
     view = View(inputs)
-    light = add(everywhere(frames.weight, frames), frames)
+    # Frames that are canvases of their own, with one probe, have one light for all.
+    light = frames.weight[:, 0] if frames.places is None else add(everywhere(frames.weight, frames), frames)
     inverse = 1.0 / ((light + DIM) * brightest)
     seen = ops.sqrt(ops.minimum(light, 1.0))
     canvas = None
     lit = view.inwards(channels(seen, ops.log1p(light)))
+    if frames.places is None:
+        lit = ops.broadcast_to(lit, (ops.shape(frames.roots)[0], *lit.shape[1:]))
     log_amplitude = phase = memory = first = None
     for k, net in enumerate(nets):
         if canvas is None:  # an empty object

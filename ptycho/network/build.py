@@ -54,7 +54,7 @@ class PtychoNetwork(keras.Model):
         self.probe = Probe(s.probe_modes, s.N, s.probe_trainable, s.scale_trainable, name="probe")
         self.nets = [
             UNet(
-                (s.width, 2 * s.width, 4 * s.width),
+                stage_widths(s),
                 block=stage_block(s),
                 outputs=2 + (s.memory if k < s.stages - 1 else 0),
                 skips=SKIPS[s.architecture],
@@ -129,6 +129,12 @@ def stage_block(settings: ModelConfig) -> int:
     if settings.architecture == "consensus":
         return 2
     return 2 if settings.N < 96 else 4 if settings.N < 192 else 8
+
+
+def stage_widths(settings: ModelConfig) -> tuple[int, int, int]:
+    """Channels of the levels. Where frames are each on their own most of the time goes into the finest one."""
+    finest = max(1, settings.width // 2) if settings.architecture == "single" else settings.width
+    return finest, 2 * settings.width, 4 * settings.width
 
 
 def stage_channels(settings: ModelConfig, k: int) -> int:
