@@ -57,8 +57,8 @@ class ModelConfig(_Config):
     stages: int = 8
     """Number of stages."""
     width: int = 16
-    """Channels of the first level of each stage, with ``single`` half of them; deeper levels have twice and four times as
-    many."""
+    """Channels of the first level of each stage, with ``single`` half of them; deeper levels have twice and four
+    times as many."""
     probe_modes: int = 1
     """Incoherent probe modes M."""
     probe_trainable: bool = False

@@ -113,21 +113,25 @@ class Mosaic:
         whole = np.floor(positions + 0.5).astype(int)
         self.origin = whole.min(axis=0) - side // 2
         """(y, x) of the first pixel of the object, in pixels of the scan."""
+        self._first = int(self.origin[0]), int(self.origin[1])
         self.shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side)
         self.total = np.zeros(self.shape, "complex64")
         self.light = np.zeros(self.shape, "float32")
 
     def add(self, piece: Piece) -> None:
         """Take in a piece, in place; what lies outside the object is left out."""
-        corner = np.asarray(piece.corner) - self.origin
-        low = np.maximum(corner, 0)
-        high = np.minimum(corner + piece.values.shape, self.shape)
-        if (high <= low).any():
+        # Numbers of Python: arrays of two took as long as the sums do.
+        (y, x), (height, width) = piece.corner, piece.values.shape
+        y, x = int(y) - self._first[0], int(x) - self._first[1]
+        top, bottom = max(y, 0), min(y + height, self.shape[0])
+        left, right = max(x, 0), min(x + width, self.shape[1])
+        if bottom <= top or right <= left:
             return
-        here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        there = tuple(slice(a, b) for a, b in zip(low - corner, high - corner, strict=True))
-        self.total[here] += piece.values[there] * piece.weight[there]
-        self.light[here] += piece.weight[there]
+        here = np.s_[top:bottom, left:right]
+        there = np.s_[top - y : bottom - y, left - x : right - x]
+        weight = piece.weight[there]
+        self.total[here] += piece.values[there] * weight
+        self.light[here] += weight
 
     def merge(self, other: "Mosaic") -> None:
         """Take in the mosaic of some of the positions, in place."""
