@@ -330,13 +330,8 @@ class _Page:
             self.status.text = board.status
         for what, losses in board.losses.items():
             self.draw_losses(what, losses)
-        picture, before = board.picture, self.picture
-        if picture is None or picture is before:
-            return
-        if before is None or (before.object.extent, before.object.binned) != picture.object[1:]:
-            with self.document.models.freeze():  # Bokeh goes through all models once, not for each change
-                self.open(picture)
-        self.draw(picture)
+        if board.picture is not None and board.picture is not self.picture:
+            self.draw(board.picture)
 
     def draw_losses(self, what: str, losses: dict[str, list[float]]) -> None:
         from bokeh.models import ColumnDataSource
@@ -367,10 +362,15 @@ class _Page:
         self.parts["object"].children = [panels]
 
     def draw(self, picture: Picture) -> None:
-        self.picture = picture
+        before, self.picture = self.picture, picture
+        alike = before is not None and (before.object.extent, before.object.binned) == picture.object[1:]
+        if not alike:
+            with self.document.models.freeze():  # Bokeh goes through all models once, not for each change
+                self.open(picture)
         for name, image in picture.object.parts.items():
             drawn, slider = self.drawn[name]
-            drawn.data_source.data = dict(image=[image])
+            if alike:
+                drawn.data_source.data = dict(image=[image])
             _, ends, value = colour_range(name, image)
             slider.tags = [*ends, *value]
         self.draw_probe(picture.probe)
