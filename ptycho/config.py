@@ -57,8 +57,7 @@ class ModelConfig(_Config):
     stages: int = 8
     """Number of stages."""
     width: int = 16
-    """Channels of the first level of each stage, with ``single`` half of them; deeper levels have twice and four
-    times as many."""
+    """Channels of the first level of each stage; deeper levels have twice and four times as many."""
     probe_modes: int = 1
     """Incoherent probe modes M."""
     probe_trainable: bool = False
@@ -105,7 +104,9 @@ class ModelConfig(_Config):
 
 
 Preset = Literal["best", "fast"]
-PRESETS: dict[Preset, dict[str, Any]] = dict(best={}, fast=dict(architecture="single", stages=1, precision="auto"))
+PRESETS: dict[Preset, dict[str, Any]] = dict(
+    best={}, fast=dict(architecture="single", stages=1, width=8, precision="auto")
+)
 """Settings of a `ModelConfig` by purpose: the best image, or frames one by one as fast as they come."""
 
 

@@ -6,7 +6,7 @@ the next step (a learned gradient scheme: Adler & Oktem, Inverse Problems 33, 12
 many frames, so the U-Nets cost little beside the Fourier transforms.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -92,7 +92,8 @@ def learned_descent(nets, frames: Frames, brightest, inputs):
     lit = view.inwards(channels(seen, ops.log1p(light)))
     if frames.places is None:
         lit = ops.broadcast_to(lit, (ops.shape(frames.roots)[0], *lit.shape[1:]))
-    log_amplitude = phase = memory = first = None
+    memory = first = None
+    state: Any = None  # log-amplitude and phase in one array: apart they would be put together again
     for k, net in enumerate(nets):
         if canvas is None:  # an empty object
             change = first_descent(frames.roots, frames.probe, frames.mask)
@@ -104,13 +105,14 @@ def learned_descent(nets, frames: Frames, brightest, inputs):
         if k == 0:
             first = change
             h = net(ops.concatenate([change, lit], axis=-1))
-            log_amplitude, phase = h[..., 0], h[..., 1]
+            state = h[..., :2]
         else:
-            now = channels(log_amplitude, ops.sin(phase), 1 - ops.cos(phase))
+            phase = state[..., 1]
+            now = channels(state[..., 0], ops.sin(phase), 1 - ops.cos(phase))
             h = net(ops.concatenate([4.0 * change, first, now, lit, memory], axis=-1))
-            log_amplitude, phase = log_amplitude + h[..., 0], phase + h[..., 1]
+            state = state + h[..., :2]
         memory = h[..., 2:]
-        out = view.outwards(channels(log_amplitude, phase), [1, -1])
+        out = view.outwards(state, [1, -1])
         canvas = polar(out[..., 0], out[..., 1])
     return canvas
 

@@ -54,8 +54,8 @@ class PtychoNetwork(keras.Model):
         self.probe = Probe(s.probe_modes, s.N, s.probe_trainable, s.scale_trainable, name="probe")
         self.nets = [
             UNet(
-                stage_widths(s),
-                block=stage_block(s),
+                (s.width, 2 * s.width, 4 * s.width),
+                block=1 if s.architecture == "cnn" else 2,
                 outputs=2 + (s.memory if k < s.stages - 1 else 0),
                 skips=SKIPS[s.architecture],
                 precision=s.precision,
@@ -119,22 +119,6 @@ class PtychoNetwork(keras.Model):
 
     def get_config(self):
         return {"name": self.name, "settings": self.settings.to_dict(), "trained_for": self.trained_for}
-
-
-def stage_block(settings: ModelConfig) -> int:
-    """Side of the space-to-depth blocks. A canvas pixel is lit by many frames, so that 2 is cheap at any N; frames
-    that are each on their own want blocks that grow with N."""
-    if settings.architecture == "cnn":
-        return 1
-    if settings.architecture == "consensus":
-        return 2
-    return 2 if settings.N < 96 else 4 if settings.N < 192 else 8
-
-
-def stage_widths(settings: ModelConfig) -> tuple[int, int, int]:
-    """Channels of the levels. Where frames are each on their own most of the time goes into the finest one."""
-    finest = max(1, settings.width // 2) if settings.architecture == "single" else settings.width
-    return finest, 2 * settings.width, 4 * settings.width
 
 
 def stage_channels(settings: ModelConfig, k: int) -> int:

@@ -57,10 +57,12 @@ READ_AHEAD = 64
 def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Report | None = None) -> Iterator[Piece]:
     """Give a stream the used frames of a scan, in its own order; yields the pieces as they come."""
     done = 0
+    # Frames that wait for a tile would keep all that were read with them; those of a batch leave together.
+    own = np.copy if stream.layout.tiles else np.asarray
     parts = [part for frames in stream.order() for part in np.split(frames, range(READ_AHEAD, len(frames), READ_AHEAD))]
     for frames, counts in zip(parts, ahead(lambda frames: scan.counts[used[frames]], parts, 1), strict=True):
-        for frame, own in zip(frames, counts, strict=True):
-            yield from stream.add(int(frame), own.copy())  # not a view: those that wait would hold all of them
+        for frame, pattern in zip(frames, counts, strict=True):
+            yield from stream.add(int(frame), own(pattern))
         done += len(frames)
         if report:
             report("predicting", done, len(used), {})
