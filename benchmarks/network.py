@@ -177,7 +177,8 @@ def precision(frames: int = 8000) -> None:
             image = reconstruct(model, sim64("test", 1.0, 1)).object
             record(
                 dict(condition=f"precision {preset}, {name}", frames=frames)
-                | dict(training=round(len(scan) / float(np.median([e["seconds"] for e in history[1:]]))))
+                # An epoch of few frames is a part of the scan.
+                | dict(training=round(frames / len(history) / float(np.median([e["seconds"] for e in history[1:]]))))
                 | dict(losses=[round(float(e["validation_loss"]), 4) for e in history])
                 | dict(snr_db=round(compare_objects(image, sim64("test", 1.0, 1).object).snr_db, 2))
             )
