@@ -18,8 +18,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 test: .venv/installed-test
 	$(PYTEST)
 # The tests of physics, layers, losses and training, which must agree on every backend.
-REFINE := $(addprefix tests/reconstruction/refine/test_,model.py steps.py batches.py penalties.py)
-NUMERICAL := tests/physics tests/network $(REFINE) tests/compat tests/test_training.py tests/test_backends.py tests/test_devices.py tests/test_model_factory.py
+REFINE := $(addprefix tests/refinement/test_,model.py steps.py batches.py penalties.py)
+NUMERICAL := tests/physics tests/network $(REFINE) tests/compat tests/training/test_train.py tests/test_backends.py tests/test_devices.py tests/test_model_factory.py
 test-backends: test-tensorflow test-jax test-torch
 # PyTorch's threads wait for each other by spinning: those of two processes on two cores took ten times as long.
 test-torch test-ptychi: export OMP_NUM_THREADS = 1
@@ -27,12 +27,12 @@ test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
 	KERAS_BACKEND=$* $(PYTEST) $(NUMERICAL)
 # pty-chi computes with PyTorch; `make test` leaves its tests out where only the test extra is installed.
 test-ptychi: .venv/installed-backends
-	$(PYTEST) tests/reconstruction/test_ptychi.py tests/test_comparison.py
+	$(PYTEST) tests/reconstruction/test_ptychi.py tests/pipelines/test_compare.py
 # Other programs themselves, for the files that they write, without what their windows need.
 test-interop: .venv/installed-test
 	$(PIP) 'scikit-learn>=1.3' 'tqdm>=4.65'
 	$(PIP) --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
-	$(PYTEST) tests/data/test_interop.py
+	$(PYTEST) tests/formats/test_interop.py
 # The pages of docs/ as a site, in site/; a broken link is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet

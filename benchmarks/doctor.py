@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptycho.data.checks import examine
-from ptycho.data.orientation import turned
-from tests.data.faults import FAULTS, healthy
+from ptycho.diagnostics.checks import examine
+from ptycho.diagnostics.orientation import turned
+from tests.formats.faults import FAULTS, healthy
 
 SEEDS = 13
 

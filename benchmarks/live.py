@@ -22,12 +22,12 @@ import numpy as np
 import typer
 
 from ptycho.config import RefineConfig, RunConfig, TrainingConfig
-from ptycho.live import Painter, live_page
 from ptycho.network.build import build_model
+from ptycho.output.live import Painter, live_page
+from ptycho.pipelines.runs import model_config, open_scan, showing
 from ptycho.reconstruction import reconstruct
-from ptycho.reconstruction.refine.fit import refine
-from ptycho.runs import model_config, open_scan, showing
-from ptycho.training import train
+from ptycho.refinement.refine import refine
+from ptycho.training.train import train
 
 app = typer.Typer(add_completion=False)
 CONDITIONS = ("no page", "nobody looks", "client", "chromium")

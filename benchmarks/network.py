@@ -26,20 +26,20 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
-from ptycho.calibration import calibration
-from ptycho.checkpoint import load_pretrained, save_model
 from ptycho.config import PRESETS, ModelConfig, Preset, SimulationConfig, TrainingConfig
-from ptycho.data.formats import read_scan, write_scan
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects, uncertainty
 from ptycho.evaluation.align import register
+from ptycho.evaluation.calibration import calibration
 from ptycho.evaluation.trust import band_coverage, lit_pixels
+from ptycho.formats import read_scan, write_scan
 from ptycho.network.build import build_model
-from ptycho.pretraining import adapted
+from ptycho.network.files import load_pretrained, save_model
+from ptycho.pipelines.runs import ADAPTING
 from ptycho.reconstruction import reconstruct
-from ptycho.runs import ADAPTING
 from ptycho.simulation.simulate import simulate
-from ptycho.training import train
+from ptycho.training.pretrain import adapted
+from ptycho.training.train import train
 
 RECORD = Path(__file__).with_suffix(".jsonl")
 SIDE = 41  # of the raster of sim64

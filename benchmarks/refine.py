@@ -27,21 +27,22 @@ import numpy as np
 import typer
 from network import CONDITIONS, many_frames, sim64
 
-from ptycho.checkpoint import load_model, load_pretrained
 from ptycho.config import RefineConfig, RunConfig, SimulationConfig
-from ptycho.data.formats import read_scan
+from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects
 from ptycho.evaluation.align import register
 from ptycho.evaluation.frc import fourier_ring_correlation, frc_resolution
-from ptycho.pretraining import adapted
-from ptycho.reconstruction import Reconstruction, reconstruct
+from ptycho.formats import read_scan
+from ptycho.network.files import load_model, load_pretrained
+from ptycho.pipelines.runs import judge, open_scan, refine_config, refine_network
+from ptycho.reconstruction import reconstruct
 from ptycho.reconstruction.pty_chi import run_ptychi
-from ptycho.reconstruction.refine.engine import Solver
-from ptycho.reconstruction.refine.fit import Refinement, refine
-from ptycho.runs import judge, open_scan, refine_config, refine_network
+from ptycho.refinement.refine import Refinement, refine
+from ptycho.refinement.solver import Solver
 from ptycho.simulation.probes import make_probe, with_modes
 from ptycho.simulation.simulate import expected_batches, simulate
+from ptycho.training.pretrain import adapted
 
 RECORD = Path(__file__).with_suffix(".jsonl")
 app = typer.Typer(add_completion=False)
@@ -306,7 +307,7 @@ def cryo() -> None:
     Neighbours of the regular raster see the same pixels by the same parts of the probe, so that errors of the probe
     become a pattern with the period of the raster: told here by its power over that of other directions.
     """
-    from ptycho.plotting import save_png
+    from ptycho.output.figures import save_png
 
     scan = read_scan(data("cryo_rotavirus_A_48x48_bin2.npz"))
     for name, more in (("plain", {}), ("smooth", dict(drift_weight=0.3))):

@@ -21,11 +21,11 @@ import typer
 from network import peak_memory
 
 from ptycho.config import PRESETS, ModelConfig, SimulationConfig, TrainingConfig
-from ptycho.data.formats import read_scan
+from ptycho.formats import read_scan
 from ptycho.network.build import build_model
 from ptycho.reconstruction import reconstruct
 from ptycho.simulation.simulate import simulate
-from ptycho.training import train
+from ptycho.training.train import train
 
 app = typer.Typer(add_completion=False)
 N, COPY = 128, 1024

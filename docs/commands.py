@@ -6,7 +6,7 @@ from typer import Context
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
-from ptycho.cli import app
+from ptycho.cli.app import app
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -15,24 +15,24 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Scan": "ptycho.data.scan",
-    "read_scan": "ptycho.data.formats",
-    "write_scan": "ptycho.data.formats",
+    "read_scan": "ptycho.formats",
+    "write_scan": "ptycho.formats",
     "ModelConfig": "ptycho.config",
     "TrainingConfig": "ptycho.config",
     "SimulationConfig": "ptycho.config",
     "NearField": "ptycho.config",
     "RefineConfig": "ptycho.config",
     "build_model": "ptycho.network.build",
-    "train": "ptycho.training",
+    "train": "ptycho.training.train",
     "reconstruct": "ptycho.reconstruction",
-    "refine": "ptycho.reconstruction.refine.fit",
+    "refine": "ptycho.refinement.refine",
     "simulate": "ptycho.simulation.simulate",
     "compare_objects": "ptycho.evaluation",
-    "save_model": "ptycho.checkpoint",
-    "load_model": "ptycho.checkpoint",
-    "export": "ptycho.exports",
-    "progress_bar": "ptycho.progress",
-    "Object": "ptycho.pictures",
+    "save_model": "ptycho.network.files",
+    "load_model": "ptycho.network.files",
+    "export": "ptycho.output.export",
+    "progress_bar": "ptycho.output.progress_bars",
+    "Object": "ptycho.images",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -22,7 +22,7 @@ from ptycho.physics.noise import poisson_nll
 from ptycho.physics.translation import fourier_shift
 from ptycho.simulation.probes import make_probe
 from ptycho.tf_helper import should_use_xla
-from ptycho.training import total_variation
+from ptycho.training.train import total_variation
 
 _CORE = ("architecture", "stages", "width", "precision", "seed")
 _LEGACY = ("nphotons", "n_filters_scale", "probe.trainable", "intensity_scale.trainable", "amp_activation")

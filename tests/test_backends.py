@@ -17,7 +17,7 @@ def losses() -> np.ndarray:
     from ptycho.config import ModelConfig, SimulationConfig, TrainingConfig
     from ptycho.network.build import build_model
     from ptycho.simulation.simulate import simulate
-    from ptycho.training import train
+    from ptycho.training.train import train
 
     # Without noise, so that the scan does not depend on how a backend rounds a Poisson mean.
     scan = simulate(SimulationConfig(N=24, positions=100, step_px=4.0, noise=False, seed=5))

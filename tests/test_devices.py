@@ -20,7 +20,7 @@ if keras.backend.backend() == "tensorflow":
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from ptycho import training
+from ptycho.training import train as training
 from ptycho.config import ModelConfig, SimulationConfig, TrainingConfig
 from ptycho.network.build import build_model
 from ptycho.simulation.simulate import simulate

@@ -19,10 +19,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import ptycho
-from ptycho import build_model, runs
-from ptycho.cli import app
+from ptycho import build_model
+from ptycho.cli.app import app
 from ptycho.config import ModelConfig, PretrainingConfig, RefineConfig, RunConfig, SimulationConfig, TrainingConfig
-from ptycho.data.formats import write_scan
+from ptycho.formats import write_scan
+from ptycho.pipelines import runs
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
@@ -148,7 +149,7 @@ def look_at(command: str, monkeypatch) -> None:
     elif words[0] != "-m":
         script = ROOT / words[0]
         assert script.exists(), f"{command}: no such file"
-        if "typer" in script.read_text() or "ptycho.cli" in script.read_text():
+        if "typer" in script.read_text() or "ptycho.cli.app" in script.read_text():
             monkeypatch.setattr(sys, "argv", [*words, "--help"])
             monkeypatch.syspath_prepend(str(script.parent))  # as Python does for a script
             with pytest.raises(SystemExit) as exit:

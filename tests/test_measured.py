@@ -5,7 +5,7 @@ import pytest
 
 from ptycho.config import RunConfig
 from ptycho.data.scan import illumination
-from ptycho.runs import open_scan, reconstruct_run
+from ptycho.pipelines.runs import open_scan, reconstruct_run
 
 
 @pytest.fixture

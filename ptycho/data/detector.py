@@ -7,7 +7,7 @@ same object pixels.
 
 import numpy as np
 
-from ptycho.data.stored import Counts, StoredFrames, chunks
+from ptycho.data.frames import Counts, StoredFrames, chunks
 
 Array = np.ndarray
 

@@ -21,7 +21,7 @@ from ptycho.data.detector import (
     cropped_probe,
     window,
 )
-from ptycho.data.stored import Counts, StoredFrames, chunks, mean_pattern, seen_through
+from ptycho.data.frames import Counts, StoredFrames, chunks, mean_pattern, seen_through
 
 Array = np.ndarray
 
@@ -100,7 +100,7 @@ class Scan:
 
     def _repr_html_(self) -> str:
         """A pattern, the probe and the positions, as a notebook shows them."""
-        from ptycho.pictures import described, panels
+        from ptycho.images import described, panels
 
         pattern = np.log10(self.counts[len(self) // 2].astype(np.float32) + 1)
         amplitude = np.sqrt(illumination(self.probe))

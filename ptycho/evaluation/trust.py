@@ -273,7 +273,7 @@ def noise_level(light_photons: Float[Array, "H W"]) -> Float[Array, "H W"]:
 
     A photon count fixes an exit wave in sqrt(photons) to a variance of 1/4 in a quadrature, so the transmission to
     1 / (4 n) in each. It is the least: a detector pixel tells one quadrature of its wave, and photons shared evenly
-    between the two leave twice the variance. `ptycho.calibration` finds what it is. Infinite where no light fell.
+    between the two leave twice the variance (`ptycho.evaluation.calibration` finds it). Infinite where no light fell.
     """
     with np.errstate(divide="ignore"):
         return np.sqrt(0.5 / np.asarray(light_photons, float))

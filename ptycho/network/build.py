@@ -50,7 +50,7 @@ class PtychoNetwork(keras.Model):
         self.settings = settings if isinstance(settings, ModelConfig) else ModelConfig.from_dict(settings)
         s = self.settings
         self.trained_for: dict[str, list[float]] = dict(trained_for or {})
-        """Ranges ``[least, most]`` of what the network has learned from: see `ptycho.training.conditions`."""
+        """Ranges ``[least, most]`` of what the network has learned from: see `ptycho.training.train.conditions`."""
         self.probe = Probe(s.probe_modes, s.N, s.probe_trainable, s.scale_trainable, name="probe")
         self.nets = [
             UNet(

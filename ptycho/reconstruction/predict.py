@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ptycho.data.frames import ahead
 from ptycho.data.scan import Scan
-from ptycho.data.stored import ahead
 from ptycho.network.build import PtychoNetwork
+from ptycho.progress import Progress
 from ptycho.reconstruction.stream import Stream
 from ptycho.reconstruction.tiles import Piece
-from ptycho.training import Report
 
 
 def predict(
@@ -19,7 +19,7 @@ def predict(
     used: np.ndarray | None = None,
     tile_frames: int | None = None,
     views: int = 1,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> Stream:
     """Reconstruct a scan tile by tile; the finished stream holds the object (``stream.mosaic``).
 
@@ -54,7 +54,7 @@ READ_AHEAD = 64
 """Frames that are read at once of a scan that stays in its file, while the network has the last ones."""
 
 
-def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Report | None = None) -> Iterator[Piece]:
+def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Progress | None = None) -> Iterator[Piece]:
     """Give a stream the used frames of a scan, in its own order; yields the pieces as they come."""
     done = 0
     # Frames that wait for a tile would keep all that were read with them; those of a batch leave together.

@@ -18,12 +18,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan, illumination
-from ptycho.reconstruction.result import Reconstruction
+from ptycho.progress import Progress
 from ptycho.reconstruction.stitch import add_patches
 from ptycho.reconstruction.tiles import COVERED
 from ptycho.simulation.probes import with_modes
-from ptycho.training import Report
 
 Engine = Literal["lsqml", "rpie", "epie"]
 
@@ -56,7 +56,7 @@ def run_ptychi(
     positions: bool = False,
     seed: int = 0,
     threads: int = 2,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> PtychiRun:
     """Reconstruct a scan by an engine of pty-chi, from empty space, on the CPU in single precision.
 
@@ -204,7 +204,7 @@ def _canvas(scan: Scan) -> tuple[np.ndarray, tuple[int, int]]:
     return low, (int(height), int(width))
 
 
-def _iterate(task: Any, epochs: int, name: str, report: Report | None) -> list[dict[str, Any]]:
+def _iterate(task: Any, epochs: int, name: str, report: Progress | None) -> list[dict[str, Any]]:
     """Epochs until the loss is no longer finite."""
     history: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):

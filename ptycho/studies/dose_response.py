@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ptycho.config import SimulationConfig, _Config
-from ptycho.files import replaced
+from ptycho.io import replaced
 from ptycho.studies.arms import Arm, Row, Study
 from ptycho.studies.figures import SCORES, draw_curves
 
@@ -134,7 +134,7 @@ def with_bound(folder: Path, rows: Sequence[Row]) -> list[Row]:
     at k times the photons it is ``1 / sqrt(k)`` times as large.
     """
     from ptycho.evaluation import compare_objects
-    from ptycho.evaluation.bound import efficient_errors
+    from ptycho.evaluation.cramer_rao import efficient_errors
     from ptycho.studies.runner import scans
 
     found, scored = [], {}
@@ -160,9 +160,9 @@ def with_correlation(folder: Path, rows: Sequence[Row]) -> list[Row]:
     """Rows with ``frc_to_full``: the frequency (over Nyquist) down to which an image is that of the same method and
     seed at full dose. The photons of the one are among those of the other: of independent ones they would agree less.
     """
+    from ptycho.data.reconstruction import Reconstruction
     from ptycho.evaluation.align import register
     from ptycho.evaluation.metrics import frc_half_nyquist
-    from ptycho.reconstruction.result import Reconstruction
 
     image = lambda row: Reconstruction.load(folder / row["folder"] / "reconstruction.h5").object
     full = {(row["loss"], row["seed"]): image(row) for row in rows if row["dose"] == 1}
@@ -180,8 +180,8 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
     """For each dose a pattern on a log scale, and amplitude and phase by each loss, of the first seed and least N."""
     from matplotlib.figure import Figure
 
-    from ptycho.plotting import levelled, shown_region
-    from ptycho.reconstruction.result import Reconstruction
+    from ptycho.data.reconstruction import Reconstruction
+    from ptycho.output.figures import levelled, shown_region
 
     first = min((row["N"], row["seed"]) for row in rows)
     shown = [row for row in rows if (row["N"], row["seed"]) == first]

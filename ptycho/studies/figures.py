@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho.files import replaced
+from ptycho.io import replaced
 from ptycho.studies.arms import Row
 
 SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_ssim="phase SSIM", frc_half_nyquist="FRC 0.5")

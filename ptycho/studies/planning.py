@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ptycho.config import ObjectKind, SimulationConfig
-from ptycho.evaluation.bound import efficient_errors
+from ptycho.evaluation.cramer_rao import efficient_errors
 from ptycho.evaluation.metrics import frc_half_nyquist
 from ptycho.simulation.probes import make_probe
 from ptycho.simulation.simulate import simulate
@@ -77,7 +77,7 @@ def probe_of(source: Path | None, N: int) -> np.ndarray:
     """The probe of a scan or a reconstruction, or a simulated one of side N."""
     if source is None:
         return make_probe(N)
-    from ptycho.data.formats import read_scan
+    from ptycho.formats import read_scan
     from ptycho.reconstruction import Reconstruction
 
     try:

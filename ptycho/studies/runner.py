@@ -24,15 +24,25 @@ from scipy.ndimage import gaussian_filter
 
 from ptycho.cluster import dask_client
 from ptycho.config import RunConfig
+from ptycho.data.frames import chunks
 from ptycho.data.scan import Scan
-from ptycho.data.stored import chunks
-from ptycho.files import replace_text, replaced
-from ptycho.runs import Outcome, judge, open_scan, provenance, reconstruct_run, refine_run, software, train_network
+from ptycho.io import replace_text, replaced
+from ptycho.pipelines.runs import (
+    Outcome,
+    judge,
+    open_scan,
+    provenance,
+    reconstruct_run,
+    refine_run,
+    software,
+    train_network,
+)
+from ptycho.progress import Progress
 from ptycho.simulation.probes import probe_diameter
 from ptycho.simulation.simulate import MARGIN_PX, simulate
 from ptycho.studies.arms import Arm, Row, Study, checked
 from ptycho.studies.summary import write_summary
-from ptycho.training import Report, thinned
+from ptycho.training.train import thinned
 
 Say = Callable[[str], None]
 
@@ -112,7 +122,7 @@ def wrong_probe(scan: Scan, error: dict[str, float], seed: int) -> Scan:
     return scan.with_probe(probe.astype("complex64"), known=False)
 
 
-def run_arm(arm: Arm, folder: Path, report: Report | None = None) -> Row:
+def run_arm(arm: Arm, folder: Path, report: Progress | None = None) -> Row:
     """Train, reconstruct and judge; goes on where an earlier process was stopped, and leaves all in its own folder.
 
     The row has ``name``, ``hash``, ``seed``, the labels, ``N``, ``counts_per_frame`` (measured), the scores ``network``
@@ -192,7 +202,7 @@ class Failure(NamedTuple):
     traceback: str = ""
 
 
-def attempt(arm: Arm, folder: Path, report: Report | None = None) -> Row | Failure:
+def attempt(arm: Arm, folder: Path, report: Progress | None = None) -> Row | Failure:
     """`run_arm`; whatever goes wrong in it is a `Failure`, so that the other arms go on."""
     try:
         return run_arm(arm, folder, report)
@@ -216,7 +226,7 @@ def run_study(
     scheduler: str | None = None,
     workers: int = 0,
     only_finished: bool = False,
-    report: Report | None = None,
+    report: Progress | None = None,
     say: Say = print,
 ) -> Results:
     """Run the arms that are not done yet, and write the results of all.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ptycho.pictures import inlined
-from ptycho.report import listed, save_page, table
+from ptycho.images import inlined
+from ptycho.output.report import listed, save_page, table
 
 LEFT_OUT = ("versions.", "folder", "hash", "ptycho", "backend", "seconds.training", "flat.amplitude_psnr")
 

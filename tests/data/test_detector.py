@@ -9,11 +9,11 @@ import pytest
 
 from ptycho.config import NearField
 from ptycho.data.detector import bin_contrast, bin_offset_px, binned_probe, coarser
-from ptycho.data.formats import convert, read_scan, write_scan
-from ptycho.data.formats._container import ReadOptions
+from ptycho.data.frames import CHUNK_PIXELS, StoredFrames
 from ptycho.data.scan import Scan
-from ptycho.data.stored import CHUNK_PIXELS, StoredFrames
-from tests.data.scans import misfit, scan_of
+from ptycho.formats import convert, read_scan, write_scan
+from ptycho.formats._container import ReadOptions
+from tests.formats.scans import misfit, scan_of
 
 FILE = ReadOptions(in_memory_bytes=0)
 

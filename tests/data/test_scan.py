@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho.config import NearField
+from ptycho.data.frames import CHUNK_PIXELS
 from ptycho.data.scan import Scan, empty_pattern, illumination
-from ptycho.data.stored import CHUNK_PIXELS
 
 DTYPES = (
     "uint8",

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from ptycho.config import ModelConfig
+from ptycho.data.reconstruction import Reconstruction
 from ptycho.network.build import build_model
-from ptycho.reconstruction import Reconstruction, predict, reconstruct
+from ptycho.reconstruction import predict, reconstruct
 from tests.helpers import normal
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import run
+from tests.cli.test_app import run
 
 TINY = (
     "--N 24,32 --doses 1e4 --losses nll --seeds 1 --n-train 64 --n-test 49 --nepochs 2"

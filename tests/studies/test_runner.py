@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ptycho.config import SimulationConfig
-from ptycho.data.formats import write_scan
-from ptycho.reconstruction import Reconstruction
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.formats import write_scan
 from ptycho.studies.arms import Arm, Study
 from ptycho.studies.dose_response import DoseResponse
 from ptycho.studies.runner import Failure, attempt, flattened, middle, run_arm, run_study, scans, wrong_probe
+from tests.cli.test_app import run
 from tests.studies.conftest import TINY
-from tests.test_cli import run
 
 SMALL = Arm(
     name="small",
@@ -171,7 +171,7 @@ def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path, monkeypatch, ca
     assert "bright: ValueError" in (tmp_path / "report.html").read_text()
     assert isinstance(attempt(bright, tmp_path), Failure)
 
-    from ptycho.cli import main
+    from ptycho.cli.app import main
 
     monkeypatch.setattr(sys, "argv", f"ptycho study dose-response -o {tmp_path / 'cli'} {TINY} --doses 1e15".split())
     with pytest.raises(SystemExit) as exit:
@@ -198,9 +198,9 @@ def test_a_thinned_scan_is_judged_at_full_dose_and_against_the_full_image(tmp_pa
 
 def test_a_dry_run_loads_no_framework_and_writes_nothing(tmp_path):
     code = (
-        "import sys, ptycho.cli\n"
+        "import sys, ptycho.cli.app\n"
         f"sys.argv = 'ptycho study dose-response -o {tmp_path}/out --dry-run'.split()\n"
-        "try: ptycho.cli.main()\n"
+        "try: ptycho.cli.app.main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('keras', 'tensorflow', 'matplotlib', 'distributed') if m in sys.modules])"
     )

@@ -1,0 +1,122 @@
+"""How much larger errors are than the uncertainty says: found on a simulated scan like the measured one."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from ptycho.config import SimulationConfig
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.data.scan import Scan
+from ptycho.evaluation import register, uncertainty
+from ptycho.evaluation.trust import WITHIN_1, lit_pixels
+from ptycho.network.build import PtychoNetwork
+from ptycho.physics.patches import placed
+from ptycho.reconstruction import reconstruct
+from ptycho.simulation.objects import make_object
+from ptycho.simulation.simulate import MARGIN_PX, simulate
+
+FRAMES = 1024
+"""Frames simulated at most: tens of thousands of pixels to compare, in seconds."""
+
+
+class Rehearsal(NamedTuple):
+    """A reconstruction of a simulated scan beside its truth, in one gauge (`register`)."""
+
+    object: np.ndarray
+    """``(h, w)`` complex."""
+    truth: np.ndarray
+    """``(h, w)`` complex."""
+    uncertainty: np.ndarray
+    """``(h, w)``, with a calibration of 1."""
+    where: np.ndarray
+    """``(h, w)`` bool: the well-lit pixels."""
+
+    @property
+    def factor(self) -> float:
+        """What the uncertainty has to be multiplied with to hold the errors of 63.2 % of the pixels."""
+        relative = np.abs(self.object - self.truth)[self.where] / self.uncertainty[self.where]
+        return float(np.quantile(relative, WITHIN_1))
+
+
+def calibration(
+    model: PtychoNetwork, scan: Scan, result: Reconstruction | None = None, *, views: int = 1, seed: int = 0
+) -> float:
+    """Factor that makes the `uncertainty` of a network's reconstruction right on a simulated scan.
+
+    The simulated scan has the positions and mask of ``scan`` (at most `FRAMES` frames, those nearest to its middle) and
+    the model's probe, so its dose. The factor makes the share of errors within one sigma 0.632, that of complex
+    Gaussian errors. With ``result``, the reconstruction of ``scan``, it is the geometric mean of two: that of a sample
+    of the kind `cells` with the contrast of the result, which tends to be too hard, and that of the result itself (a
+    parametric bootstrap), which is too easy: it holds only what the network can see. Without one it is that of `cells`.
+
+    Raises ValueError as `rehearse` does.
+    """
+    hard = rehearse(model, scan, result, views=views, seed=seed).factor
+    if result is None:
+        return hard
+    return float(np.sqrt(hard * rehearse(model, scan, result, again=True, views=views, seed=seed).factor))
+
+
+def rehearse(
+    model: PtychoNetwork,
+    scan: Scan,
+    result: Reconstruction | None = None,
+    *,
+    again: bool = False,
+    views: int = 1,
+    seed: int = 0,
+) -> Rehearsal:
+    """Simulate a scan like ``scan``, reconstruct it by ``views`` views, and lay it onto its truth.
+
+    The truth is a sample of the kind `cells`, with the contrast of ``result`` if that is given, or, with ``again``, the
+    result itself.
+
+    Raises ValueError where the scan's N is not the model's, and where no well-lit pixel can be compared.
+    """
+    simulated = _like(scan, result, again, ops.convert_to_numpy(model.probe.value()), seed)
+    found = reconstruct(model, simulated, views=views)
+    truth = simulated.object
+    assert truth is not None  # a simulated scan carries it
+    # The positions are exact, so that the result is on the truth's pixels even where nothing can be registered.
+    corner = np.rint((simulated.positions - found.positions_px)[0]).astype(int)
+    sigma = uncertainty(found.spread, found.coverage, found.probe)
+    recon, sigma, light = (
+        placed(image, corner, np.zeros(truth.shape, image.dtype)) for image in (found.object, sigma, found.coverage)
+    )
+    fit = register(recon, truth)
+    # The gauge moves by whole pixels at most here and there; sigma and light are smooth on that scale.
+    low = np.array(fit.origin_px) - np.rint(fit.gauge.shift_px).astype(int)
+    rows, columns = (np.clip(low[k] + np.arange(fit.truth.shape[k]), 0, truth.shape[k] - 1) for k in (0, 1))
+    where = lit_pixels(light)[np.ix_(rows, columns)]
+    if not where.any():
+        raise ValueError("no well-lit pixel of the simulated scan is left to compare: the scan is too small")
+    return Rehearsal(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[np.ix_(rows, columns)], where)
+
+
+def _like(scan: Scan, result: Reconstruction | None, again: bool, probe: np.ndarray, seed: int) -> Scan:
+    """A simulated scan with the probe ``(M, N, N)``, and positions, sample and mask of a compact block of ``scan``."""
+    middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
+    near = np.sort(np.argsort(np.abs(scan.positions - middle).max(axis=1), kind="stable")[:FRAMES])
+    positions = scan.positions[near]
+    corner = np.floor(positions.min(axis=0) + 0.5).astype(int) - scan.N // 2 - MARGIN_PX
+    size = np.ceil(np.ptp(positions, axis=0)).astype(int) + scan.N + 2 * MARGIN_PX
+    sample = make_object("cells", tuple(size), np.random.default_rng([seed, 1]))
+    if result is not None and again:
+        start = corner - np.rint((scan.positions - result.positions_px)[0]).astype(int)
+        sample = placed(np.where(result.coverage > 0, result.object, 1), -start, np.ones(size, "complex64"))
+    elif result is not None:
+        here, there = _contrast(result.object[lit_pixels(result.coverage)]), _contrast(sample.ravel())
+        strength = np.minimum(here / there, 1)
+        log_amplitude, phase = np.log(np.abs(sample)) * strength[0], np.angle(sample) * strength[1]
+        sample = np.exp(log_amplitude + 1j * phase).astype("complex64")
+    config = SimulationConfig(N=scan.N, positions=max(2, len(positions)), probe_modes=len(probe), seed=seed)
+    simulated = simulate(config, sample, probe=probe, positions=positions - corner)
+    return replace(simulated, mask=scan.mask)
+
+
+def _contrast(values: np.ndarray) -> np.ndarray:
+    """Standard deviations of log-amplitude and phase of complex values ``(K,)``, off their mean."""
+    relative = values / values.mean()
+    return np.array([np.log(np.abs(relative) + 1e-6).std(), np.angle(relative).std()])

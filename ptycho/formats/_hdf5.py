@@ -1,0 +1,361 @@
+"""Opening HDF5 files of unknown origin: no link leads out of their folder or round in circles, no size surprises."""
+
+import os
+import re
+from collections import deque
+from contextlib import ExitStack
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptycho.data.frames import Counts, StoredFrames, chunks
+from ptycho.formats._container import (
+    DEFAULT,
+    REAL,
+    ReadOptions,
+    bytes_of,
+    checked,
+    number_of,
+    require_allowed,
+    why,
+    wrong_kind,
+)
+from ptycho.io import BadFile
+
+Array = np.ndarray
+MOST_LINKS = 32
+HEAPS_WITHIN = 2**26
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether the file says that it is HDF5, be it damaged or not."""
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n" or (path.suffix != ".npz" and _has_user_block(path))
+
+
+def _has_user_block(path: Path) -> bool:
+    """MATLAB and others put 512 bytes or more before the HDF5 itself."""
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
+
+
+def hdf5_keys(path: Path) -> tuple[str, ...]:
+    """Paths of the data sets in an HDF5 file; empty for any other file."""
+    if not is_hdf5(path):
+        return ()
+    import h5py
+
+    found: list[str] = []
+    with Hdf5(path) as file:
+        file.guarded(
+            "/", lambda: file.file.visititems(lambda n, i: found.append(n) if isinstance(i, h5py.Dataset) else None)
+        )
+    return tuple(map(_readable, found))
+
+
+def hdf5_has(path: Path, *keys: str) -> bool:
+    """Whether the file is HDF5 with all these groups or data sets; a link out of the file counts unopened."""
+    if not is_hdf5(path):
+        return False
+    with Hdf5(path) as file:
+        return all(file.has(key) for key in keys)
+
+
+class Hdf5:
+    """An HDF5 file read key by key: links are followed by hand, and every failure is a `BadFile`."""
+
+    def __init__(self, path: Path, options: ReadOptions = DEFAULT) -> None:
+        self.path, self.options = path, options
+        self._open_files = ExitStack()
+        self._opened_before: dict[Path, Any] = {}
+
+    def __enter__(self) -> "Hdf5":
+        self.file = self._opened(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open_files.close()
+
+    def _opened(self, path: Path) -> Any:
+        import h5py
+        import hdf5plugin  # noqa: F401  (importing it lets h5py open bitshuffle, LZ4, Blosc and Zstd)
+
+        try:
+            if path not in self._opened_before:
+                self._opened_before[path] = self._open_files.enter_context(h5py.File(path, "r"))
+            return self._opened_before[path]
+        except Exception as error:
+            raise BadFile(f"{path} is no HDF5 file, or a damaged one ({why(error)}); copy it again") from error
+
+    def guarded(self, key: str, what: Any) -> Any:
+        """``what()``, its failures named by the key: HDF5 on damaged bytes raises whatever it meets."""
+        try:
+            return what()
+        except BadFile:
+            raise
+        except Exception as error:
+            raise BadFile(f"{self.path} has a damaged {key!r} ({why(error)}); copy the file again") from error
+
+    # ----------------------------------------------------------------------------------------------------- links
+
+    def find(self, key: str, outside: bool = True) -> Any:
+        """The h5py object at a key, or None. With ``outside=False`` the first link out of the file, unopened."""
+        return self.guarded(key, lambda: self._find(self.file, key, outside))
+
+    def _find(self, file: Any, key: str, outside: bool = True) -> Any:
+        import h5py
+
+        item, names, links = file, deque(_names(key)), 0
+        while names:
+            name = names.popleft()
+            link = item.get(name, getlink=True) if isinstance(item, h5py.Group) else None
+            if link is None:
+                return None
+            if isinstance(link, h5py.HardLink):
+                item = item[name]
+                continue
+            links += 1
+            if links > MOST_LINKS:
+                raise BadFile(f"{self.path} has circular links at {key!r}; link it to the data itself")
+            if isinstance(link, h5py.ExternalLink):
+                if not outside:
+                    return link
+                item = self._opened(self.inside(item.file, link.filename, key))
+            elif link.path.startswith("/"):
+                item = item.file
+            names.extendleft(reversed(_names(link.path)))
+        return item
+
+    def inside(self, file: Any, name: str, key: str) -> Path:
+        """The file that a link names, from the folder of the linking file; BadFile outside the folder of our own."""
+        target = (Path(file.filename).parent / name).resolve()
+        if not self.options.trusted and not target.is_relative_to(self.path.parent.resolve()):
+            raise BadFile(
+                f"{self.path} links {key!r} to {name}, outside its folder; copy that file beside it, or convert it "
+                "with --trusted"
+            )
+        if not target.is_file():
+            raise BadFile(f"{self.path} links {key!r} to {name}, which is not there; copy that file beside it")
+        return target
+
+    def has(self, key: str) -> bool:
+        return self.find(key, outside=False) is not None
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """Names in a group, numbers in the order of their value; none if there is no such group."""
+        import h5py
+
+        group = self.find(key)
+        found = self.guarded(key, lambda: [_readable(name) for name in group]) if isinstance(group, h5py.Group) else []
+        return tuple(sorted(found, key=lambda name: (not name.isdecimal(), len(name) if name.isdecimal() else 0, name)))
+
+    # ---------------------------------------------------------------------------------------------------- values
+
+    def first(self, *keys: str) -> str | None:
+        """The first of the keys that there is."""
+        return next((key for key in keys if self.has(key)), None)
+
+    def get(self, key: str, ndim: int | tuple[int, ...] | None = None, kinds: str = REAL) -> Array | None:
+        """The array at a key, of such a dtype and number of axes, or BadFile; None if there is none."""
+        dataset = self.find(key)
+        return None if dataset is None else checked(self.path, key, self._read(dataset, key, kinds), ndim, kinds)
+
+    def array(self, *keys: str, ndim: int | tuple[int, ...] | None = None, kinds: str = REAL) -> Array:
+        """As `get`, of the first of the keys that there is; BadFile if there is none."""
+        key = self.first(*keys)
+        found = None if key is None else self.get(key, ndim, kinds)
+        if found is None:
+            raise BadFile(f"{self.path} has no {' or '.join(map(repr, keys))}; add it, or name another format")
+        return found
+
+    def _read(self, dataset: Any, key: str, kinds: str) -> Array:
+        import h5py
+
+        if not isinstance(dataset, h5py.Dataset):
+            raise BadFile(f"{self.path} has {key!r}, but it is no data set; expected an array")
+        return self.guarded(key, lambda: self._read_checked(dataset, key, kinds))
+
+    def _read_checked(self, dataset: Any, key: str, kinds: str) -> Array:
+        self._require_readable(dataset, key, kinds)
+        values, names = dataset[()], dataset.dtype.names
+        return values[names[0]] + 1j * values[names[1]] if names else np.asarray(values)
+
+    def _require_readable(self, dataset: Any, key: str, kinds: str) -> None:
+        """Nothing but BadFile for values of another kind, more than the file can hold, or packed as nobody can read."""
+        if dataset.shape is None:
+            raise BadFile(f"{self.path} has an empty {key!r}; write the values")
+        dtype = dataset.dtype
+        pair = dtype.names in (("real", "imag"), ("r", "i"))
+        if dtype.hasobject or not (pair or dtype.kind in kinds + "b"):
+            raise wrong_kind(self.path, key, dtype, kinds)
+        size = sum(os.path.getsize(name) for name in self._files(dataset, key))
+        require_allowed(self.path, key, bytes_of(dataset.shape, dtype), size, self.options)
+        self._require_filters(dataset, key)
+
+    def _files(self, dataset: Any, key: str, depth: int = 0) -> set[str]:
+        """The HDF5 files that hold the values, through virtual data sets of virtual ones; all of them may be read.
+
+        HDF5 follows these by itself, so that where they lead is looked at before.
+        """
+        if dataset.external and not self.options.trusted:
+            raise BadFile(f"{self.path} keeps {key!r} in other files; convert it with --trusted if they may be read")
+        files = {dataset.file.filename}
+        if dataset.is_virtual and depth > MOST_LINKS:
+            raise BadFile(f"{self.path} has circular virtual data at {key!r}; write the data themselves")
+        for source in dataset.virtual_sources() if dataset.is_virtual else ():
+            here = source.file_name == "."
+            file = dataset.file if here else self._opened(self.inside(dataset.file, source.file_name, key))
+            part = self._find(file, source.dset_name)
+            if part is None or not hasattr(part, "is_virtual"):
+                raise BadFile(f"{self.path} takes {key!r} from {source.dset_name}, which is not there; write it anew")
+            files |= self._files(part, key, depth + 1)
+        return files
+
+    def _require_filters(self, dataset: Any, key: str) -> None:
+        import h5py
+
+        packing = dataset.id.get_create_plist()
+        for i in range(packing.get_nfilters()):
+            code, _, _, name = packing.get_filter(i)
+            if not h5py.h5z.filter_avail(code):
+                label = name.decode("utf-8", "backslashreplace") or "no name"
+                raise BadFile(
+                    f"{self.path} has {key!r} packed by HDF5 filter {code} ({label}), which is not installed: "
+                    "update hdf5plugin, or unpack the file with h5repack where it was made"
+                )
+
+    def frames(self, *keys: str, raster: bool = False, left: bool | None = None) -> Counts:
+        """Counts ``(P, N, N)``, with ``raster`` also of ``(rows, columns, N, N)``, as `array` gives them.
+
+        They are left in the file if ``left``, by default where they are more than the options say.
+        """
+        key, ndims = self.first(*keys), (3, 4) if raster else (3,)
+        dataset: Any = None if key is None else self.find(key)
+        there = getattr(dataset, "ndim", 0) in ndims and dataset.size
+        if key is not None and there and (dataset.nbytes > self.options.in_memory_bytes if left is None else left):
+            self.guarded(key, lambda: self._require_readable(dataset, str(key), REAL))
+            return self.guarded(key, lambda: StoredFrames.of_file(dataset.file.filename, dataset.name))
+        found = self.array(*keys, ndim=ndims)
+        return found.reshape(-1, *found.shape[-2:])
+
+    def number(self, *keys: str) -> float | None:
+        """One finite real number, also one of an array of length 1; None if there is none or it says ``'None'``."""
+        key = self.first(*keys)
+        if key is None or self.text(key) == "None":
+            return None
+        return number_of(self.path, key, self.array(key))
+
+    def attribute(self, key: str, name: str) -> Any:
+        """An attribute as h5py gives it; None if there is none."""
+        item = self.find(key)
+        return None if item is None else self.guarded(f"{key}@{name}", lambda: self._attribute(item, key, name))
+
+    def _attribute(self, item: Any, key: str, name: str) -> Any:
+        if name not in item.attrs:
+            return None
+        if not self._is_safe(item, item.attrs.get_id(name).dtype):
+            raise BadFile(f"{self.path} has '{key}@{name}' of a kind that is not read; write text or numbers")
+        return item.attrs[name]
+
+    def _is_safe(self, item: Any, dtype: np.dtype) -> bool:
+        """Not of sequences and references, which nobody needs here and which crash HDF5 where they point nowhere.
+
+        Raises BadFile where HDF5 would look for text for ever.
+        """
+        import h5py
+
+        if not dtype.hasobject:
+            return True
+        file = Path(item.file.filename)
+        if _endless_heap(file, file.stat().st_mtime_ns):
+            raise BadFile(f"{file} has damaged texts; copy it again")
+        return h5py.check_string_dtype(dtype) is not None
+
+    def attribute_array(self, key: str, name: str) -> Array | None:
+        """An attribute of real numbers; None if there is none."""
+        value = self.attribute(key, name)
+        return None if value is None else checked(self.path, f"{key}@{name}", np.asarray(value), None, REAL)
+
+    def attribute_number(self, key: str, name: str) -> float | None:
+        value = self.attribute(key, name)
+        return None if value is None else number_of(self.path, f"{key}@{name}", np.asarray(value))
+
+    def attribute_text(self, key: str, name: str) -> str | None:
+        value = self.attribute(key, name)
+        return None if value is None else self._text(f"{key}@{name}", value)
+
+    def attribute_texts(self, key: str, name: str) -> tuple[str, ...]:
+        """The strings of an attribute; none if there is none."""
+        value = self.attribute(key, name)
+        return () if value is None else tuple(self._text(f"{key}@{name}", v) for v in np.atleast_1d(value).ravel())
+
+    def text(self, key: str) -> str | None:
+        """One string; None if there is none."""
+        import h5py
+
+        dataset = self.find(key)
+        if not isinstance(dataset, h5py.Dataset):
+            return None
+        dtype = self.guarded(key, lambda: dataset.dtype)
+        if dtype.kind not in "OS" or not self._is_safe(dataset, dtype):
+            return None
+        return self._text(key, self.guarded(key, lambda: dataset[()]))
+
+    def _text(self, key: str, value: Any) -> str:
+        value = np.asarray(value).ravel()
+        value = value[0] if len(value) == 1 else ""
+        try:
+            return value.decode() if isinstance(value, bytes) else str(value).encode().decode()
+        except UnicodeError as error:
+            raise BadFile(f"{self.path} has {key!r}, which is not UTF-8; correct or delete it") from error
+
+
+def write_frames(file: Any, key: str, counts: Counts) -> None:
+    """Frames in their native dtype, one chunk each, packed by gzip: any HDF5 reads them."""
+    one = (1, *counts.shape[1:])
+    packed = dict(chunks=one, compression="gzip", compression_opts=1, shuffle=True)
+    data = file.create_dataset(key, counts.shape, counts.dtype, **packed)
+    first = 0
+    for chunk in chunks(counts):
+        data[first : first + len(chunk)] = chunk
+        first += len(chunk)
+
+
+@lru_cache(maxsize=4)
+def _endless_heap(path: Path, modified_ns: int) -> bool:
+    """Whether a global heap, where HDF5 keeps texts, has free space of no size: HDF5 1.14 then reads it for ever.
+
+    Heaps are looked for where they are: among the first and the last `HEAPS_WITHIN` bytes of the file.
+    """
+    with path.open("rb") as file:
+        parts = [file.read(HEAPS_WITHIN)]
+        if (more := path.stat().st_size - HEAPS_WITHIN) > 0:
+            file.seek(max(more, HEAPS_WITHIN))
+            parts.append(file.read())
+    return any(_is_endless(part, match.start()) for part in parts for match in re.finditer(rb"GCOL\x01\0\0\0", part))
+
+
+def _is_endless(content: bytes, start: int) -> bool:
+    """Of the heap at a place: an object has a number, 6 bytes, its size and itself; the number of free space is 0."""
+    end = min(start + int.from_bytes(content[start + 8 : start + 16], "little"), len(content))
+    place = start + 16
+    while place + 16 <= end:
+        size = int.from_bytes(content[place + 8 : place + 16], "little")
+        if any(content[place : place + 2]):
+            size = 16 + -(-size // 8) * 8
+        if not size:
+            return True
+        place += size
+    return False
+
+
+def _readable(name: str | bytes) -> str:
+    """A name as text: h5py leaves those that are not UTF-8 as bytes."""
+    return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+
+
+def _names(key: str) -> list[str]:
+    return [name for name in key.split("/") if name not in ("", ".")]

@@ -1,0 +1,198 @@
+"""CXI 1.6 (cxidb.org), as CDTools and Ptychodus write it; ``/entry_1`` in SI units, energies in joules.
+
+- Frames ``data_1/data`` or ``instrument_1/detector_1/data`` (P, N, N).
+- ``translation`` (P, 3) in metres moves the *sample*, in (x, y, z). The beam moves the other way over it, and rows and
+  columns of the usual detector run along -y and -x (``basis_vectors`` [[0, -dx], [-dy, 0], [0, 0]]), so that
+  (row, column) = (y, x) over the object pixel: without ``basis_vectors`` that is assumed.
+- ``detector_1/mask``: 0 is good, 0x1000 (signal above background) too, every other bit is bad.
+- ``source_1/energy`` or ``wavelength``; ``source_1/illumination`` is the probe, if any.
+- A result has ``image_1`` instead of a detector: ``data`` (H, W) complex, ``image_size`` (x, y, z) in metres, and here
+  ``ptycho/positions_px`` (P, 2), which other programs do not read.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ptycho.data.beam import ELEMENTARY_CHARGE_C
+from ptycho.data.product import Product
+from ptycho.data.scan import Scan
+from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
+from ptycho.formats._metres import (
+    OWN,
+    assembled,
+    beam_of,
+    in_pixels,
+    object_pixel,
+    particle,
+    physical,
+    read_own,
+    write_own,
+)
+from ptycho.io import BadFile
+
+Array = np.ndarray
+
+NAME = "cxi"
+SUFFIXES = (".cxi",)
+NEEDS = "HDF5: cxi_version, entry_1/data_1/data, translation; or as a result entry_1/image_1/data"
+LACKS, OWN_GROUP, METRES = ("object", "notes"), True, True
+DETECTOR, SOURCE = "entry_1/instrument_1/detector_1", "entry_1/instrument_1/source_1"
+IMAGE = "entry_1/image_1"
+FRAMES = ("entry_1/data_1/data", f"{DETECTOR}/data")
+PLACES = (
+    "entry_1/data_1/translation",
+    "entry_1/sample_1/geometry_1/translation",
+    "entry_1/sample_1/geometry/translation",
+    f"{DETECTOR}/translation",
+)
+ABOVE_BACKGROUND = 0x1000
+
+
+def recognises(path: Path) -> bool:
+    """``cxi_version`` and the group of the entry are there; NeXus files that have them too are asked for first."""
+    return hdf5_has(path, "cxi_version", "entry_1") and not recognises_product(path)
+
+
+def recognises_product(path: Path) -> bool:
+    """An image is there, and no frames of a detector."""
+    return hdf5_has(path, "cxi_version", f"{IMAGE}/data") and not hdf5_has(path, FRAMES[1])
+
+
+def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+    """Read the file. Flat field and dark frames are left out, with a note."""
+    with Hdf5(path, options) as file:
+        counts = file.frames(*FRAMES)
+        basis, pixels = geometry(file)
+        beam = beam_of(
+            path, energy(file), distance(file, basis), particle(file), wavelength_m=file.number(f"{SOURCE}/wavelength")
+        )
+        pixel = tuple(
+            object_pixel(path, options, beam, counts.shape[-1], size, "energy, distance and x_pixel_size")
+            for size in pixels
+        )
+        key = file.first(*PLACES) or PLACES[0]
+        moved = file.array(*PLACES, ndim=2)
+        probe_key = file.first(f"{SOURCE}/illumination")
+        own = {"probe": probe_key and file.get(probe_key, (2, 3), COMPLEX)} | read_own(file, beam, pixel[1])
+        mask, notes = usable(file)
+    return assembled(
+        path, counts, in_pixels(path, key, on_detector(path, key, moved, basis), pixel), mask=mask, notes=notes, **own
+    )
+
+
+def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
+    """Read the image; probe, positions and beam if they are there."""
+    with Hdf5(path, options) as file:
+        image = file.array(f"{IMAGE}/data", ndim=2, kinds=COMPLEX)
+        size = file.get(f"{IMAGE}/image_size", 1)
+        return Product(
+            object=image,
+            probe=file.get(f"{SOURCE}/illumination", (2, 3), COMPLEX),
+            positions=file.get(f"{OWN}/positions_px", 2),
+            pixel_size_m=options.pixel_size_m or (None if size is None else float(size[0] / image.shape[1])),
+            beam=beam_of(
+                path, energy(file), file.number(f"{DETECTOR}/distance"), particle(file),
+                wavelength_m=file.number(f"{SOURCE}/wavelength"),
+            ),
+            source=str(path),
+        )  # fmt: skip
+
+
+def on_detector(path: Path, key: str, moved: Array, basis: Array) -> Array:
+    """(P, 2) metres along rows and columns that the beam moves, of the (P, 3) or (P, 2) that the sample moves."""
+    if moved.shape[1] not in (2, 3):
+        raise BadFile(f"{path} has {key!r} of shape {moved.shape}; expected (frames, 3), the x, y, z of each")
+    return -moved.astype(np.float64) @ basis[: moved.shape[1]]
+
+
+def geometry(file: Hdf5) -> tuple[Array, tuple[float | None, float | None]]:
+    """Unit vectors (3, 2) that rows and columns of the detector run along, and the pixel's side along each, metres."""
+    basis = file.get(f"{DETECTOR}/basis_vectors", 2)
+    x, y = (file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "xy")
+    if basis is None:
+        return np.array([[0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]]), (y or x, x or y)
+    basis = basis.T if basis.shape == (2, 3) else basis
+    lengths = np.linalg.norm(basis, axis=0)
+    if basis.shape != (3, 2) or not (np.isfinite(lengths).all() and lengths.all()):
+        raise BadFile(
+            f"{file.path} has '{DETECTOR}/basis_vectors' that are no two vectors of metres; correct or delete it"
+        )
+    return basis / lengths, (y or x or float(lengths[0]), x or y or float(lengths[1]))
+
+
+def distance(file: Hdf5, basis: Array) -> float | None:
+    """From the sample to the detector in metres: as said, or as far as the detector's corner is along its normal."""
+    said = file.number(f"{DETECTOR}/distance")
+    corner = file.get(f"{DETECTOR}/corner_position")
+    if said or corner is None or corner.size != 3:
+        return abs(said) if said else None
+    normal = np.cross(basis[:, 0], basis[:, 1])
+    return float(abs(corner.ravel() @ normal / max(np.linalg.norm(normal), 1e-12))) or None
+
+
+def energy(file: Hdf5) -> float | None:
+    """Of a photon, in eV."""
+    joules = file.number(f"{SOURCE}/energy")
+    return None if joules is None else joules / ELEMENTARY_CHARGE_C
+
+
+def usable(file: Hdf5) -> tuple[Array | None, tuple[str, ...]]:
+    """``(mask, notes)``: True where a pixel is used, and what of the detector's correction is left out."""
+    bits = file.get(f"{DETECTOR}/mask", 2, "ui")
+    left = [name for name in ("qe_mask", "data_dark", "probe_mask") if file.has(f"{DETECTOR}/{name}")]
+    notes = tuple(f"'{name}' of the detector is left out: the frames are taken as they are." for name in left)
+    return None if bits is None else (bits.astype(np.int64) & ~ABOVE_BACKGROUND) == 0, notes
+
+
+def write(scan: Scan, path: Path) -> None:
+    """Write with soft links in the places where programs look. Raises ValueError for a scan in the near field."""
+    import h5py
+
+    scan.require_far_field("CXI files", "write HDF5 or NPZ")
+    setup = physical(scan)
+    with h5py.File(path, "w") as file:
+        file["cxi_version"], file["number_of_entries"] = 160, 1
+        detector, source = file.create_group(DETECTOR), file.create_group(SOURCE)
+        write_frames(detector, "data", scan.counts)
+        detector["data"].attrs["axes"] = "translation:y:x"
+        detector["distance"] = setup.distance_m
+        detector["x_pixel_size"] = detector["y_pixel_size"] = setup.detector_pixel_m
+        detector["basis_vectors"] = -setup.detector_pixel_m * np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+        detector["mask"] = (~scan.mask).astype(np.uint32)
+        source["energy"] = setup.beam.energy_eV * ELEMENTARY_CHARGE_C
+        source["wavelength"] = setup.beam.wavelength_m
+        source["illumination"] = scan.probe
+        y, x = scan.positions.T * setup.pixel_m
+        file["entry_1/sample_1/geometry_1/translation"] = np.stack([x, y, np.zeros(len(scan))], axis=1)
+        for place in (PLACES[0], PLACES[3]):
+            file[place] = h5py.SoftLink(f"/{PLACES[1]}")
+        file[FRAMES[0]] = h5py.SoftLink(f"/{FRAMES[1]}")
+        write_own(file, scan, LACKS)
+
+
+def write_product(product: Product, path: Path) -> None:
+    """Write the image as ``image_1``, and of probe, positions, beam and pixel size what is known."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["cxi_version"], file["number_of_entries"] = 160, 1
+        image, source = file.create_group(IMAGE), file.create_group(SOURCE)
+        image.create_dataset("data", data=product.object, compression="gzip")
+        image["data_space"], image["data_type"], image["dimensionality"] = "real", "complex transmission", 2
+        image["is_fft_shifted"] = 0
+        own = file.create_group(OWN)
+        if product.pixel_size_m is not None:
+            height, width = product.object.shape
+            image["image_size"] = product.pixel_size_m * np.array([width, height, 0.0])
+        if product.probe is not None:
+            source["illumination"] = product.probe
+        if product.positions is not None:
+            own["positions_px"] = product.positions
+        if product.beam is not None:
+            source["energy"] = product.beam.energy_eV * ELEMENTARY_CHARGE_C
+            source["wavelength"] = product.beam.wavelength_m
+            own.attrs["particle"] = product.beam.particle
+            if product.beam.distance_m is not None:
+                file[f"{DETECTOR}/distance"] = product.beam.distance_m

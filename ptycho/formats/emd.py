@@ -1,0 +1,117 @@
+"""EMD 1.0 of py4DSTEM: groups that say by ``emd_group_type`` what they are.
+
+The data cube is a group of type ``array`` with ``data`` (Rx, Ry, Qx, Qy) and ``dim0`` to ``dim3``: the coordinates
+along each axis (or the first two) with ``units``: A or nm, and A^-1 or nm^-1; ``R_pixel_size``, ``Q_pixel_units`` and
+so on in ``metadatabundle/calibration`` of the root win. x is the *first* axis: rows. Results are the arrays
+``reconstruction_object`` and ``reconstruction_probe``. Read only.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ptycho.data.product import Product
+from ptycho.data.scan import Scan
+from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._hdf5 import Hdf5, is_hdf5
+from ptycho.formats._metres import assembled, in_pixels, object_pixel
+from ptycho.io import BadFile
+
+Array = np.ndarray
+
+NAME = "emd"
+SUFFIXES = (".emd", ".h5")
+NEEDS = "HDF5: a group with emd_group_type = array, its data (Rx, Ry, Qx, Qy) and dim0 to dim3"
+DEPTH = 6
+LENGTHS = {"A": 1e-10, "Å": 1e-10, "angstrom": 1e-10, "nm": 1e-9, "pm": 1e-12, "um": 1e-6, "m": 1.0}
+
+
+def recognises(path: Path) -> bool:
+    """There is an array of four axes."""
+    return _array(path, lambda file, key: _ndim(file, key) == 4) is not None
+
+
+def recognises_product(path: Path) -> bool:
+    """There is an array of the name that py4DSTEM gives to results."""
+    return _array(path, lambda file, key: key.endswith("/reconstruction_object")) is not None
+
+
+def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+    """Read the first array of four axes: a raster scan."""
+    key = _array(path, lambda file, key: _ndim(file, key) == 4)
+    if key is None:
+        raise BadFile(f"{path} has no group with emd_group_type 'array' and 'data' of four axes; save a DataCube")
+    with Hdf5(path, options) as file:
+        counts = file.frames(f"{key}/data", raster=True)
+        rows, columns, *_, N = file.find(f"{key}/data").shape
+        steps = [_calibrated(file, key, "RRQQ"[axis]) or _step(file, f"{key}/dim{axis}") for axis in range(4)]
+    inverse = [
+        step / LENGTHS[unit.removesuffix("^-1")] for step, unit in steps[2:] if unit.removesuffix("^-1") in LENGTHS
+    ]
+    pixel = options.pixel_size_m or (1 / (N * inverse[-1]) if inverse and steps[3][1].endswith("^-1") else None)
+    pixel = pixel or object_pixel(path, options, None, N, None, "'dim3' in A^-1")
+    if steps[0][1] not in LENGTHS or steps[1][1] not in LENGTHS:
+        raise BadFile(
+            f"{path} has '{key}/dim0' in units {steps[0][1]!r}; calibrate it: set units to A and steps to match"
+        )
+    grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
+    metres = grid * [step * LENGTHS[unit] for step, unit in steps[:2]]
+    note = "The scan was taken to be along rows and columns of the frames: a rotation between them is not known."
+    return assembled(path, counts, in_pixels(path, f"{key}/dim0", metres, pixel), notes=(note,), pixel_size_m=pixel)
+
+
+def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
+    """Read the object, of several slices the first, and the probe if there is one."""
+    key = _array(path, lambda file, key: key.endswith("/reconstruction_object"))
+    if key is None:
+        raise BadFile(f"{path} has no array 'reconstruction_object'; save the result with its object")
+    with Hdf5(path, options) as file:
+        image = file.array(f"{key}/data", ndim=(2, 3), kinds=COMPLEX)
+        probe_key = f"{key.removesuffix('object')}probe/data"
+        probe = file.array(probe_key, ndim=(2, 3), kinds=COMPLEX) if file.has(probe_key) else None
+        step, unit = _step(file, f"{key}/dim{image.ndim - 1}")
+    notes = (f"The object has {len(image)} slices; this is the first.",) if image.ndim == 3 and len(image) > 1 else ()
+    return Product(
+        object=image if image.ndim == 2 else image[0],
+        probe=probe,
+        pixel_size_m=options.pixel_size_m or (step * LENGTHS[unit] if unit in LENGTHS else None),
+        source=str(path),
+        notes=notes,
+    )
+
+
+def _array(path: Path, wanted) -> str | None:
+    """The first group of type ``array`` that is wanted, in the order of names and at most `DEPTH` levels down."""
+    if not is_hdf5(path):
+        return None
+    with Hdf5(path) as file:
+        level = [""]
+        for _ in range(DEPTH):
+            level = [f"{key}/{name}" for key in level for name in file.names(key)]
+            level = [key for key in level if file.attribute(key, "emd_group_type") is not None]
+            for key in level:
+                if file.attribute_text(key, "emd_group_type") == "array" and wanted(file, key):
+                    return key
+    return None
+
+
+def _ndim(file: Hdf5, key: str) -> int:
+    return getattr(file.find(f"{key}/data"), "ndim", -1)
+
+
+def _calibrated(file: Hdf5, key: str, space: str) -> tuple[float, str] | None:
+    """``(step, units)`` of real (R) or reciprocal (Q) space as the root's calibration says; None if it does not."""
+    place = f"{key.split('/')[1]}/metadatabundle/calibration/{space}_pixel_"
+    step, unit = file.number(f"{place}size"), file.text(f"{place}units")
+    return None if not step or not unit or unit == "pixels" else (abs(step), unit)
+
+
+def _step(file: Hdf5, key: str) -> tuple[float, str]:
+    """``(step, units)`` of an axis; (1, 'pixels') for none."""
+    values = file.get(key, 1) if file.has(key) else None
+    if values is None or len(values) < 2:
+        return 1.0, "pixels"
+    step = float(values[1] - values[0])
+    if not (np.isfinite(step) and step > 0):
+        raise BadFile(f"{file.path} has {key!r} that does not grow; expected evenly spaced coordinates")
+    return step, (file.attribute_text(key, "units") or "pixels").strip()

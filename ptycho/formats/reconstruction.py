@@ -1,0 +1,82 @@
+"""The package's own results (``reconstruction.h5``), to take to other programs, and to start from theirs."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ptycho.data.beam import Beam
+from ptycho.data.product import Product
+from ptycho.data.scan import illumination
+from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._hdf5 import Hdf5, is_hdf5
+from ptycho.io import BadFile
+
+NAME = "reconstruction"
+SUFFIXES = (".h5", ".hdf5")
+NEEDS = "HDF5 with the attribute format = ptycho-reconstruction: object, probe, positions_px, coverage"
+FORMAT = "ptycho-reconstruction"
+
+
+def recognises_product(path: Path) -> bool:
+    """The file says so."""
+    if not is_hdf5(path):
+        return False
+    with Hdf5(path) as file:
+        return file.attribute("/", "format") is not None and file.attribute_text("/", "format") == FORMAT
+
+
+def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
+    """Read object, probe and positions, and of the provenance what is known of beam and pixel size."""
+    with Hdf5(path, options) as file:
+        beam = file.attribute_text("/", "beam")
+        return Product(
+            object=file.array("object", ndim=2, kinds=COMPLEX),
+            probe=file.get("probe", (2, 3), COMPLEX),
+            positions=file.get("positions_px", 2),
+            pixel_size_m=options.pixel_size_m or file.attribute_number("/", "pixel_size_m"),
+            beam=None if beam is None else _beam(path, beam),
+            source=str(path),
+        )
+
+
+def write_product(product: Product, path: Path) -> None:
+    """Write what `ptycho refine --start` takes. Raises ValueError for a result without probe or positions."""
+    import h5py
+
+    if product.probe is None or product.positions is None:
+        raise ValueError("the result has not both a probe and positions, which reconstructions need; write TIFF")
+    with h5py.File(path, "w") as file:
+        file["object"], file["probe"], file["positions_px"] = product.object, product.probe, product.positions
+        file["coverage"] = coverage(product.object.shape, product.probe, product.positions)
+        file.attrs.update({"format": FORMAT, "used": len(product.positions), "dropped": 0, "source": product.source})
+        if product.pixel_size_m is not None:
+            file.attrs["pixel_size_m"] = product.pixel_size_m
+        if product.beam is not None:
+            file.attrs["beam"] = json.dumps(asdict(product.beam))
+
+
+def note_pixel_size(path: Path, pixel_size_m: float) -> None:
+    """Write the side of an object pixel, which the user has told, into a reconstruction."""
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file.attrs["pixel_size_m"] = pixel_size_m
+
+
+def _beam(path: Path, text: str) -> Beam:
+    try:
+        return Beam(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise BadFile(f"{path} has an attribute 'beam' that is none ({error}); correct or delete it") from error
+
+
+def coverage(shape: tuple[int, int], probe: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """(H, W) float32: light on each pixel, in units of the probe's brightest."""
+    light, N = illumination(probe), probe.shape[-1]
+    total = np.zeros((shape[0] + 2 * N, shape[1] + 2 * N))
+    for y, x in np.rint(positions).astype(int) - N // 2 + N:
+        if 0 <= y <= shape[0] + N and 0 <= x <= shape[1] + N:
+            total[y : y + N, x : x + N] += light
+    return (total[N:-N, N:-N] / max(light.max(), 1e-30)).astype(np.float32)

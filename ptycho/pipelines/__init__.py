@@ -1,0 +1,1 @@
+"""What the commands do, each as one function that takes values and leaves a folder."""

@@ -1,0 +1,180 @@
+"""One scan reconstructed by several methods, one after the other, and judged alike."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, cast, get_args
+
+import numpy as np
+
+from ptycho.config import RunConfig
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.data.scan import Scan
+from ptycho.io import replace_text
+from ptycho.output.figures import save_png
+from ptycho.output.report import save_comparison
+from ptycho.pipelines.runs import Outcome, examine, judge, provenance, refine_config, scores_record
+from ptycho.progress import Progress
+from ptycho.reconstruction.pty_chi import Engine, run_ptychi, why_not
+from ptycho.refinement.refine import refine
+
+OURS = "refine"
+"""The name of the package's own refinement among the methods; the others are engines of pty-chi."""
+
+PTYCHI_EPOCHS = 30
+"""Passes over the frames of pty-chi's engines, which have no rule for when to stop."""
+
+SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_rms_rad="phase rms (rad)")
+"""Scores against the true object that the table shows, with their titles; the file has all."""
+
+History = list[dict[str, Any]]
+
+
+class Entry(NamedTuple):
+    """What one method made of the scan."""
+
+    method: str
+    outcome: Outcome
+    history: History
+    """One entry an epoch, as the method gives it; ``seconds`` in each."""
+    setup_seconds: float
+    """Time that no epoch accounts for. What compiles in its first epochs counts it there."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of all the epochs."""
+        return sum(epoch["seconds"] for epoch in self.history)
+
+
+class Comparison(NamedTuple):
+    """The methods that came to an end, and a sentence about each of the others."""
+
+    entries: list[Entry]
+    notes: list[str]
+
+
+def compare_run(
+    scan: Scan,
+    folder: str | os.PathLike,
+    *,
+    engines: Sequence[str] = ("lsqml", "rpie"),
+    withhold_every: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    report: Progress | None = None,
+) -> Comparison:
+    """Refine a scan from empty space, run engines of pty-chi on it, and leave all in the folder.
+
+    All keep a probe that is known, and seek one that is a guess. Writes ``<method>.h5`` and ``<method>.png`` as each
+    is done, ``comparison.json`` and ``report.html``.
+
+    Args:
+        scan, folder: what is reconstructed; where the results go.
+        engines: see `run_ptychi`; left out where pty-chi is not installed.
+        withhold_every: frames 0, k, 2 k, ... are kept from every fit, and judge the results.
+        epochs: passes over the frames; None: as many as it takes, and `PTYCHI_EPOCHS` of pty-chi's.
+        batch_size: frames in a batch of pty-chi's engines, see `run_ptychi`.
+        seed: of the order of the frames.
+        report: told of the progress.
+
+    Raises:
+        ValueError: there is no such engine.
+    """
+    unknown = [name for name in engines if name not in get_args(Engine)]
+    if unknown:
+        raise ValueError(f"no engine {', '.join(unknown)}; those of pty-chi are {', '.join(get_args(Engine))}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
+    missing = why_not() if engines else None
+    notes = [f"without {', '.join(engines)}: {missing}"] if missing else []
+    record = provenance(scan) | dict(probe_known=scan.probe_known, modes=scan.modes, withhold_every=withhold_every or 0)
+    entries = []
+    for method in (OURS, *(() if missing else engines)):
+        begin = time.perf_counter()
+        try:
+            result, history = _reconstructed(method, scan, withheld, epochs, batch_size, seed, report)
+        except FloatingPointError as error:
+            notes.append(str(error))
+            continue
+        wall = time.perf_counter() - begin
+        result, _ = examine(replace(result, provenance=record | dict(method=method, epochs=len(history))), scan)
+        result.save(folder / f"{method}.h5")
+        save_png(result, folder / f"{method}.png")
+        entry = Entry(method, judge(result, scan, withheld), history, 0.0)
+        entries.append(entry._replace(setup_seconds=wall - entry.seconds))
+    record |= dict(methods=_methods_record(entries), notes=notes)
+    if len(entries) > 1:
+        record |= dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size)
+    replace_text(folder / "comparison.json", json.dumps(record, indent=1) + "\n")
+    if entries:
+        settings = provenance(scan) | dict(engines=list(engines), epochs=epochs, batch_size=batch_size, seed=seed)
+        save_comparison(
+            folder / "report.html",
+            scan,
+            {entry.method: entry.outcome.result for entry in entries},
+            scores={entry.method: entry.outcome.scores for entry in entries if entry.outcome.scores is not None},
+            rows=table(entries),
+            histories={entry.method: entry.history for entry in entries},
+            notes=notes,
+            settings=settings | dict(refine=refine_config(RunConfig(), scan).to_dict()),
+        )
+    return Comparison(entries, notes)
+
+
+def table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows: times, scores where the truth is known (of a flat object last), errors of withheld frames."""
+    _, scores, error, *_ = entries[0].outcome
+    titles = ["method", "epochs", "epochs (s)", "set-up (s)"]
+    titles += [*SCORES.values()] if scores else []
+    titles += ["withheld error", "of it shot noise"] if error is not None else []
+    rows = [_row(entry) for entry in entries]
+    if scores:
+        rows.append(["flat object", "", "", "", *_scores(scores.flat)])
+    return titles, [row + [""] * (len(titles) - len(row)) for row in rows]
+
+
+def _row(entry: Entry) -> list[str]:
+    _, scores, error, noise, *_ = entry.outcome
+    name = entry.method if entry.method == OURS else f"pty-chi {entry.method}"
+    row = [name, str(len(entry.history)), f"{entry.seconds:.1f}", f"{entry.setup_seconds:.1f}"]
+    return row + (_scores(scores) if scores else []) + ([f"{error:.4f}", f"{noise:.4f}"] if error is not None else [])
+
+
+def _scores(scores: Any) -> list[str]:
+    return [f"{getattr(scores, name):.3f}" for name in SCORES]
+
+
+def _reconstructed(
+    method: str,
+    scan: Scan,
+    withheld: np.ndarray,
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int,
+    report: Progress | None,
+) -> tuple[Reconstruction, History]:
+    if method == OURS:
+        config = refine_config(RunConfig(refine=dict(seed=seed)), scan)
+        config = config if epochs is None else replace(config, epochs=epochs)
+        return refine(scan, config, withheld=withheld, report=report)[:2]
+    engine, epochs = cast(Engine, method), epochs or PTYCHI_EPOCHS
+    return run_ptychi(
+        scan, engine=engine, epochs=epochs, batch_size=batch_size, withheld=withheld, seed=seed, report=report
+    )[:2]
+
+
+def _methods_record(entries: Sequence[Entry]) -> dict[str, Any]:
+    """The methods' numbers, ready for JSON."""
+    return {
+        entry.method: dict(
+            epochs=len(entry.history), seconds=entry.seconds, setup_seconds=entry.setup_seconds, history=entry.history
+        )
+        | scores_record(entry.outcome)
+        for entry in entries
+    }

@@ -1,0 +1,103 @@
+"""A scan spread over the workers of a Dask cluster: each reads its own frames, and their shares are added up."""
+
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+
+from ptycho.config import ModelConfig
+from ptycho.data.frames import StoredFrames
+from ptycho.data.scan import Scan
+from ptycho.network.build import PtychoNetwork, restored
+from ptycho.progress import Progress
+from ptycho.reconstruction.predict import open_stream
+from ptycho.reconstruction.stream import Layout, Share, Stream
+
+
+def predict_on(
+    client: Any,
+    model: PtychoNetwork,
+    scan: Scan,
+    *,
+    used: np.ndarray | None = None,
+    tile_frames: int | None = None,
+    views: int = 1,
+    report: Progress | None = None,
+) -> Stream:
+    """What `predict` gives, computed by the workers of a Dask ``client``, a tile of the scan at a time.
+
+    Where a worker dies its part is computed by another. Workers need ``ptycho`` with the same backend, and the file of
+    the scan at the same path.
+
+    Raises:
+        ValueError: as `predict`; frames that do not stay in a file (`StoredFrames`); a network whose patches have each
+            a phase of their own (``cnn``); a part that no worker survives.
+    """
+    from distributed import KilledWorker, as_completed
+
+    counts = scan.counts
+    if not isinstance(counts, StoredFrames) or not counts.files:
+        raise ValueError(
+            f"workers read their frames from the file, and those of {scan.source} are not read in parts: "
+            "`ptycho convert` it to HDF5 (.h5)"
+        )
+    if model.settings.architecture == "cnn":
+        raise ValueError(
+            "the patches of a cnn have each a phase of their own: it takes one process to put them together"
+        )
+    used = np.arange(len(scan)) if used is None else np.asarray(used)
+    stream = open_stream(model, scan, used, tile_frames, views)
+    # A task of its own, not data sent out: when all workers that have it are lost, it is made again.
+    recipe = client.submit(_Recipe, keras.backend.backend(), model.settings, model.get_weights(), pure=False)
+    tasks = {}
+    for frames, layout in stream.parts():
+        part = counts.picked(used[frames]), stream.positions[frames], scan.mask
+        tasks[client.submit(_share, recipe, *part, views, layout, pure=False)] = frames
+    for task in as_completed(tasks):
+        try:
+            stream.take(tasks[task], task.result())
+        except KilledWorker as error:
+            raise ValueError(
+                f"every worker that was given {len(tasks[task])} frames of the scan died, {error.allowed_failures + 1} "
+                "of them: give them more memory, or less to do at a time with --tile-frames"
+            ) from error
+        task.release()
+        if report:
+            report("predicting", int(stream.arrived.sum()), len(used), {})
+    return stream
+
+
+class _Recipe:
+    """A network as workers send it to each other: Dask's own way with Keras models (2026.8) is for Keras 2."""
+
+    def __init__(self, backend: str, settings: ModelConfig, weights: list[np.ndarray]):
+        self.parts = backend, settings, weights
+
+    def __reduce__(self):
+        return _Recipe, self.parts
+
+    @cached_property
+    def network(self) -> PtychoNetwork:
+        """Made once on each worker, which compiles it once."""
+        backend, settings, weights = self.parts
+        if keras.backend.backend() != backend:
+            raise ValueError(
+                f"a worker computes with {keras.backend.backend()}, this process with {backend}: "
+                f"start the workers with KERAS_BACKEND={backend}"
+            )
+        return restored(settings, weights)
+
+
+def _share(
+    recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, mask: np.ndarray, views: int, layout: Layout
+) -> Share:
+    """On a worker: the share of a part of the scan."""
+    for file in counts.files:
+        if not file.exists():
+            raise ValueError(f"a worker does not see {file}: the scan has to be at the same path on all machines")
+    stream = Stream(recipe.network, positions, mask=mask, views=views, layout=layout)
+    for number, frame in enumerate(counts[:]):
+        stream.add(number, frame)
+    stream.finish()
+    return stream.share

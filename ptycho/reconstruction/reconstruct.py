@@ -1,0 +1,82 @@
+"""The object of a scan by a trained network, as a `Reconstruction`."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.data.scan import Scan
+from ptycho.network.build import PtychoNetwork
+from ptycho.progress import Progress
+from ptycho.reconstruction.distributed import predict_on
+from ptycho.reconstruction.predict import feed, open_stream
+from ptycho.reconstruction.stitch import stitch
+from ptycho.reconstruction.stream import Stream
+
+
+def reconstruct(
+    model: PtychoNetwork,
+    scan: Scan,
+    *,
+    withheld: np.ndarray | None = None,
+    tile_frames: int | None = None,
+    views: int = 1,
+    client: Any = None,
+    report: Progress | None = None,
+) -> Reconstruction:
+    """The object of a scan, by a trained network.
+
+    Args:
+        model: a network for the scan's N, with its probe.
+        scan: P frames.
+        withheld: ``(P,)`` bool: frames that must not be looked at (their positions are reported all the same).
+        tile_frames, views: see `ptycho.reconstruction.Stream`.
+        client: of Dask, whose workers compute it (`predict_on`); None: this process.
+        report: told of the progress.
+    """
+    used = np.flatnonzero(~withheld) if withheld is not None else np.arange(len(scan))
+    if client is not None:
+        ways: dict[str, Any] = dict(used=used, tile_frames=tile_frames, views=views, report=report)
+        return as_grown(predict_on(client, model, scan, **ways), scan, used)
+    stream = open_stream(model, scan, used, tile_frames, views)
+    pieces = feed(stream, scan, used, report)
+    if model.settings.architecture != "cnn":
+        for _ in pieces:
+            pass
+        return as_grown(stream, scan, used)
+    # Its patches have each a phase of their own.
+    kept = list(pieces)
+    if not kept:
+        raise ValueError("no patch is finite; the network's output is not a number anywhere")
+    result = as_grown(stream, scan, used)
+    places = np.array([piece.corner for piece in kept]) + scan.N // 2
+    stitched = stitch(np.stack([piece.values for piece in kept]), places, result.probe)
+    return replace(
+        result,
+        object=stitched.object,
+        coverage=stitched.coverage,
+        positions_px=scan.positions - (places[0] - stitched.positions_px[0]),
+    )
+
+
+def as_grown(stream: Stream, scan: Scan, used: np.ndarray | None = None) -> Reconstruction:
+    """The object of a stream as far as it has grown.
+
+    The stream takes the frames ``used`` of the scan, or all of them.
+    """
+    taken = stream.arrived.copy()
+    taken[stream.waiting + stream.dropped] = False
+    made_of = np.zeros(len(scan), bool)
+    made_of[np.arange(len(scan)) if used is None else used] = taken
+    return Reconstruction(
+        object=stream.mosaic.object,
+        probe=ops.convert_to_numpy(stream.model.probe.value()),
+        positions_px=scan.positions - stream.mosaic.origin,
+        coverage=stream.mosaic.coverage,
+        spread=stream.spread if len(stream.views) > 1 else None,
+        used_frames=made_of,
+        used=int(taken.sum()),
+        dropped=len(stream.dropped),
+    )

@@ -1,0 +1,293 @@
+"""The command line: thin, and honest about its options. What README and docs say of it is run by test_docs.py."""
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from ptycho.cli import app as cli
+from ptycho.cli.app import app
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.diagnostics import checks
+
+TINY = {
+    "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
+    "train": "--epochs 2 --set model.stages=2 --set model.width=4 --set model.gridsize=2",
+    "compare": "--epochs 2",
+    "refine": "--epochs 4",
+    "study": "--dry-run",
+    "plan": "--N 24",
+    "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
+    " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=2",
+}
+
+
+def run(command: str) -> str:
+    result = CliRunner().invoke(app, shlex.split(command), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_importing_the_package_loads_no_framework():
+    code = "import sys, ptycho; print([m for m in ('numpy', 'keras', 'tensorflow', 'h5py') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_help_loads_no_framework():
+    code = (
+        "import sys; sys.argv = ['ptycho', '--help']\n"
+        "import ptycho.cli.app\n"
+        "try: ptycho.cli.app.main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('numpy', 'keras', 'tensorflow', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "reconstruct" in out
+    assert out.strip().endswith("[]")
+
+
+def test_option_names_are_frozen():
+    """Scripts rely on these; a change here is a change for users."""
+    commands = get_command(app).commands
+    options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in commands.items()}
+    settings = ["--config", "--set"]
+    live = ["--live", "--live-address"]
+    fit = [
+        *settings,
+        "--epochs",
+        "--seed",
+        "--probe",
+        "--precision",
+        "--preset",
+        "--from",
+        "--modes",
+        "--resume",
+        "--tensorboard",
+        "-o",
+        "--output",
+    ]
+    assert options == {
+        "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
+        "train": sorted([*fit, *live]),
+        "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
+        "reconstruct": sorted(
+            [
+                *fit,
+                *live,
+                *("--model", "--views", "--withhold-every", "--refine", "--force"),
+                *("--tile-frames", "--scheduler", "--workers"),
+            ]
+        ),
+        "refine": sorted(
+            [
+                *settings,
+                *live,
+                *("--start", "--method", "--noise", "--modes", "--probe", "--positions", "--affine", "--background"),
+                *("--variations", "--epochs", "--withhold-every", "--seed", "--resume", "-o", "--output"),
+            ]
+        ),
+        "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
+        "compare": sorted(
+            ["--engines", "--modes", "--withhold-every", "--epochs", "--batch-size", "--seed", "-o", "--output"]
+        ),
+        "evaluate": ["--every", "--margin"],
+        "convert": sorted(["--format", "--pixel-size-nm", "--trusted", "--mend", "--crop", "--bin"]),
+        "doctor": ["--json"],
+        "info": [],
+        "view": ["--open", "--output", "-o"],
+        "export": sorted(["--formats", "--pixel-size-nm", "-o", "--output"]),
+        "demo": sorted([*settings, "--seed", "-o", "--output"]),
+        "plan": sorted(["--target-frc", "--step", "--probe", "--N", "--object", "--seed"]),
+        "study": [],
+    }
+    studies = get_command(app).commands["study"].commands
+    options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in studies.items()}
+    common = ["-o", "--output-dir", "--seeds", "--nepochs", "--set", "--quick", "--dry-run", "--skip-training"]
+    common += ["--scheduler", "--workers", "--verbose"]
+    own = ["--doses", "--losses", "--N", "--gridsize", "--n-train", "--n-test", "--scan"]
+    assert options == {
+        "dose-response": sorted([*common, *own]),
+        **{name: sorted(common) for name in ("overlap", "training-size", "probe-error", "supervised")},
+    }
+
+
+def test_options_beat_the_file_beats_the_defaults(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("[training]\nepochs = 7\nseed = 5\n[model]\nwidth = 16\nprecision = 'mixed_bfloat16'\n")
+    settings = cli._training_settings(file, ["model.width=4"], 3, None, None, None, None)
+    assert settings.training == {"epochs": 3, "seed": 5}
+    assert settings.model == {"width": 4, "precision": "mixed_bfloat16"}
+    fixed = cli._training_settings(None, None, None, 2, "fixed", None, None)
+    assert fixed.model == {"seed": 2, "probe_trainable": False}
+    assert cli._training_settings(None, None, None, None, "auto", None, None).model == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("3", 3), ("1e-3", 1e-3), ("false", False), ("cnn", "cnn"), ("'6'", "6"), ("[1, 2]", [1, 2])]
+)
+def test_values_are_read_as_toml(text, value):
+    assert cli._value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "{scan}", "-o", "{out}", "--set", "model.stagges=3"], "ModelConfig has no setting 'stagges'"),
+        (["train", "{scan}", "-o", "{out}", "--set", "stages=3"], "write section.name=value"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}"], "no model at"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}", "--epochs", "3"], "have no effect with --model"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--workers", "2", "--no-refine"], "split the work of a trained"),
+        (["reconstruct", "{scan}", "-o", "{out}", "--workers", "2", "--model", "pretrained"], "--no-refine"),
+        (["evaluate", "{scan}", "{scan}"], "not a reconstruction"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_1(arguments, said, tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.formats import write_scan
+
+    write_scan(small_scan, tmp_path / "scan.h5")
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    names = dict(bad=tmp_path / "bad.npz", scan=tmp_path / "scan.h5", out=tmp_path / "out", here=tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ptycho", *(a.format(**names) for a in arguments)])
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert said in str(exit.value.code)
+    assert "\n" not in str(exit.value.code).strip()
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(f"simulate scan.npz {TINY['simulate']}")
+    asked = []
+    values = checks._values
+    monkeypatch.setattr(checks, "_values", lambda scan: asked.append(scan) or values(scan))
+    said = run(f"reconstruct scan.npz -o run --withhold-every 10 {TINY['train']}")
+    assert len(asked) == 1  # the doctor, for command and report
+    assert "flat object" in said
+    assert "error on frames 0, 10, 20" in said
+    names = {p.name for p in Path("run").iterdir()}
+    assert names >= {"reconstruction.h5", "object.png", "figure.png", "config.json", "history.json", "model.keras"}
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    for words in ("orientation of frames", "How it was made", "total_frames", "keras", "Fourier ring correlation"):
+        assert words in page
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["model"]["stages"] == 2
+    assert config["training"]["epochs"] == 2
+    assert config["versions"]["keras"]
+    with np.load("scan.npz") as scan, h5py.File("run/reconstruction.h5") as file:
+        assert file["positions_px"].shape == scan["positions_px"].shape
+        assert file["object"].dtype == np.complex64
+        assert file["coverage"].shape == file["object"].shape
+        assert file["probe"].shape == scan["probe"].shape
+        assert file.attrs["withhold_every"] == 10
+        # The recorded dose is measured: of the frames that were given.
+        assert file.attrs["counts_per_frame"] == pytest.approx(scan["counts"].sum((1, 2)).mean(), rel=1e-6)
+        steps = np.diff(file["positions_px"][()], axis=0) - np.diff(scan["positions_px"], axis=0)
+    assert np.abs(steps).max() < 1e-9
+
+
+@pytest.mark.slow
+def test_the_demo_writes_its_files_and_scores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run(f"demo -o demo {TINY['demo']}")
+    assert "SNR (dB)" in said
+    assert "flat object" in said
+    assert {p.name for p in Path("demo").iterdir()} >= {"reconstruction.h5", "object.png", "figure.png", "scores.json"}
+
+
+@pytest.mark.slow
+def test_refine_fits_judges_and_goes_on_from_an_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(f"simulate scan.npz {TINY['simulate']}")
+    said = run("refine scan.npz -o fit --epochs 6 --withhold-every 10")
+    assert "refined in" in said
+    assert {p.name for p in Path("fit").iterdir()} >= {"reconstruction.h5", "object.png", "figure.png", "history.json"}
+    scores = json.loads(Path("fit/scores.json").read_text())
+    assert scores["object"]["snr_db"] > scores["object"]["floor_flat_object"]["snr_db"] + 3
+    assert "before_refinement" not in scores
+    assert not Reconstruction.load("fit/reconstruction.h5").used_frames[::10].any()
+
+    said = run(
+        "refine scan.npz -o more --start fit --epochs 10 --modes 2 --probe learn --positions --withhold-every 10"
+    )
+    assert "power of the probe modes" in said
+    assert "before the refinement" in said
+    again = json.loads(Path("more/scores.json").read_text())
+    assert again["before_refinement"]["withheld_error"] == pytest.approx(scores["withheld_error"], rel=1e-6)
+    assert len(again["refinement"]) >= 2
+    assert json.loads(Path("more/config.json").read_text())["refine"]["positions_from"] == cli.LATER
+
+
+@pytest.mark.slow
+def test_a_network_alone_is_not_refined(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(f"simulate scan.npz {TINY['simulate']}")
+    run(f"train scan.npz -o network {TINY['train']}")
+    page = Path("network/report.html").read_text(encoding="utf-8")
+    assert "<h2>Object" in page and "<h2>Training" in page and "How it was made" in page
+    run("reconstruct scan.npz -o alone --model network --no-refine")
+    said = run("reconstruct scan.npz -o both --model network --set refine.epochs=5")
+    assert "before" in said
+    alone, before = (Reconstruction.load(name) for name in ("alone/reconstruction.h5", "both/network.h5"))
+    np.testing.assert_array_equal(alone.object, before.object)
+    assert not Path("alone/network.h5").exists()
+    scores = [json.loads(Path(f"{name}/scores.json").read_text()) for name in ("alone", "both")]
+    assert "before_refinement" not in scores[0]
+    assert scores[1]["object"]["snr_db"] > scores[1]["before_refinement"]["object"]["snr_db"]
+
+
+def failure(command: str, monkeypatch, capsys) -> tuple[int, str]:
+    """Exit code and what is said on standard error."""
+    monkeypatch.setattr(sys, "argv", ["ptycho", *shlex.split(command)])
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    return exit.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["info {bad}", "convert {bad} {out}", "reconstruct {bad} -o {out}"])
+def test_bad_files_are_one_line_and_exit_code_2(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    names = dict(bad=tmp_path / "bad.npz", out=tmp_path / "out.h5")
+    code, said = failure(command.format(**names), monkeypatch, capsys)
+    assert code == 2
+    assert said.count("\n") == 1 and "no format recognises" in said and "bad.npz" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.npz"]
+
+
+def test_reconstruct_refuses_what_the_doctor_fails_unless_it_is_forced(tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.formats import write_scan
+
+    write_scan(replace(small_scan, positions=small_scan.positions * 1e-3, object=None), tmp_path / "scan.h5")
+    command = f"reconstruct {tmp_path / 'scan.h5'} -o {tmp_path / 'run'} --no-refine {TINY['train']}"
+    code, _ = failure(command, monkeypatch, capsys)
+    assert "would give a wrong image" in code and "divide metres by the pixel size" in code and "--force" in code
+    assert not (tmp_path / "run").exists()
+    assert "would give a wrong image" not in run(f"{command} --force")
+    assert (tmp_path / "run" / "reconstruction.h5").exists()
+
+
+def test_convert_says_what_is_lost_and_made_up(tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.formats import read_scan, write_scan
+
+    write_scan(small_scan, tmp_path / "scan.h5")
+    said = " ".join(run(f"convert {tmp_path / 'scan.h5'} {tmp_path / 'scan.cxi'}").split())
+    assert (
+        "no place for the true object" in said and "made up: energy 10000 eV, distance 1 m, pixel size 1e-09 m" in said
+    )
+    run(f"convert {tmp_path / 'scan.cxi'} {tmp_path / 'other.dat'} --format npz")
+    again = read_scan(tmp_path / "other.dat")
+    np.testing.assert_array_equal(again.counts, small_scan.counts)
+    np.testing.assert_allclose(again.positions, small_scan.positions, rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(again.object, small_scan.object)
+    assert again.beam is None and again.pixel_size_m is None and again.probe_known
+    code, _ = failure(f"convert {tmp_path / 'scan.h5'} {tmp_path / 'scan.doc'}", monkeypatch, capsys)
+    assert "no format is written to files named like 'scan.doc'" in code

@@ -1,0 +1,127 @@
+"""What `ptycho export` leaves: every file holds the object it was given, at its size, and tells its units."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from matplotlib import image as images
+
+from ptycho.data.beam import Beam
+from ptycho.data.product import Product
+from ptycho.formats import read_product, write_product
+from ptycho.output.export import FORMATS, export
+from ptycho.output.figures import scale_bar
+from tests.cli.test_app import failure, run
+
+PIXEL = 12.5e-9
+
+
+@pytest.fixture
+def run_folder(small_scan, tmp_path) -> Path:
+    """A run folder with the true object, tilted as ptychography may find it."""
+    tilt = np.exp(1j * (0.3 + 0.05 * np.arange(small_scan.object.shape[0])))[:, None]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    product = Product(
+        object=small_scan.object * tilt,
+        probe=small_scan.probe,
+        positions=small_scan.positions,
+        pixel_size_m=PIXEL,
+        beam=Beam(energy_eV=6200.0, distance_m=2.0),
+    )
+    write_product(product, folder / "reconstruction.h5")
+    return folder
+
+
+def test_every_format_holds_the_object(run_folder, small_scan, tmp_path):
+    said = run(f"export {run_folder} -o {tmp_path / 'out'}")
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == sorted(
+        ["object_amplitude.tif", "object_phase.tif", "amplitude.png", "phase.png", "reconstruction.h5", "object.cxi"]
+        + ["figure.pdf", "figure.png"]
+    )
+    assert all(name in said.replace("\n", "") for name in files)
+    given = read_product(run_folder / "reconstruction.h5")
+    for name in ("reconstruction.h5", "object.cxi"):
+        again = read_product(tmp_path / "out" / name)
+        np.testing.assert_array_equal(again.object, given.object)
+        np.testing.assert_array_equal(again.probe, given.probe)
+        np.testing.assert_array_equal(again.positions, given.positions)
+        assert again.pixel_size_m == pytest.approx(PIXEL, rel=1e-12)
+        assert again.beam == pytest.approx(given.beam) or again.beam.energy_eV == pytest.approx(6200.0)
+    with h5py.File(tmp_path / "out/object.cxi") as file:
+        height, width = given.object.shape
+        np.testing.assert_allclose(file["entry_1/image_1/image_size"][()], [width * PIXEL, height * PIXEL, 0])
+
+
+def test_images_are_upright_without_the_tilt_and_know_their_pixels(run_folder, small_scan, tmp_path):
+    export(run_folder, tmp_path / "out", ["tiff", "png"])
+    amplitude, phase = (tifffile.imread(tmp_path / f"out/object_{name}.tif") for name in ("amplitude", "phase"))
+    # The lit part, somewhere inside the object, as it is there to float32.
+    height, width = amplitude.shape
+    truth = np.abs(small_scan.object)
+    windows = np.lib.stride_tricks.sliding_window_view(truth, (height, width))
+    difference = np.abs(windows - amplitude).max(axis=(-2, -1))
+    assert difference.min() < 1e-5
+    y, x = np.unravel_index(np.argmin(difference), difference.shape)
+    true_phase = np.angle(small_scan.object[y : y + height, x : x + width])
+    # The ramp is found to 1/32 of a Fourier pixel, pi / 16 from edge to edge, and the mean phase is free.
+    rest = np.angle(np.exp(1j * (phase - true_phase)))
+    rows = np.angle(np.exp(1j * rest).mean(axis=1))
+    assert abs(rows[-1] - rows[0]) < abs(0.05 * height) / 4
+    with tifffile.TiffFile(tmp_path / "out/object_phase.tif") as file:
+        pixels, parts = file.pages[0].tags["XResolution"].value
+        assert pixels / parts == pytest.approx(1e-2 / PIXEL, rel=1e-6)
+    for name, part in (("amplitude", amplitude), ("phase", phase)):
+        picture = images.imread(tmp_path / f"out/{name}.png")
+        assert picture.shape == part.shape
+        low, high = np.percentile(part, (0.5, 99.5))
+        np.testing.assert_allclose(
+            picture, np.clip((part - low) / (high - low), 0, 1), atol=0.51 / 255
+        )  # rounded to 8 bits
+
+
+def test_a_pixel_size_that_is_told_is_used(small_scan, tmp_path):
+    product = Product(object=small_scan.object, probe=small_scan.probe, positions=small_scan.positions)
+    write_product(product, tmp_path / "a.h5", "reconstruction")
+    run(f"export {tmp_path / 'a.h5'} -o {tmp_path / 'out'} --formats hdf5,cxi --pixel-size-nm 5")
+    for name in ("reconstruction.h5", "object.cxi"):
+        assert read_product(tmp_path / "out" / name).pixel_size_m == pytest.approx(5e-9)
+    assert read_product(tmp_path / "a.h5").pixel_size_m is None
+
+
+def test_what_cannot_be_exported_is_said(run_folder, tmp_path, monkeypatch, capsys):
+    code, _ = failure(f"export {run_folder} -o {tmp_path / 'out'} --formats png,jpeg", monkeypatch, capsys)
+    assert code == f"ptycho: no format jpeg; formats are {', '.join(FORMATS)}"
+    (tmp_path / "empty").mkdir()
+    code, _ = failure(f"export {tmp_path / 'empty'} -o {tmp_path / 'out'}", monkeypatch, capsys)
+    assert "no reconstruction in" in code
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("width", "pixel", "length", "label"),
+    [
+        (100, None, 20, "20 px"),
+        (399, None, 50, "50 px"),
+        (240, 12.5e-9, 40, "500 nm"),
+        (400, 12.5e-9, 80, "1 µm"),
+        (1000, 0.4e-10, 250, "10 nm"),
+        (10, 0.4e-10, 2.5, "100 pm"),
+    ],
+)
+def test_scale_bars_are_round_and_a_tenth_to_a_quarter_of_the_width(width, pixel, length, label):
+    found = scale_bar(width, pixel)
+    assert found == (pytest.approx(length), label)
+    assert width / 10 <= found[0] <= width / 4 * (1 + 1e-9)
+
+
+def test_the_figure_says_what_it_shows(run_folder, tmp_path):
+    """Letters stay letters in the PDF (Type 42), and the PNG has 300 dots per inch over two columns."""
+    export(run_folder, tmp_path / "out", ["figure"])
+    assert (tmp_path / "out/figure.pdf").read_bytes().count(b"/FontFile2") >= 1
+    picture = images.imread(tmp_path / "out/figure.png")
+    assert picture.shape[1] == 2100
+    assert picture[..., :3].std() > 0.1

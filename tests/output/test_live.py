@@ -1,0 +1,175 @@
+"""The live page's budget, and who may see it. What it shows is looked at in `test_pages`."""
+
+import socket
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.output import live
+
+
+def result_of(scan) -> Reconstruction:
+    lit = np.ones(scan.object.shape, "float32")
+    return Reconstruction(
+        object=scan.object, probe=scan.probe, positions_px=scan.positions, coverage=lit, used=len(scan), dropped=0
+    )
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+
+def test_pictures_are_made_only_while_somebody_looks_and_in_their_part_of_the_time(small_scan, monkeypatch):
+    clock, board, told, made = Clock(monkeypatch), live.Board(small_scan), [], []
+    painter = live.Painter(board, lambda *said: told.append(said))
+
+    def image() -> Reconstruction:
+        made.append(clock.now)
+        clock.now += 2.0
+        return result_of(small_scan)
+
+    def run(seconds: int, watched: bool) -> None:
+        end = clock.now + seconds
+        while clock.now < end:
+            clock.now += 1.0
+            board.looked_at = clock.now if watched else board.looked_at
+            painter("refining", 1, 10, {}, image)
+
+    run(100, watched=False)
+    assert not made and board.picture is None and len(told) == 100
+    run(1000, watched=True)
+    # The first compiles, and is free. Of the rest as many as go into the share, less one that is not due yet.
+    allowed = live.SHARE * (clock.now - 100.0) + live.HEAD_START_S
+    assert allowed - 2 * 2.0 <= painter.spent <= allowed
+    assert board.picture.object.parts["amplitude"].shape == small_scan.object.shape
+    count = len(made)
+    run(1000, watched=False)
+    assert len(made) <= count + 1  # somebody looked three seconds ago
+    count, board.serving = len(made), live.SHARE * 10_000
+    run(1000, watched=True)
+    assert len(made) == count  # serving has taken it all
+
+
+def test_who_looks_at_the_end_sees_the_last_image(small_scan, monkeypatch):
+    clock, board, made = Clock(monkeypatch), live.Board(small_scan), []
+    painter = live.Painter(board, lambda *said: None)
+
+    def image() -> Reconstruction:
+        made.append(clock.now)
+        return result_of(small_scan)
+
+    painter("refining", 1, 10, {}, image)
+    painter.finish()
+    assert not made  # nobody looks
+    board.looked_at = clock.now = clock.now + 2.0
+    painter("refining", 2, 10, {}, image)
+    painter("refining", 3, 10, {}, image)  # too soon after
+    assert len(made) == 1
+    painter.finish()
+    painter.finish()
+    assert len(made) == 2
+
+
+def test_losses_are_those_of_whole_epochs_and_begin_again_with_a_trial(small_scan):
+    board = live.Board(small_scan)
+    painter = live.Painter(board, lambda *said: None)
+    for done in (1, 1.5, 2, 3):
+        painter("training", done, 4, dict(loss=1 / done))
+    assert board.losses == dict(training=dict(epoch=[1, 2, 3], loss=[1.0, 0.5, 1 / 3]))
+    painter("training", 1, 4, dict(loss=0.9))
+    assert board.losses == dict(training=dict(epoch=[1], loss=[0.9]))
+    assert board.status == "training 25 %: loss 0.9"
+
+
+def test_addresses():
+    assert live.host_and_port("127.0.0.1") == ("127.0.0.1", 0)
+    assert live.host_and_port("0.0.0.0:5006") == ("0.0.0.0", 5006)
+    assert live.host_and_port("[::1]:5006") == ("::1", 5006)
+    for bad in ("", ":5006", "host:port", "host/path", "user@host"):
+        with pytest.raises(ValueError, match="no address to listen at"):
+            live.host_and_port(bad)
+
+
+def test_only_this_machine_is_served_and_an_address_in_use_is_said_to_be(small_scan):
+    said = []
+    with live.live_page(small_scan, lambda *told: None, say=said.append):
+        port = int(said[0].rsplit(":", 1)[1].strip("/"))
+        assert said == [f"live: http://127.0.0.1:{port}/"]
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+        with pytest.raises(OSError), socket.create_connection(("127.0.0.2", port), timeout=5):
+            pass
+        second = live.live_page(small_scan, lambda *told: None, f"127.0.0.1:{port}", said.append)
+        with pytest.raises(ValueError, match="cannot listen at"), second:
+            pass
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+
+
+def test_pages_of_other_sites_are_refused(small_scan):
+    from tornado.httpclient import HTTPClientError, HTTPRequest
+    from tornado.ioloop import IOLoop
+    from tornado.websocket import websocket_connect
+
+    said = []
+    with live.live_page(small_scan, lambda *told: None, say=said.append):
+        address = said[0].removeprefix("live: http://")
+        request = HTTPRequest(f"ws://{address}ws", headers=dict(Origin="http://elsewhere.example"))
+        with pytest.raises(HTTPClientError, match="403"):
+            IOLoop(make_current=False).run_sync(lambda: websocket_connect(request))
+
+
+def test_a_page_is_handed_new_pictures_and_leaves_the_colour_range_to_the_browser(small_scan):
+    from bokeh.document import Document
+
+    board = live.Board(small_scan)
+    page = live._Page(Document(), board)
+    result = result_of(small_scan)
+    for part in (1.0, 0.5):
+        fainter = replace(result, object=(part * result.object).astype("complex64"))
+        board.picture = live.Picture("refining", live.shown(small_scan, fainter, live.SIDE), part * result.probe)
+        page.show()
+        ((_, shown),) = page.modes
+        assert np.array_equal(shown.data_source.data["image"][0], np.abs(part * result.probe[0]).astype("float32"))
+        assert shown.glyph.color_mapper.high == shown.data_source.data["image"][0].max()
+        image = board.picture.object.parts["amplitude"]
+        drawn = page.parts["object"].select_one(dict(name="amplitude")).data_source.data["image"][0]
+        slider = page.parts["object"].select_one(dict(name="amplitude: colour range"))
+        assert np.array_equal(drawn, image)
+        assert slider.tags[:2] == [image.min(), image.max()]
+    assert slider.value == pytest.approx(2 * np.array(slider.tags[2:]), rel=1e-5)  # the first; float32 images
+
+
+def test_curves_get_what_is_new_and_begin_again_with_a_trial(small_scan):
+    from bokeh.document import Document
+    from bokeh.models import ColumnDataSource
+
+    board = live.Board(small_scan)
+    page, painter = live._Page(Document(), board), live.Painter(board, lambda *said: None)
+    sent: list[str] = []
+    page.document.on_change(lambda event: sent.append(getattr(event, "kind", "")))
+
+    def shown() -> dict[str, list[float]]:
+        (plot,) = page.parts["losses"].select(dict(type=ColumnDataSource))
+        return {name: list(values) for name, values in plot.data.items()}
+
+    painter("training", 1, 4, dict(loss=1.0))
+    page.show()
+    sent.clear()
+    for done in (2, 3):
+        painter("training", done, 4, dict(loss=1 / done))
+    page.show()
+    assert shown() == dict(epoch=[1, 2, 3], loss=[1.0, 0.5, 1 / 3])
+    assert sent.count("ColumnsStreamed") == 1 and "ColumnDataChanged" not in sent
+    painter("training", 1, 4, dict(loss=0.9))
+    page.show()
+    assert shown() == dict(epoch=[1], loss=[0.9])
+    painter("training", 2, 4, dict(loss=0.8, withheld=0.7))
+    page.show()
+    late = shown()
+    assert late["loss"] == [0.9, 0.8] and np.isnan(late["withheld"][0]) and late["withheld"][1] == 0.7

@@ -1,0 +1,177 @@
+"""The page of a run: whole, alone, small enough, and true to the arrays it shows."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.evaluation import compare_objects, expected_counts
+from ptycho.output.report import PATTERNS_BYTES, _patterns, binned, colour_range, palette, save_report
+
+
+@pytest.fixture(scope="module")
+def truth_as_result(small_scan):
+    """The true object, as if it had been reconstructed."""
+    return Reconstruction(
+        object=small_scan.object,
+        probe=small_scan.probe,
+        positions_px=small_scan.positions,
+        coverage=np.ones(small_scan.object.shape, "float32"),
+        used=len(small_scan),
+        dropped=0,
+    )
+
+
+@pytest.mark.slow
+def test_the_page_stands_alone_and_says_what_was_found(small_scan, truth_as_result, tmp_path):
+    fit = [dict(epoch=k, error=0.1 / k, withheld_error=None) for k in (1, 2, 3)]
+    scores = compare_objects(small_scan.object + 0.01, small_scan.object)
+    path = save_report(
+        tmp_path / "report.html", small_scan, truth_as_result, scores=scores, findings=["3 < 4 & more"], fit=fit,
+        settings=dict(epochs=3),
+    )  # fmt: skip
+    page = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 15e6
+    # Nothing is fetched: no element names a source, a style sheet or a picture elsewhere.
+    for tag in re.findall(
+        r"<(?:script|link|img|iframe|source)\b[^>]*>", re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.S)
+    ):
+        assert "http" not in tag
+    assert not re.search(r"<script[^>]*\ssrc=", page)
+    for heading in (
+        "Object",
+        "Findings",
+        "Probe",
+        "Frames on the scan",
+        "Refinement",
+        "Fourier ring correlation",
+        "Scan",
+    ):
+        assert re.search(f"<h2>{heading}", page), heading
+    assert "3 &lt; 4 &amp; more" in page
+    assert f"{scores.snr_db:.3f}" in page and f"{scores.flat.snr_db:.3f}" in page
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_patterns_are_those_of_the_frames_and_their_predictions(small_scan, truth_as_result):
+    frames, images = _patterns(small_scan, truth_as_result)
+    assert len(frames) == len(small_scan)
+    assert images["measured"].shape == (len(frames), 24, 24)
+    predicted = expected_counts(small_scan.object, small_scan.probe, small_scan.positions, frames)
+    top = np.log1p(max(small_scan.counts.max(), predicted.max()))
+    for name, counts in (("measured", small_scan.counts), ("predicted", predicted)):
+        level = np.log1p(counts.astype(float)) * 255 / top
+        assert np.all(abs(images[name] + 0.5 - level) <= 0.51)  # cut to whole numbers; and float32
+    bright = images["measured"] > 128
+    # The truth predicts what was measured up to shot noise: far nearer to its own frame than to another one.
+    own = np.abs(images["measured"].astype(float) - images["predicted"])[bright].mean()
+    other = np.abs(images["measured"].astype(float) - np.roll(images["predicted"], 50, axis=0))[bright].mean()
+    assert own < other / 2
+
+
+def test_of_a_large_scan_some_frames_are_in_the_page(small_scan):
+    times = 1 + PATTERNS_BYTES // (24 * 24 * len(small_scan))
+    large = replace(
+        small_scan,
+        counts=np.tile(small_scan.counts, (times, 1, 1)),
+        positions=np.concatenate([small_scan.positions + (0, 100 * k) for k in range(times)]),
+        object=None,
+    )
+    frames, images = _patterns(large, None)
+    assert images["measured"].nbytes <= PATTERNS_BYTES < large.counts.size
+    assert frames[0] == 0 and frames[-1] == len(large) - 1
+
+
+@pytest.mark.slow
+def test_the_largest_report_is_below_15_mb(small_scan, tmp_path):
+    """40 000 frames of 128 pixels, eight probe modes, an object of 2816 pixels, a long history."""
+    frames, side, shape = 40_000, 128, (2816, 2816)
+    rng = np.random.default_rng(0)
+    noise = lambda *size: (rng.normal(size=size) + 1j * rng.normal(size=size)).astype("complex64")
+    scan = replace(
+        small_scan,
+        counts=np.broadcast_to(rng.poisson(5.0, (1, side, side)).astype("uint16"), (frames, side, side)),
+        positions=rng.uniform(side, shape[0] - side, (frames, 2)),
+        probe=noise(8, side, side),
+        mask=np.ones((side, side), bool),
+        object=None,
+    )
+    result = Reconstruction(
+        object=noise(*shape),
+        probe=scan.probe,
+        positions_px=scan.positions,
+        coverage=np.ones(shape, "float32"),
+        frame_residual=rng.uniform(1, 2, frames).astype("float32"),
+        used=frames,
+        dropped=0,
+    )
+    fit = [dict(epoch=k, error=1 / k, withheld_error=1.1 / k) for k in range(1, 301)]
+    path = save_report(tmp_path / "report.html", scan, result, fit=fit, training=[], checks=())
+    assert 11e6 < path.stat().st_size < 15e6
+
+
+def test_binning_averages_whole_squares():
+    image = np.arange(35.0).reshape(5, 7)
+    small, k = binned(image, 4)
+    assert k == 2
+    assert np.array_equal(small, [[4, 6, 8], [18, 20, 22]])
+    assert binned(image, 7)[1] == 1
+
+
+@pytest.mark.slow
+def test_view_makes_the_page_of_a_bare_scan(small_scan, tmp_path):
+    from ptycho.formats import write_scan
+
+    write_scan(replace(small_scan, object=None), tmp_path / "scan.h5")
+    command = [sys.executable, "-m", "ptycho.cli.app", "view", str(tmp_path / "scan.h5"), "--no-open"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Frames on the scan" in (tmp_path / "scan.html").read_text(encoding="utf-8")
+    empty = tmp_path / "run"
+    empty.mkdir()
+    done = subprocess.run([*command[:-2], str(empty), "--no-open"], capture_output=True, text=True)
+    assert done.returncode != 0 and "no report" in done.stderr and "Traceback" not in done.stderr
+
+
+def steps(name: str) -> np.ndarray:
+    """How far it is (CIEDE2000) by way of the colours between to the one that is 8 of 256 on: more than rounding."""
+    lab = in_lab(name)
+    return np.convolve(deltaE_ciede2000(lab[:-1], lab[1:]), np.ones(8), "valid")
+
+
+def in_lab(name: str) -> np.ndarray:
+    return rgb2lab([[int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)] for colour in palette(name)])
+
+
+def is_even(step: np.ndarray) -> bool:
+    """Equal differences look about equal: within a factor of two of their mean, as the eye's own measures disagree."""
+    return step.min() > step.mean() / 2 and step.max() < step.mean() * 2
+
+
+@pytest.mark.parametrize("name", ["gray", "viridis", "twilight"])
+def test_colour_maps_are_perceptually_uniform(name):
+    assert is_even(steps(name))
+    assert not is_even(steps("jet"))
+    lightness = in_lab(name)[:, 0]
+    if name != "twilight":
+        assert (lightness[8:] > lightness[:-8]).all()
+
+
+def test_the_map_of_phases_is_cyclic():
+    lab = in_lab("twilight")
+    between = deltaE_ciede2000(lab[:-1], lab[1:])
+    assert deltaE_ciede2000(lab[-1], lab[0]) < 2 * between.max()
+    dark = lab[:, 0].argmin()
+    assert 120 < dark < 136  # lightness falls for half of the cycle, and rises for the other
+
+
+def test_a_cyclic_map_spans_the_cycle():
+    rng = np.random.default_rng(0)
+    assert colour_range("phase", rng.uniform(-np.pi, np.pi, (64, 64))) == ("twilight", *[(-np.pi, np.pi)] * 2)
+    name, ends, value = colour_range("phase", rng.uniform(-0.5, 0.5, (64, 64)))
+    assert name == "gray" and ends == (-np.pi, np.pi) and -0.5 <= value[0] < value[1] <= 0.5

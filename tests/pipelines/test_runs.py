@@ -1,0 +1,194 @@
+"""What a run says about how far to believe its result: in the files and on the terminal."""
+
+import json
+import re
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from ptycho.config import ModelConfig, NearField, RefineConfig, RunConfig, SimulationConfig
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.formats import write_scan
+from ptycho.network.build import build_model
+from ptycho.pipelines.runs import (
+    SCARCE,
+    examine,
+    judge,
+    light_on_object,
+    look_wrong,
+    open_model,
+    provenance,
+    reconstruct_run,
+    refine_network,
+    usual_views,
+    warnings_of,
+)
+from ptycho.refinement.refine import refine
+from ptycho.simulation.simulate import simulate
+from tests.cli.test_app import run as command
+
+TINY = RunConfig(model=dict(stages=2, width=4, gridsize=2), training=dict(epochs=2))
+
+
+@pytest.fixture(scope="module")
+def trained(small_scan, tmp_path_factory):
+    """A run with one view and frames withheld; frame 33 was exposed for 30 times as long."""
+    counts = small_scan.counts.astype("uint32")
+    counts[33] *= 30
+    folder = tmp_path_factory.mktemp("trained")
+    outcome = reconstruct_run(replace(small_scan, counts=counts), folder, TINY, withhold_every=10)
+    return folder, outcome
+
+
+def test_residuals_are_in_the_file_and_in_the_scores(trained, small_scan):
+    folder, outcome = trained
+    result = Reconstruction.load(folder / "reconstruction.h5")
+    withheld = small_scan.withheld_mask(10)
+    assert result.frame_residual.shape == (len(small_scan),)
+    np.testing.assert_array_equal(np.isnan(result.frame_residual), withheld)
+    np.testing.assert_array_equal(result.used_frames, ~withheld)
+    scores = json.loads((folder / "scores.json").read_text())
+    trust = scores["trust"]
+    assert trust["median_ratio"] == pytest.approx(np.nanmedian(result.frame_residual), rel=1e-5)
+    assert trust["median_ratio"] > 0.9  # never better than noise, but for what two epochs can overfit
+    assert trust["worst_frames"][0] == int(np.nanargmax(result.frame_residual)) == 33
+    assert len(trust["worst_frames"]) == 10
+    assert 1 <= trust["frames_beyond_5_sigma"] <= (~withheld).sum()
+    assert scores["warnings"] == list(outcome.warnings) == []
+    assert result.spread is None
+    assert result.uncertainty is None
+
+
+def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_scan):
+    """As what absolute errors of amplitudes teach a network where most pixels count nothing."""
+    folder, _ = trained
+    alone = Reconstruction.load(folder / "network.h5")
+    dark = replace(alone, object=0.05 * alone.object)
+    assert "dark" in warnings_of(dark, small_scan)[-1]
+    assert warnings_of(alone, small_scan) == ()
+    settings = RefineConfig(epochs=3, noise="poisson")
+    withheld = small_scan.withheld_mask(10)
+    with pytest.warns(UserWarning, match="dark: refined from empty space"):
+        found = refine_network(open_model(folder), small_scan, settings, dark, withheld=withheld)
+    expected = refine(small_scan, settings, withheld=withheld)
+    np.testing.assert_array_equal(found.result.object, expected.result.object)
+
+
+def test_an_image_of_too_few_frames_to_be_compared_is_an_image(small_scan):
+    corner = small_scan.subset([0])
+    image = Reconstruction(
+        object=np.ones((24, 24), "complex64"),
+        probe=small_scan.probe,
+        positions_px=np.full((1, 2), 12.0),
+        coverage=np.ones((24, 24), "float32"),
+        used=1,
+        dropped=0,
+    )
+    with pytest.warns(UserWarning, match="not scored against the true object: recon has shape"):
+        outcome = judge(image, corner, np.zeros(1, bool))
+    assert outcome.scores is None
+    with pytest.raises(ValueError, match="NaN"):  # that is wrong, and not only too small
+        judge(replace(image, object=np.full((24, 24), np.nan, "complex64")), corner, np.zeros(1, bool))
+
+
+def dim(scan, per_pixel):
+    """The scan with as many photons on a pixel of its object, on average."""
+    part = per_pixel / light_on_object(scan)
+    counts = np.random.default_rng(0).binomial(scan.counts.astype(int), part)
+    return replace(scan, counts=counts, probe=scan.probe * np.sqrt(part).astype("float32"))
+
+
+def test_where_photons_are_scarce_eight_views_are_averaged(small_scan):
+    assert usual_views(small_scan) == 1
+    assert [usual_views(dim(small_scan, SCARCE * part)) for part in (1.1, 0.9)] == [1, 8]
+    # Fewer frames of the same light over the same area.
+    apart = small_scan.subset(slice(None, None, 4))
+    assert usual_views(apart) == 1
+    assert usual_views(dim(small_scan, 2 * SCARCE).subset(slice(None, None, 4))) == 8
+
+
+@pytest.mark.filterwarnings("ignore:counts per frame")
+def test_views_give_a_calibrated_uncertainty_and_the_command_says_what_it_found(trained, small_scan, tmp_path):
+    folder, _ = trained
+    write_scan(dim(small_scan, SCARCE / 2), tmp_path / "scan.h5")
+    said = command(f"reconstruct {tmp_path}/scan.h5 -o {tmp_path}/run --model {folder} --no-refine")
+    assert re.search(
+        r"frames agree with the object to [\d.e+]+ times the shot noise \(median\)", " ".join(said.split())
+    )
+    with h5py.File(tmp_path / "run/reconstruction.h5") as file:
+        sigma, coverage, spread = (file[name][()] for name in ("uncertainty", "coverage", "spread"))
+        factor = file.attrs["uncertainty_calibration"]
+        assert file.attrs["views"] == 8
+        assert not np.isnan(file["frame_residual"][()]).any()
+    assert factor > 0
+    assert np.isfinite(sigma[coverage > 0]).all()
+    assert np.isinf(sigma[coverage == 0]).all()
+    assert (sigma >= factor * spread * (1 - 1e-6)).all()
+
+
+def test_a_network_of_bounded_outputs_is_looked_at_for_saturation(small_scan):
+    """The bias of the last layer alone makes the phase tanh(+-5) pi, within 1e-4 of +-pi."""
+    network = build_model(ModelConfig(N=small_scan.N, architecture="cnn", stages=1, width=4), small_scan.probe)
+    flat = Reconstruction(
+        object=np.ones((60, 60), "complex64"),
+        probe=small_scan.probe,
+        positions_px=small_scan.positions,
+        coverage=np.ones((60, 60), "float32"),
+        used=1,
+        dropped=0,
+    )
+    (warning,) = look_wrong(network, flat, small_scan)
+    assert "flat" in warning
+    network.nets[0].head.weights[-1].assign([0.0, 5.0])
+    network.nets[0].head.weights[0].assign(np.zeros(network.nets[0].head.weights[0].shape))
+    assert "phase is within 1 % of +-pi in 100 % of pixels" in look_wrong(network, flat, small_scan)[1]
+
+
+@pytest.fixture(scope="module")
+def near_scan():
+    near = NearField(distance_px=40.0, wavelength_px=0.5)
+    # At whole positions: between pixels `judge` moves the object, the simulation the probe.
+    return simulate(SimulationConfig(N=24, positions=64, step_px=4.0, integer_positions=True, near_field=near, seed=3))
+
+
+def test_the_true_object_is_judged_by_the_near_field_it_was_seen_in(near_scan):
+    """Six withheld frames of 1e5 photons are off by what shot noise leaves, to a few parts in a hundred."""
+    withheld = near_scan.withheld_mask(10)
+    coverage = np.ones(near_scan.object.shape, "float32")
+    truth = Reconstruction(
+        object=near_scan.object,
+        probe=near_scan.probe,
+        positions_px=near_scan.positions,
+        coverage=coverage,
+        used_frames=~withheld,
+        used=int((~withheld).sum()),
+        dropped=0,
+        provenance=provenance(near_scan),
+    )
+    outcome = judge(truth, near_scan, withheld)
+    assert outcome.withheld_error == pytest.approx(outcome.shot_noise, rel=0.1)
+    assert examine(truth, near_scan)[1].median_ratio == pytest.approx(1, abs=0.1)
+    assert truth.provenance["near_field"] == near_scan.near_field.to_dict()
+    far = replace(near_scan, near_field=None)
+    assert judge(truth, far, withheld).withheld_error > 5 * outcome.withheld_error
+    assert "near_field" not in provenance(far)
+
+
+def test_networks_refuse_a_near_field(near_scan, tmp_path):
+    from ptycho.reconstruction import predict, reconstruct
+    from ptycho.training.train import train
+
+    model = build_model(ModelConfig(N=24, **TINY.model), near_scan.probe)
+    for use in (train, predict, reconstruct):
+        with pytest.raises(ValueError, match="networks are for the far field only"):
+            use(model, near_scan)
+    with pytest.raises(ValueError, match="networks are for the far field only"):
+        reconstruct_run(near_scan, tmp_path, TINY)
+
+
+def test_a_near_field_is_simulated_and_described_by_the_commands(tmp_path):
+    near = "simulation.near_field={distance_px=40,wavelength_px=0.5}"
+    command(f"simulate {tmp_path}/scan.h5 --N 24 --positions 16 --set {near}")
+    assert "near field (angular-spectrum), 40 pixels" in " ".join(command(f"info {tmp_path}/scan.h5").split())

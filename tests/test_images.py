@@ -1,0 +1,73 @@
+"""Pictures for people: levelled by the least change, small, inlined, and described in words."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib import image as images
+
+from ptycho import Object
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.images import binned, levelled
+
+
+@pytest.mark.parametrize("shape", [(60, 91), (128, 128)])
+def test_ramp_and_phase_are_taken_out(shape):
+    """Of a weak object the spectrum peaks at the background: found to 1/32 of a Fourier pixel, the step of the ramp
+    that is left over is pi / 16 over the image at most, along each axis."""
+    rng = np.random.default_rng(0)
+    weak = 1 + 0.1 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
+    y, x = np.indices(shape)
+    slope = 2 * np.pi * np.array([3.37 / shape[0], -5.81 / shape[1]])
+    flat = levelled(weak * np.exp(1j * (slope[0] * y + slope[1] * x + 2.0)))
+    np.testing.assert_allclose(np.abs(flat), np.abs(weak), rtol=1e-12)
+    assert np.angle(flat.sum()) == pytest.approx(0, abs=1e-12)
+    # Noise moves the peak by far less than the steps it is sought in.
+    left = flat / weak
+    for step, n in ((left[1:] / left[:-1], shape[0]), (left[:, 1:] / left[:, :-1], shape[1])):
+        assert np.abs(np.angle(step)).max() * n <= np.pi / 16 * 1.05
+
+
+def pictures(page: str) -> list[np.ndarray]:
+    return [
+        images.imread(io.BytesIO(base64.b64decode(data)))
+        for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    ]
+
+
+def test_scan_result_and_object_are_pictures_in_a_notebook(small_scan):
+    result = Reconstruction(
+        object=small_scan.object,
+        probe=small_scan.probe,
+        positions_px=small_scan.positions,
+        coverage=np.ones(small_scan.object.shape, "float32"),
+        used=144,
+        dropped=0,
+    )
+    for shown in (small_scan, result, Object(small_scan.object, 12.5e-9)):
+        page = shown._repr_html_()
+        assert len(page) < 300_000
+        assert repr(shown).replace("'", "&#x27;") in page
+        (picture,) = pictures(page)
+        assert picture.shape[1] > 400 and picture[..., :3].std() > 0.1
+        alt = re.findall(r'alt="([^"]+)"', page)
+        assert len(alt) == 1 and len(alt[0]) > 20
+    assert (
+        repr(result)
+        == f"Reconstruction({' x '.join(map(str, result.object.shape))} pixels of 144 frames, 0 dropped, 1 probe mode)"
+    )
+    assert repr(Object(np.ones((3, 4)), 12.5e-9)) == "Object(3 x 4 pixels of 12.5 nm)"
+
+
+def test_an_object_is_an_array_of_its_values(small_scan):
+    np.testing.assert_array_equal(np.asarray(Object(small_scan.object)), small_scan.object)
+    with pytest.raises(ValueError, match="expected"):
+        Object(small_scan.probe)
+
+
+def test_a_large_object_becomes_a_small_picture():
+    rng = np.random.default_rng(0)
+    assert len(Object(np.exp(1j * rng.normal(size=(2000, 1500))))._repr_html_()) < 400_000
+    assert binned(np.ones((2000, 1500)), 256)[0].shape == (250, 187)
