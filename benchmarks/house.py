@@ -13,15 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-GENERIC = frozenset(
-    "found own part whole line light much more said told way ways here rest lit seen asked wanted pull bend share missing "
-    "roots judging judged withheld together descent anchor drift mended thinned twin alone rehearse things thing what "
-    "who there places place moved_back fraction corner variation levelled view views lines parts".split()
-)
-"""Words that carry no meaning as a name, and those of the glossary's right column (``shared/glossary.md``)."""
-
-WORDLESS = frozenset("found own part whole line light much more said told way here rest".split())
-"""The generic words alone: below 0.5 % of the bound names."""
+WORDS = """
+found own part whole line light much more said told way ways here rest lit seen asked wanted pull bend share missing
+roots judging judged withheld together descent anchor drift mended thinned twin alone rehearse things thing what who
+there places place moved_back fraction corner variation levelled view views lines parts
+"""
+GENERIC = frozenset(WORDS.split())
+"""Words that carry no meaning as a name, and those that the field has others for."""
 
 LONG = 60
 """Lines of a function, docstring left out, from which on it is long."""
@@ -34,15 +32,15 @@ class Numbers(NamedTuple):
     lines: int
     long_functions: int
     bound_names: int
-    wordless_names: int
+    generic_names: int
     constants: int
     anys: int
     comments_per_100: float
 
     @property
-    def wordless_percent(self) -> float:
+    def generic_percent(self) -> float:
         """Generic words among the bound names, in per cent."""
-        return 100 * self.wordless_names / max(self.bound_names, 1)
+        return 100 * self.generic_names / max(self.bound_names, 1)
 
 
 def modules(folder: Path) -> list[Path]:
@@ -123,7 +121,7 @@ def code_lines(text: str, tree: ast.Module) -> int:
 def numbers(folder: Path) -> Numbers:
     """All of them for a folder."""
     files = modules(folder)
-    total = dict.fromkeys(("lines", "long", "bound", "wordless", "constants", "anys", "comments", "code"), 0)
+    total = dict.fromkeys(("lines", "long", "bound", "generic", "constants", "anys", "comments", "code"), 0)
     for file in files:
         text = file.read_text()
         tree = ast.parse(text)
@@ -131,7 +129,7 @@ def numbers(folder: Path) -> Numbers:
         total["lines"] += len(text.splitlines())
         total["long"] += len(list(long_functions(tree)))
         total["bound"] += len(names)
-        total["wordless"] += sum(name.strip("_") in WORDLESS for name in names)
+        total["generic"] += sum(name.strip("_") in GENERIC for name in names)
         total["constants"] += len(list(numeric_constants(tree)))
         total["anys"] += sum(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(tree))
         total["comments"] += comment_lines(text)
@@ -141,7 +139,7 @@ def numbers(folder: Path) -> Numbers:
         total["lines"],
         total["long"],
         total["bound"],
-        total["wordless"],
+        total["generic"],
         total["constants"],
         total["anys"],
         100 * total["comments"] / max(total["code"], 1),
@@ -163,11 +161,10 @@ def main(arguments: list[str]) -> None:
                 for name, number in numeric_constants(tree):
                     print(f"{file}:{number}: constant {name}")
         counted = numbers(folder)
-        print(
-            f"{folder}: {counted.lines} lines, {counted.modules} modules, {counted.long_functions} functions over {LONG} lines, "
-            f"generic words {counted.wordless_percent:.2f} % of {counted.bound_names} bound names, {counted.constants} numeric "
-            f"constants at module level, Any {counted.anys} times, {counted.comments_per_100:.1f} comments per 100 code lines"
-        )
+        print(f"{folder}: {counted.modules} modules, {counted.lines} lines", end=", ")
+        print(f"{counted.long_functions} functions over {LONG} lines, {counted.constants} numeric constants", end=", ")
+        print(f"generic words {counted.generic_percent:.2f} % of {counted.bound_names} bound names", end=", ")
+        print(f"Any {counted.anys} times, {counted.comments_per_100:.1f} comments per 100 code lines")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ def compare(
     if training:
         model = build_model(model_config(RunConfig(), scan), scan.probe)
         config = TrainingConfig(epochs=epochs, patience=1000)
-        run = lambda report: train(model, scan, config, report=showing(report, partial(reconstruct, model, scan)))
+        run = lambda report: train(model, scan, config, progress=showing(report, partial(reconstruct, model, scan)))
     else:
         settings = RefineConfig(epochs=epochs, patience=1000)
-        run = lambda report: refine(scan, settings, report=report)
+        run = lambda report: refine(scan, settings, progress=report)
     quiet = lambda *said: None
     run(quiet)  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in CONDITIONS}

@@ -210,14 +210,14 @@ def star() -> None:
         "from nothing, 12 epochs": ["--epochs", "12"],
     }
     command = [str(Path(sys.executable).with_name("ptycho")), "reconstruct", str(path), "--no-refine"]
-    command += ["--withhold-every", "10"]
+    command += ["--hold-out-every", "10"]
     for name, options in ways.items():
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             subprocess.run([*command, "-o", folder, *options], check=True)
             took = time.perf_counter() - start
             scores = json.loads((Path(folder) / "scores.json").read_text())
-        record(dict(condition=f"star, {name}", seconds=round(took, 1), withheld_error=scores["withheld_error"]))
+        record(dict(condition=f"star, {name}", seconds=round(took, 1), held_out_error=scores["held_out_error"]))
 
 
 @app.command()

@@ -64,7 +64,7 @@ def record(**entry) -> None:
 def star_scan(modes: int) -> tuple[Scan, np.ndarray]:
     """siemens-star-small with its rough probe at the scale of the counts, and the frames withheld from all fits."""
     scan = open_scan(data("siemens-star-small.npz.bz2"), lambda text: None, modes)
-    return scan, scan.withheld_mask(10)
+    return scan, scan.held_out_mask(10)
 
 
 def seconds_until(fits: list[tuple[float, float]], level: float) -> float | None:
@@ -72,17 +72,17 @@ def seconds_until(fits: list[tuple[float, float]], level: float) -> float | None
     return next((round(seconds, 2) for seconds, error in fits if error <= level), None)
 
 
-def fit_by_epochs(scan: Scan, config: RefineConfig, withheld, quality, epochs) -> tuple[list, Refinement, float]:
+def fit_by_epochs(scan: Scan, config: RefineConfig, held_out, quality, epochs) -> tuple[list, Refinement, float]:
     """(seconds, quality) after several numbers of epochs of one and the same fit; the whole fit; seconds to compile."""
     begin = time.perf_counter()
-    refine(scan, replace(config, epochs=max(6, min(epochs))), withheld=withheld)
+    refine(scan, replace(config, epochs=max(6, min(epochs))), held_out=held_out)
     first = time.perf_counter() - begin
     begin = time.perf_counter()
-    refine(scan, replace(config, epochs=max(6, min(epochs))), withheld=withheld)
+    refine(scan, replace(config, epochs=max(6, min(epochs))), held_out=held_out)
     compile_s = first - (time.perf_counter() - begin)
     found = []
     for count in epochs:
-        fit = refine(scan, replace(config, epochs=count), withheld=withheld)
+        fit = refine(scan, replace(config, epochs=count), held_out=held_out)
         found.append((sum(entry["seconds"] for entry in fit.history), quality(fit.result)))
     return found, fit, compile_s
 
@@ -91,11 +91,11 @@ def fit_by_epochs(scan: Scan, config: RefineConfig, withheld, quality, epochs) -
 def star() -> None:
     """Error on frames 0, 10, 20, ...: ours when it is first as low as pty-chi's at its end, and at the end."""
     for modes, epochs, batch, counts in ((1, 20, 32, (7, 9, 11, 13)), (3, 40, 32, (6, 7, 9, 11))):
-        scan, withheld = star_scan(modes)
-        error = lambda result, scan=scan, withheld=withheld: judge(result, scan, withheld).withheld_error
-        config = RefineConfig(probe_from=1, withheld=0.03)
-        ours, _, compile_s = fit_by_epochs(scan, config, withheld, error, counts)
-        theirs = run_ptychi(scan, engine="lsqml", epochs=epochs, batch_size=batch, withheld=withheld)
+        scan, held_out = star_scan(modes)
+        error = lambda result, scan=scan, held_out=held_out: judge(result, scan, held_out).held_out_error
+        config = RefineConfig(probe_from=1, held_out=0.03)
+        ours, _, compile_s = fit_by_epochs(scan, config, held_out, error, counts)
+        theirs = run_ptychi(scan, engine="lsqml", epochs=epochs, batch_size=batch, held_out=held_out)
         theirs_s, level = sum(e["seconds"] for e in theirs.history), error(theirs.result)
         record(
             condition=f"star, {modes} modes, cold",
@@ -107,13 +107,13 @@ def star() -> None:
             along=[(round(s, 2), round(e, 5)) for s, e in ours],
         )
     for modes in (1, 3, 8):
-        scan, withheld = star_scan(modes)
+        scan, held_out = star_scan(modes)
         begin = time.perf_counter()
-        fit = refine(scan, RefineConfig(probe_from=1), withheld=withheld)
-        found = judge(fit.result, scan, withheld)
+        fit = refine(scan, RefineConfig(probe_from=1), held_out=held_out)
+        found = judge(fit.result, scan, held_out)
         record(
             condition=f"star, {modes} modes, to the end",
-            error=round(found.withheld_error, 5),
+            error=round(found.held_out_error, 5),
             shot_noise=round(found.shot_noise, 5),
             epochs=len(fit.history) - 1,
             seconds=round(time.perf_counter() - begin, 1),
@@ -149,7 +149,7 @@ def sim(network: Path | None = None) -> None:
         )
     start = reconstruct(adapted(load_model(network) if network else load_pretrained(), scan), scan)
     for count in range(1, 11):
-        warm = refine(scan, RefineConfig(epochs=count, noise="poisson", drift_weight=0.03), start=start).result
+        warm = refine(scan, RefineConfig(epochs=count, noise="poisson", h1_weight=0.03), start=start).result
         cold = refine(scan, RefineConfig(epochs=count, noise="poisson")).result
         record(
             condition="sim64_test, epochs",
@@ -179,7 +179,7 @@ def prior(networks: Path | None = None, views: int = 8) -> None:
             model = adapted(load_model(path) if path else load_pretrained(), scan)
             alone = reconstruct(model, scan, views=views)
             begin = time.perf_counter()
-            fit = refine_network(model, scan, refine_config(RunConfig(), scan), alone, withheld=nothing, views=views)
+            fit = refine_network(model, scan, refine_config(RunConfig(), scan), alone, held_out=nothing, views=views)
             record(
                 condition=f"prior, {name}",
                 model=path.stem if path else "pretrained",
@@ -275,8 +275,8 @@ def modes() -> None:
         record(
             condition=f"modes, 70/20/10 %, {name}",
             powers=powers(fit.result),
-            withheld_error=round(fit.history[fit.best]["withheld_error"], 5),
-            probe_known=round(known.history[known.best]["withheld_error"], 5),
+            held_out_error=round(fit.history[fit.best]["held_out_error"], 5),
+            probe_known=round(known.history[known.best]["held_out_error"], 5),
             epochs=len(fit.history) - 1,
         )
     with np.load(data("tike_simulated_setup.npz")) as file:
@@ -293,7 +293,7 @@ def modes() -> None:
     for name, guess in (("known", None), ("guessed", with_modes(padded[:1] * 1.1, 2))):
         start = scan if guess is None else replace(scan, probe=guess, probe_known=False)
         config = RefineConfig(
-            epochs=600, patience=50, withheld=0.0, probe_from=None if guess is None else 1, focus=False
+            epochs=600, patience=50, held_out=0.0, probe_from=None if guess is None else 1, focus=False
         )
         fit = refine(start, config)
         errors = [entry["error"] for entry in fit.history]
@@ -310,7 +310,7 @@ def cryo() -> None:
     from ptycho.output.figures import save_png
 
     scan = read_scan(data("cryo_rotavirus_A_48x48_bin2.npz"))
-    for name, more in (("plain", {}), ("smooth", dict(drift_weight=0.3))):
+    for name, more in (("plain", {}), ("smooth", dict(h1_weight=0.3))):
         config = RefineConfig(probe_from=3, focus=False, noise="poisson", epochs=40, **more)
         halves = [refine(scan.subset(np.arange(len(scan)) % 2 == k), config).result.object for k in (0, 1)]
         whole = refine(scan, config)

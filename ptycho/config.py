@@ -138,7 +138,7 @@ class TrainingConfig(_Config):
     realspace_weight: float = 0.0
     """Weight of the mean absolute error against the true object, up to a global phase; needs scans that carry one."""
     validation_fraction: float = 0.05
-    """Part of the frames withheld in whole groups to judge the training by; 0 for none."""
+    """Part of the frames held out in whole groups to judge the training by; 0 for none."""
     patience: int = 8
     """Epochs without a better validation loss after which the step size is halved; after twice as many, training
     stops."""
@@ -310,17 +310,17 @@ class RefineConfig(_Config):
     fit from empty space."""
     background_from: int | None = None
     """Counts that do not come from the sample, the same in all frames (``cg``)."""
-    variation_from: int | None = None
+    opr_from: int | None = None
     """Change of the probe's first mode from frame to frame (``cg``)."""
-    variations: int = 1
+    opr_modes: int = 1
     """Modes that the probe varies by, 1 to 3."""
     background_blur_px: float = 0.0
     """Detector pixels over which the background is smooth; 0: each pixel has its own."""
     tv_weight: float = 0.0
     """Total variation of the object, in units of the light on it."""
-    anchor_weight: float = 0.0
+    l2_weight: float = 0.0
     """Squared distance of the object from the image that the fit starts from, in units of the light on it."""
-    drift_weight: float = 0.0
+    h1_weight: float = 0.0
     """The same of the gradient of their difference: details stay near, slow changes are free."""
     amplitude_bound: float | None = None
     """Largest amplitude of the object; None: any."""
@@ -330,12 +330,12 @@ class RefineConfig(_Config):
     """Frames in a batch of the stochastic methods; None: a sixteenth of all."""
     batching: Literal["compact", "random"] = "compact"
     """Batches of frames as far from each other as can be, or drawn at random."""
-    withheld: float = 0.05
+    held_out: float = 0.05
     """Part of the frames kept from the fit, to tell when it is at its best."""
     patience: int = 5
-    """Epochs without a better misfit of the withheld frames after which it stops."""
+    """Epochs without a better misfit of the held-out frames after which it stops."""
     seed: int = 0
-    """Seed of the order of the frames, and of which are withheld."""
+    """Seed of the order of the frames, and of which are held out."""
 
     def __post_init__(self) -> None:
         self._require(self.method in get_args(RefineMethod), "method", f"{get_args(RefineMethod)}")
@@ -347,18 +347,18 @@ class RefineConfig(_Config):
             self._require(
                 value is None or name == "probe" or self.method == "cg", f"{name}_from", f"None with {self.method}"
             )
-        self._require(1 <= self.variations <= 3, "variations", "1 to 3")
-        for name in ("background_blur_px", "tv_weight", "anchor_weight", "drift_weight"):
+        self._require(1 <= self.opr_modes <= 3, "opr_modes", "1 to 3")
+        for name in ("background_blur_px", "tv_weight", "l2_weight", "h1_weight"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
         self._require(self.amplitude_bound is None or self.amplitude_bound > 0, "amplitude_bound", "above 0, or None")
         self._require(self.probe_support is None or self.probe_support > 0, "probe_support", "above 0, or None")
         self._require(self.batch_frames is None or self.batch_frames >= 1, "batch_frames", "1 or more, or None")
         self._require(self.batching in ("compact", "random"), "batching", "'compact' or 'random'")
-        self._require(0 <= self.withheld < 0.5, "withheld", "0 up to 0.5")
+        self._require(0 <= self.held_out < 0.5, "held_out", "0 up to 0.5")
         self._require(self.patience >= 1, "patience", "1 or more")
 
 
-UNKNOWNS = ("probe", "positions", "affine", "background", "variation")
+UNKNOWNS = ("probe", "positions", "affine", "background", "opr")
 """What a `RefineConfig` can fit beside the object."""
 
 

@@ -33,7 +33,7 @@ SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2"]
 
 SMALL = dict(stages=2, width=4, gridsize=2)
 NETWORK = f"--epochs 1 {' '.join(f'--set model.{name}={value}' for name, value in SMALL.items())}"
-REFINE = "--set refine.epochs=2 --set refine.drift_weight=0.1"  # with a weight given none is sought
+REFINE = "--set refine.epochs=2 --set refine.h1_weight=0.1"  # with a weight given none is sought
 SECTIONS = dict(
     model=ModelConfig,
     training=TrainingConfig,

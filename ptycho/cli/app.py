@@ -39,7 +39,13 @@ ProbeUse = Annotated[
 ]
 Modes = Annotated[int | None, typer.Option(min=1, max=64, help="Incoherent probe modes; those added are sought.")]
 WithholdEvery = Annotated[
-    int | None, typer.Option(min=2, help="Keep frames 0, k, 2k, ... from every fit and judge by them.")
+    int | None,
+    typer.Option(
+        "--hold-out-every",
+        "--withhold-every",
+        min=2,
+        help="Keep frames 0, k, 2k, ... from every fit and judge by them.",
+    ),
 ]
 Precision = Annotated[
     Literal["float32", "mixed_bfloat16", "auto"] | None, typer.Option(help="Arithmetic of the convolutions.")
@@ -113,8 +119,8 @@ def train_command(
         from ptycho.pipelines.runs import open_scan, train_run
 
     data = open_scan(scan, _say, modes)
-    with _watched(data, live, live_address, tensorboard) as report:
-        _, history = train_run(data, output, run, start=start, resume=resume, report=report)
+    with _watched(data, live, live_address, tensorboard) as progress:
+        _, history = train_run(data, output, run, start=start, resume=resume, progress=progress)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
 
 
@@ -132,8 +138,8 @@ def pretrain_command(
         from ptycho.output.progress_bars import progress_bar
         from ptycho.pipelines.runs import pretrain_run
 
-    with progress_bar() as report:
-        history = pretrain_run(output, run.updated("model", dict(seed=seed)), resume=resume, report=report)
+    with progress_bar() as progress:
+        history = pretrain_run(output, run.updated("model", dict(seed=seed)), resume=resume, progress=progress)
     _say(f"{len(history)} epochs, loss {history[-1]['loss']:.4f}; the network is in {output / 'model.keras'}")
 
 
@@ -145,7 +151,7 @@ def reconstruct_command(
         str | None,
         typer.Option(help="Run folder of a trained network, or 'pretrained'; without it one is trained here."),
     ] = None,
-    withhold_every: WithholdEvery = None,
+    hold_out_every: WithholdEvery = None,
     views: Annotated[
         int | None,
         typer.Option(
@@ -205,14 +211,14 @@ def reconstruct_command(
     checks = None if force else require_sound(data)
     for warning in sentences(checks or (), "warn"):
         _say(f"warning: {warning}")
-    with _watched(data, live, live_address, tensorboard) as report:
+    with _watched(data, live, live_address, tensorboard) as progress:
         outcome = reconstruct_run(
             data,
             output,
             run,
             model_folder=model,
             start=start,
-            withhold_every=withhold_every,
+            hold_out_every=hold_out_every,
             views=views,
             tile_frames=tile_frames,
             refined=refine,
@@ -220,7 +226,7 @@ def reconstruct_command(
             checks=checks,
             scheduler=scheduler,
             workers=workers,
-            report=report,
+            progress=progress,
         )
     _tell(outcome, output)
     if refine and "uncertainty_calibration" in outcome.result.provenance:
@@ -245,9 +251,9 @@ def stream_command(
         from ptycho.pipelines.runs import open_scan, stream_run
 
     data = open_scan(scan, _say)
-    with progress_bar() as report:
+    with progress_bar() as progress:
         outcome, played = stream_run(
-            data, output, model, rate=rate, order=order, tile_frames=tile_frames, seed=seed, report=report
+            data, output, model, rate=rate, order=order, tile_frames=tile_frames, seed=seed, progress=progress
         )
     _table(["stream", ""], played.rows())
     _tell(outcome, output)
@@ -273,11 +279,12 @@ def refine_command(
     background: Annotated[bool, typer.Option("--background", help="Fit counts that do not come from the sample.")] = (
         False
     ),
-    variations: Annotated[
-        int | None, typer.Option(min=1, max=3, help="Let the probe vary from frame to frame, in so many ways.")
+    opr_modes: Annotated[
+        int | None,
+        typer.Option("--opr-modes", "--variations", min=1, max=3, help="Let the probe vary from frame to frame (OPR)."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the frames at most.")] = None,
-    withhold_every: WithholdEvery = None,
+    hold_out_every: WithholdEvery = None,
     config: ConfigFile = None,
     settings: Settings = None,
     seed: Seed = None,
@@ -289,17 +296,17 @@ def refine_command(
     run = _settings(config, settings)
     run = run.updated("model", dict(probe_trainable=None if probe in (None, "auto") else probe == "learn"))
     # Positions and what else fine structure tells are fitted once there is some.
-    options = dict(positions_from=positions, affine_from=affine, background_from=background, variation_from=variations)
+    options = dict(positions_from=positions, affine_from=affine, background_from=background, opr_from=opr_modes)
     begin = {name: LATER if wanted else None for name, wanted in options.items()}
-    more = dict(method=method, noise=noise, variations=variations, epochs=epochs, seed=seed)
+    more = dict(method=method, noise=noise, opr_modes=opr_modes, epochs=epochs, seed=seed)
     run = run.updated("refine", begin | more)
     with _framework():
         from ptycho.pipelines.runs import open_scan, refine_run
 
     data = open_scan(scan, _say, modes)
-    with _watched(data, live, live_address) as report:
+    with _watched(data, live, live_address) as progress:
         outcome = refine_run(
-            data, output, run, start=start, withhold_every=withhold_every, resume=resume, report=report
+            data, output, run, start=start, hold_out_every=hold_out_every, resume=resume, progress=progress
         )
     _tell(outcome, output)
 
@@ -316,7 +323,7 @@ def compare_command(
         str, typer.Option(help="Engines of pty-chi beside the package's own refinement: lsqml, rpie, epie.")
     ] = "lsqml,rpie",
     modes: Modes = None,
-    withhold_every: WithholdEvery = None,
+    hold_out_every: WithholdEvery = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data; by default as many as it takes, pty-chi 30.")
     ] = None,
@@ -332,16 +339,16 @@ def compare_command(
         from ptycho.pipelines.runs import open_scan
 
     data = open_scan(scan, _say, modes)
-    with progress_bar() as report:
+    with progress_bar() as progress:
         comparison = compare_run(
             data,
             output,
             engines=[name.strip() for name in engines.split(",") if name.strip()],
-            withhold_every=withhold_every,
+            hold_out_every=hold_out_every,
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
-            report=report,
+            progress=progress,
         )
     _table(*table(comparison.entries))
     for note in comparison.notes:
@@ -356,7 +363,7 @@ def evaluate_command(
     margin: Annotated[float, typer.Option(help="Part of the true object left out on every side.")] = 0.16,
     every: Annotated[int | None, typer.Option(help="Judge by frames 0, k, 2k, ... of the scan.")] = None,
 ) -> None:
-    """Score a reconstruction against the true object of a scan, or by frames withheld from it."""
+    """Score a reconstruction against the true object of a scan, or by frames held out from it."""
     with _framework():
         from ptycho.evaluation import compare_objects
         from ptycho.formats import read_scan
@@ -364,13 +371,13 @@ def evaluate_command(
         from ptycho.reconstruction import Reconstruction
 
     result, data = Reconstruction.load(reconstruction), read_scan(against)
-    every = every or int(result.provenance.get("withhold_every", 0)) or None
+    every = every or int(result.provenance.get("hold_out_every", 0)) or None
     if data.object is None and every is None:
-        raise ValueError(f"{against} has no true object, and no frames were withheld: use --every to name some")
+        raise ValueError(f"{against} has no true object, and no frames were held out: use --every to name some")
     if data.object is not None:
         _score_table(compare_objects(result.object, data.object, margin))
     if every is not None:
-        frames = data.withheld_mask(every)
+        frames = data.held_out_mask(every)
         found = judge(result, _without_truth(data), frames)
         _frame_error(found, every)
 
@@ -507,8 +514,8 @@ def demo_command(
         from ptycho.output.progress_bars import progress_bar
         from ptycho.pipelines.runs import demo_run
 
-    with progress_bar() as report:
-        outcome = demo_run(output, run, report=report, say=_say)
+    with progress_bar() as progress:
+        outcome = demo_run(output, run, progress=progress, say=_say)
     _tell(outcome, output)
 
 
@@ -661,14 +668,14 @@ def _run_study(study, folder, dry_run, skip_training, scheduler, workers, verbos
         from ptycho.output.progress_bars import progress_bar
         from ptycho.studies.runner import run_study, table
 
-    with progress_bar() as report:
+    with progress_bar() as progress:
         results = run_study(
             study,
             folder,
             scheduler=scheduler,
             workers=workers,
             only_finished=skip_training,
-            report=report,
+            progress=progress,
             say=_say,
         )
     _table(*table(results.rows))
@@ -766,13 +773,13 @@ def _watched(scan: Any, live: bool, address: str | None, tensorboard: Path | Non
     if not live:
         if address is not None:
             raise ValueError("--live-address has no effect without --live")
-        with progress_bar(tensorboard) as report:
-            yield report
+        with progress_bar(tensorboard) as progress:
+            yield progress
         return
     from ptycho.output.live import live_page
 
-    with progress_bar(tensorboard) as bar, live_page(scan, bar, address, _say) as report:
-        yield report
+    with progress_bar(tensorboard) as bar, live_page(scan, bar, address, _say) as progress:
+        yield progress
 
 
 def _say(text: str) -> None:
@@ -803,9 +810,9 @@ def _score_table(scores: Any, before: Any = None) -> None:
 
 
 def _frame_error(outcome: Any, every: int) -> None:
-    before = "" if outcome.before is None else f", {outcome.before.withheld_error:.4f} before the refinement"
+    before = "" if outcome.before is None else f", {outcome.before.held_out_error:.4f} before the refinement"
     _say(
-        f"error on frames 0, {every}, {2 * every}, ...: {outcome.withheld_error:.4f}{before} "
+        f"error on frames 0, {every}, {2 * every}, ...: {outcome.held_out_error:.4f}{before} "
         f"(about {outcome.shot_noise:.4f} from shot noise alone)"
     )
 
@@ -813,8 +820,8 @@ def _frame_error(outcome: Any, every: int) -> None:
 def _tell(outcome: Any, output: Path) -> None:
     if outcome.scores is not None:
         _score_table(outcome.scores, outcome.before and outcome.before.scores)
-    if outcome.withheld_error is not None:
-        _frame_error(outcome, outcome.result.provenance["withhold_every"])
+    if outcome.held_out_error is not None:
+        _frame_error(outcome, outcome.result.provenance["hold_out_every"])
     if outcome.fit:
         powers = (abs(outcome.result.probe) ** 2).sum(axis=(1, 2))
         if len(powers) > 1:

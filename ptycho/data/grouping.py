@@ -1,4 +1,4 @@
-"""Groups of neighbouring frames: the g x g that a network of gridsize g sees at once, and those withheld.
+"""Groups of neighbouring frames: the g x g that a network of gridsize g sees at once, and those held out.
 
 Positions are ``(P, 2)`` in object pixels, order (y, x). A group is a row of frame indices; it never holds a frame
 twice. All choices come from the generator passed in.
@@ -34,7 +34,7 @@ def group_extents(positions: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.ptp(np.asarray(positions, float)[groups], axis=1).max(axis=-1)
 
 
-def withheld_groups(
+def held_out_groups(
     positions: np.ndarray, size: int, fraction: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compact groups to judge a training by, and the frames left to train on.
@@ -43,7 +43,7 @@ def withheld_groups(
     cells of equally many frames by median cuts, and each cell gives up one random frame and its nearest
     ones: the groups are spread over the scan and have no frame in common. V follows from ``fraction`` of
     the frames, but is one at least and leaves ``size`` frames at least. With a fraction of 0, or with fewer
-    than ``3 * size`` frames, nothing is withheld: V = 0 and all frames are for training.
+    than ``3 * size`` frames, nothing is held out: V = 0 and all frames are for training.
     """
     frames = len(positions)
     _check_sizes(frames, size)

@@ -23,7 +23,7 @@ class Reconstruction:
     probe: np.ndarray
     """``(M, N, N)`` complex64 in sqrt(photons)."""
     positions_px: np.ndarray
-    """``(P, 2)`` float64 (y, x): every frame of the scan, withheld ones too, in pixels of ``object``."""
+    """``(P, 2)`` float64 (y, x): every frame of the scan, held-out ones too, in pixels of ``object``."""
     coverage: np.ndarray
     """``(H, W)`` float32: light on each pixel, in units of the probe's brightest."""
     spread: np.ndarray | None = None

@@ -255,16 +255,16 @@ class Scan:
             notes=(*self.notes, note),
         )
 
-    def withheld_mask(self, every: int, offset: int = 0) -> Array:
+    def held_out_mask(self, every: int, offset: int = 0) -> Array:
         """(P,) bool: True for frames ``offset``, ``offset + every``, ``offset + 2 every``, ..."""
         if not (every >= 2 and 0 <= offset < every):
             raise ValueError(f"every is {every} and offset {offset}; expected every >= 2 and 0 <= offset < every")
         return np.arange(len(self)) % every == offset
 
     def split(self, every: int, offset: int = 0) -> tuple["Scan", "Scan"]:
-        """``(rest, withheld)``: each ``every``-th frame from ``offset`` on is withheld, to judge by."""
-        withheld = self.withheld_mask(every, offset)
-        return self.subset(~withheld), self.subset(withheld)
+        """``(fitted, held_out)``: each ``every``-th frame from ``offset`` on is held out, to judge by."""
+        held_out = self.held_out_mask(every, offset)
+        return self.subset(~held_out), self.subset(held_out)
 
     def with_probe(self, probe: Array, known: bool = True) -> "Scan":
         """The same scan with another probe, (M, N, N) or (N, N), in sqrt(photons) if it is known."""

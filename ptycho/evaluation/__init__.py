@@ -1,7 +1,7 @@
 """How good a reconstruction is: arrays in, numbers out. Knows no model and no file.
 
 Against a known object: `compare_objects` (after `register` has removed what ptychography cannot know:
-shift, complex scale and linear phase ramp). Without one: `frame_error` on frames withheld from the
+shift, complex scale and linear phase ramp). Without one: `frame_error` on frames held out from the
 reconstruction, beside `shot_noise_error`, the least it can be; `frame_residuals` of any frames in units of shot
 noise; `uncertainty` of every pixel; and `fourier_ring_correlation` of two independent half data sets.
 """

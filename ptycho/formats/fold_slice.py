@@ -4,7 +4,7 @@
   against files of the same name that Python wrote.
 - ``*_para.hdf5``: ``ppX``, ``ppY`` (P,), metres, or angstroms for electrons (taken for that beyond a millimetre).
   MATLAB uses (row, column) = (-ppY, -ppX). There is neither energy nor pixel size.
-- The result: ``object`` (H, W[, slices]), ``probe`` (N, N, modes[, variations]), ``outputs.probe_positions`` (P, 2) px
+- The result: ``object`` (H, W[, slices]), ``probe`` (N, N, modes[, opr_modes]), ``outputs.probe_positions`` (P, 2) px
   as (x, y) from the object's centre: the probe's first pixel lies ``ceil(H / 2 - N / 2) - 1`` beyond; ``p.dx_spec`` and
   ``p.lambda`` in metres, or angstroms.
 
@@ -68,7 +68,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
-    """Read the first slice of the object and the modes of the probe, without its variations."""
+    """Read the first slice of the object and the modes of the probe, without its opr_modes."""
     values = _matlab.load(path, VARIABLES, options)
     image, probe = (_at_least(path, values, name) for name in ("object", "probe"))
     scale = [_matlab.scalar(path, values, name) for name in ("p.dx_spec", "p.lambda")]
@@ -78,7 +78,7 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
         f"'{name}' has several {what}; this is the first."
         for name, what, several in (
             ("object", "slices", image.shape[2] > 1),
-            ("probe", "variations", probe.shape[3] > 1),
+            ("probe", "opr_modes", probe.shape[3] > 1),
         )
         if several
     ]

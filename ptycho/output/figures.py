@@ -133,6 +133,6 @@ def _loss_curve(axes, history: list[dict]) -> None:
     axes.set_xlabel("epoch")
     axes.plot(epochs, [entry["loss"] for entry in history], label="training")
     if history and history[0]["validation_loss"] is not None:
-        axes.plot(epochs, [entry["validation_loss"] for entry in history], label="withheld frames")
+        axes.plot(epochs, [entry["validation_loss"] for entry in history], label="held-out frames")
     if history:
         axes.legend()

@@ -84,8 +84,8 @@ class Board:
 class Painter:
     """Passes reports on, and puts on a board what they bring, as far as the time allows."""
 
-    def __init__(self, board: Board, report: Progress):
-        self.board, self.passed_on = board, report
+    def __init__(self, board: Board, progress: Progress):
+        self.board, self.passed_on = board, progress
         self.begin = self.last = time.monotonic()
         self.spent = 0.0
         """Seconds that pictures have taken."""
@@ -146,7 +146,7 @@ class Painter:
 
 @contextmanager
 def live_page(
-    scan: Scan, report: Progress, address: str | None = None, say: Callable[[str], None] = print
+    scan: Scan, progress: Progress, address: str | None = None, say: Callable[[str], None] = print
 ) -> Iterator[Progress]:
     """Serve the page of a run while the context lasts; yields the report to give to the run.
 
@@ -162,7 +162,7 @@ def live_page(
     """
     host, port = host_and_port(address or HOME)
     board = Board(scan)
-    server, painter = _Server(board, host, port), Painter(board, report)
+    server, painter = _Server(board, host, port), Painter(board, progress)
     say(f"live: {server.url}")
     end = "stopped before its end"
     try:

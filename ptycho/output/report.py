@@ -78,7 +78,7 @@ def save_report(
     panels["Frames on the scan"] = _scan_panels(scan, result)
     for title, label, history, names in (
         ("Training", "loss", training, dict(loss="training", validation_loss="validation")),
-        ("Refinement", "error", fit, dict(error="fitted frames", withheld_error="withheld frames")),
+        ("Refinement", "error", fit, dict(error="fitted frames", held_out_error="held-out frames")),
     ):
         if history:
             panels[title] = curve_panel("epoch", label, epochs(history, names), logarithmic=True)
@@ -130,7 +130,7 @@ def save_comparison(
         panels[f"Object: {name}"] = object_panels(shown(scan, result, side, origin), unit_of(scan)[1], plots)
     panels[f"Probe: {names[0]}"] = probe_panels(results[names[0]].probe)
     panels[f"Frames on the scan: {names[0]}"] = _scan_panels(scan, results[names[0]])
-    told = {"error": "fitted frames", "withheld_error": "withheld frames", "loss": "loss"}
+    told = {"error": "fitted frames", "held_out_error": "held-out frames", "loss": "loss"}
     curves = [
         curve_panel("epoch", "error", epochs(history, told), logarithmic=True, title=name)
         for name, history in histories.items()

@@ -62,11 +62,11 @@ def compare_run(
     folder: str | os.PathLike,
     *,
     engines: Sequence[str] = ("lsqml", "rpie"),
-    withhold_every: int | None = None,
+    hold_out_every: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Refine a scan from empty space, run engines of pty-chi on it, and leave all in the folder.
 
@@ -76,11 +76,11 @@ def compare_run(
     Args:
         scan, folder: what is reconstructed; where the results go.
         engines: see `run_ptychi`; left out where pty-chi is not installed.
-        withhold_every: frames 0, k, 2 k, ... are kept from every fit, and judge the results.
+        hold_out_every: frames 0, k, 2 k, ... are kept from every fit, and judge the results.
         epochs: passes over the frames; None: as many as it takes, and `PTYCHI_EPOCHS` of pty-chi's.
         batch_size: frames in a batch of pty-chi's engines, see `run_ptychi`.
         seed: of the order of the frames.
-        report: told of the progress.
+        progress: told of the progress.
 
     Raises:
         ValueError: there is no such engine.
@@ -90,15 +90,15 @@ def compare_run(
         raise ValueError(f"no engine {', '.join(unknown)}; those of pty-chi are {', '.join(get_args(Engine))}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
+    held_out = scan.held_out_mask(hold_out_every) if hold_out_every else np.zeros(len(scan), bool)
     missing = why_not() if engines else None
     notes = [f"without {', '.join(engines)}: {missing}"] if missing else []
-    record = provenance(scan) | dict(probe_known=scan.probe_known, modes=scan.modes, withhold_every=withhold_every or 0)
+    record = provenance(scan) | dict(probe_known=scan.probe_known, modes=scan.modes, hold_out_every=hold_out_every or 0)
     entries = []
     for method in (OURS, *(() if missing else engines)):
         begin = time.perf_counter()
         try:
-            result, history = _reconstructed(method, scan, withheld, epochs, batch_size, seed, report)
+            result, history = _reconstructed(method, scan, held_out, epochs, batch_size, seed, progress)
         except FloatingPointError as error:
             notes.append(str(error))
             continue
@@ -106,7 +106,7 @@ def compare_run(
         result, _ = examine(replace(result, provenance=record | dict(method=method, epochs=len(history))), scan)
         result.save(folder / f"{method}.h5")
         save_png(result, folder / f"{method}.png")
-        entry = Entry(method, judge(result, scan, withheld), history, 0.0)
+        entry = Entry(method, judge(result, scan, held_out), history, 0.0)
         entries.append(entry._replace(setup_seconds=wall - entry.seconds))
     record |= dict(methods=_methods_record(entries), notes=notes)
     if len(entries) > 1:
@@ -128,11 +128,11 @@ def compare_run(
 
 
 def table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
-    """Titles and rows: times, scores where the truth is known (of a flat object last), errors of withheld frames."""
+    """Titles and rows: times, scores where the truth is known (of a flat object last), errors of held-out frames."""
     _, scores, error, *_ = entries[0].outcome
     titles = ["method", "epochs", "epochs (s)", "set-up (s)"]
     titles += [*SCORES.values()] if scores else []
-    titles += ["withheld error", "of it shot noise"] if error is not None else []
+    titles += ["held-out error", "of it shot noise"] if error is not None else []
     rows = [_row(entry) for entry in entries]
     if scores:
         rows.append(["flat object", "", "", "", *_scores(scores.flat)])
@@ -153,19 +153,19 @@ def _scores(scores: Any) -> list[str]:
 def _reconstructed(
     method: str,
     scan: Scan,
-    withheld: np.ndarray,
+    held_out: np.ndarray,
     epochs: int | None,
     batch_size: int | None,
     seed: int,
-    report: Progress | None,
+    progress: Progress | None,
 ) -> tuple[Reconstruction, History]:
     if method == OURS:
         config = refine_config(RunConfig(refine=dict(seed=seed)), scan)
         config = config if epochs is None else replace(config, epochs=epochs)
-        return refine(scan, config, withheld=withheld, report=report)[:2]
+        return refine(scan, config, held_out=held_out, progress=progress)[:2]
     engine, epochs = cast(Engine, method), epochs or PTYCHI_EPOCHS
     return run_ptychi(
-        scan, engine=engine, epochs=epochs, batch_size=batch_size, withheld=withheld, seed=seed, report=report
+        scan, engine=engine, epochs=epochs, batch_size=batch_size, held_out=held_out, seed=seed, progress=progress
     )[:2]
 
 

@@ -76,10 +76,10 @@ class Outcome(NamedTuple):
     result: Reconstruction
     scores: Scores | None
     """Against the true object, where the scan carries one."""
-    withheld_error: float | None
-    """Frame error on withheld frames, where there are any."""
+    held_out_error: float | None
+    """Frame error on held-out frames, where there are any."""
     shot_noise: float | None
-    """What the shot noise of the withheld frames alone would leave of it."""
+    """What the shot noise of the held-out frames alone would leave of it."""
     trust: Trust | None = None
     """How well the frames that the object is made of agree with it."""
     warnings: tuple[str, ...] = ()
@@ -121,10 +121,10 @@ def probe_is_sought(scan: Scan, run: RunConfig) -> bool:
     return bool(run.model.get("probe_trainable", not scan.probe_known))
 
 
-def with_found_probe(scan: Scan, *, withheld: np.ndarray | None = None, report: Progress | None = None) -> Scan:
+def with_found_probe(scan: Scan, *, held_out: np.ndarray | None = None, progress: Progress | None = None) -> Scan:
     """A scan with the probe that the package's own network finds for it (`find_probe`)."""
     solver = adapted(load_pretrained(), scan)
-    find_probe(solver, scan, withheld=withheld, report=report)
+    find_probe(solver, scan, held_out=held_out, progress=progress)
     return replace(scan, probe=ops.convert_to_numpy(solver.probe.value()))
 
 
@@ -135,14 +135,14 @@ def train_run(
     *,
     start: str | None = None,
     resume: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> tuple[PtychoNetwork, History]:
     """`train_network`, and what the network makes of the scan as a page: ``report.html``."""
     from ptycho.output.report import save_report
 
     folder = Path(folder)
-    model, history = train_network(scan, folder, run, start=start, resume=resume, report=report)
-    result = reconstruct(model, scan, report=report)
+    model, history = train_network(scan, folder, run, start=start, resume=resume, progress=progress)
+    result = reconstruct(model, scan, progress=progress)
     save_report(
         folder / "report.html",
         scan,
@@ -161,7 +161,7 @@ def train_network(
     *,
     start: str | None = None,
     resume: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> tuple[PtychoNetwork, History]:
     """Train a network on a scan and leave it in the folder: ``model.keras``, ``history.json``, ``config.json``.
 
@@ -171,7 +171,7 @@ def train_network(
     training = TrainingConfig.from_dict((ADAPTING if start else {}) | run.training)
     sought, goes_on = probe_is_sought(scan, run), resume and (folder / "checkpoint" / "history.json").exists()
     if sought and not goes_on:  # a training that goes on has its probe in the checkpoint
-        scan = with_found_probe(scan, report=report)
+        scan = with_found_probe(scan, progress=progress)
     if start is None:
         model = build_model(model_config(run, scan), scan.probe)
     else:
@@ -185,18 +185,18 @@ def train_network(
         training,
         folder=folder / "checkpoint",
         resume=resume,
-        report=report and showing(report, partial(reconstruct, model, scan)),
+        progress=progress and showing(progress, partial(reconstruct, model, scan)),
     )
     if sought and model.settings.architecture != "cnn":
-        find_probe(model, scan, report=report)  # the network knows the object better now
+        find_probe(model, scan, progress=progress)  # the network knows the object better now
     _write_json(folder / "history.json", history)
     save_model(model, folder / "model.keras")
     return model, history
 
 
-def showing(report: Progress, image: Callable[[], Reconstruction]) -> Progress:
+def showing(progress: Progress, image: Callable[[], Reconstruction]) -> Progress:
     """A report that is told of the image too."""
-    return lambda what, done, total, numbers, _=None, /: report(what, done, total, numbers, image)
+    return lambda what, done, total, numbers, _=None, /: progress(what, done, total, numbers, image)
 
 
 def open_model(name: str | os.PathLike) -> PtychoNetwork:
@@ -205,25 +205,25 @@ def open_model(name: str | os.PathLike) -> PtychoNetwork:
 
 
 def ready_model(
-    name: str | os.PathLike, scan: Scan, *, withheld: np.ndarray | None = None, report: Progress | None = None
+    name: str | os.PathLike, scan: Scan, *, held_out: np.ndarray | None = None, progress: Progress | None = None
 ) -> PtychoNetwork:
     """A trained network (see `open_model`) for a scan; warns where the scan is far from what it was trained for.
 
     A network of a run folder brings its own probe, the package's takes the scan's; where that is a guess, it is found
-    (`find_probe`) from the frames that are not withheld.
+    (`find_probe`) from the frames that are not held out.
     """
     model = open_model(name)
     if str(name) == "pretrained":
         model = adapted(model, scan)
         if not scan.probe_known:
-            find_probe(model, scan, withheld=withheld, report=report)
+            find_probe(model, scan, held_out=held_out, progress=progress)
     for sentence in far_from_training(model, scan):
         warnings.warn(sentence, UserWarning, stacklevel=2)
     return model
 
 
 def pretrain_run(
-    folder: str | os.PathLike, run: RunConfig, *, resume: bool = False, report: Progress | None = None
+    folder: str | os.PathLike, run: RunConfig, *, resume: bool = False, progress: Progress | None = None
 ) -> History:
     """Train a network on simulated scans and leave it in the folder: ``model.keras``, its SHA-256, ``history.json``.
 
@@ -237,7 +237,7 @@ def pretrain_run(
     record = dict(pretraining=settings.to_dict(), model=model_settings.to_dict(), training=training.to_dict())
     _write_json(folder / "config.json", record)
     checkpoint = folder / "checkpoint"
-    model, history = pretrain(settings, model_settings, training, folder=checkpoint, resume=resume, report=report)
+    model, history = pretrain(settings, model_settings, training, folder=checkpoint, resume=resume, progress=progress)
     _write_json(folder / "history.json", history)
     path = save_model(model, folder / "model.keras")
     replace_text(folder / "model.sha256", f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.keras\n")
@@ -259,7 +259,7 @@ def reconstruct_run(
     *,
     model_folder: str | os.PathLike | None = None,
     start: str | None = None,
-    withhold_every: int | None = None,
+    hold_out_every: int | None = None,
     views: int | None = None,
     tile_frames: int | None = None,
     refined: bool = True,
@@ -267,11 +267,11 @@ def reconstruct_run(
     checks: Sequence[Check] | None = None,
     scheduler: str | None = None,
     workers: int = 0,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Reconstruct a scan with a trained network, or with one trained on it here, and leave the image in the folder.
 
-    With ``withhold_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. With several ``views``
+    With ``hold_out_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. With several ``views``
     (see `reconstruct`; by default `usual_views`) the network's image has an ``uncertainty``, calibrated on a simulated
     scan (`calibration`). With ``refined`` the image is then fitted to the counts (`refine`); what the network alone
     gave is left as ``network.h5``. With the address of a Dask ``scheduler``, or a number of ``workers`` on this
@@ -282,32 +282,34 @@ def reconstruct_run(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     views = usual_views(scan) if views is None else views
-    withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
+    held_out = scan.held_out_mask(hold_out_every) if hold_out_every else np.zeros(len(scan), bool)
     if model_folder is None:
-        model, history = train_network(scan.subset(~withheld), folder, run, start=start, resume=resume, report=report)
+        model, history = train_network(
+            scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress
+        )
     else:
-        model, history = ready_model(model_folder, scan, withheld=withheld, report=report), []
+        model, history = ready_model(model_folder, scan, held_out=held_out, progress=progress), []
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
     with dask_client(scheduler, workers) if scheduler or workers else nullcontext() as client:
-        ways: dict[str, Any] = dict(withheld=withheld, views=views, tile_frames=tile_frames, report=report)
+        ways: dict[str, Any] = dict(held_out=held_out, views=views, tile_frames=tile_frames, progress=progress)
         result = reconstruct(model, scan, client=client, **ways)
-    more = dict(withhold_every=withhold_every or 0, views=views, model=model.settings.to_dict())
+    more = dict(hold_out_every=hold_out_every or 0, views=views, model=model.settings.to_dict())
     if views > 1:
         factor = calibration(model, scan, result, views=views)
         more["uncertainty_calibration"] = factor
         result = replace(result, uncertainty=uncertainty(result.spread, result.coverage, result.probe, factor))
     if not refined:
         result = replace(result, provenance=provenance(scan) | more)
-        return _leave(result, scan, folder, withheld, history, look_wrong(model, result, scan), checks=checks)
+        return _leave(result, scan, folder, held_out, history, look_wrong(model, result, scan), checks=checks)
     alone = replace(result, provenance=provenance(scan) | more)
     alone.save(folder / "network.h5")
     settings = refine_config(run, scan)
-    fit = refine_network(model, scan, settings, result, withheld=withheld, views=views, report=report)
+    fit = refine_network(model, scan, settings, result, held_out=held_out, views=views, progress=progress)
     result = replace(fit.result, provenance=alone.provenance | dict(refine=settings.to_dict()))
-    before = judge(alone, scan, withheld)
+    before = judge(alone, scan, held_out)
     found = look_wrong(model, result, scan)
-    return _leave(result, scan, folder, withheld, history, found, before, fit.history, checks)
+    return _leave(result, scan, folder, held_out, history, found, before, fit.history, checks)
 
 
 def refine_config(run: RunConfig, scan: Scan) -> RefineConfig:
@@ -337,33 +339,33 @@ def refine_network(
     settings: RefineConfig,
     alone: Reconstruction,
     *,
-    withheld: np.ndarray,
+    held_out: np.ndarray,
     views: int = 1,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Refinement:
     """Refine a network's image; ``alone``, what it gives of all frames, comes back where that makes nothing better.
 
     The image to start from is made anew without the frames that judge the fit: it would know their noise. How strongly
-    details are held near to it (``drift_weight``), unless ``settings`` say so, is what these frames like best. A dark
+    details are held near to it (``h1_weight``), unless ``settings`` say so, is what these frames like best. A dark
     image (`DARK`) is no start: the fit then begins from empty space, with a warning.
     """
     if light_let_through(alone.object, alone.coverage, alone.probe, counted(alone, scan)) < DARK:
         warnings.warn("the network's image is dark: refined from empty space instead", UserWarning, stacklevel=2)
-        return refine(scan, settings, withheld=withheld, report=report)
-    _, judging = divided(scan, withheld, settings)
-    unseen = withheld.copy()
+        return refine(scan, settings, held_out=held_out, progress=progress)
+    _, judging = divided(scan, held_out, settings)
+    unseen = held_out.copy()
     unseen[judging] = True
-    start = reconstruct(model, scan, withheld=unseen, views=views, report=report) if len(judging) else alone
-    if not settings.drift_weight and len(judging):
+    start = reconstruct(model, scan, held_out=unseen, views=views, progress=progress) if len(judging) else alone
+    if not settings.h1_weight and len(judging):
 
         def trial(drift: float) -> float:
             only: dict[str, Any] = dict.fromkeys((f"{name}_from" for name in UNKNOWNS), None)
-            short = replace(settings, drift_weight=drift, epochs=min(TRIAL_EPOCHS, settings.epochs), **only)
-            fit = refine(scan, short, start=start, withheld=withheld, report=report)
+            short = replace(settings, h1_weight=drift, epochs=min(TRIAL_EPOCHS, settings.epochs), **only)
+            fit = refine(scan, short, start=start, held_out=held_out, progress=progress)
             return fit.history[fit.best]["judged"]
 
-        settings = replace(settings, drift_weight=best_weight(trial, 1 / np.sqrt(light_on_object(scan))))
-    fit = refine(scan, settings, start=start, withheld=withheld, report=report)
+        settings = replace(settings, h1_weight=best_weight(trial, 1 / np.sqrt(light_on_object(scan))))
+    fit = refine(scan, settings, start=start, held_out=held_out, progress=progress)
     return fit if fit.best > 0 else fit._replace(result=alone)
 
 
@@ -407,9 +409,9 @@ def refine_run(
     run: RunConfig,
     *,
     start: str | os.PathLike | None = None,
-    withhold_every: int | None = None,
+    hold_out_every: int | None = None,
     resume: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Fit object, probe and whatever else the run says to the counts of a scan, and leave the image in the folder.
 
@@ -418,31 +420,31 @@ def refine_run(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    withheld = scan.withheld_mask(withhold_every) if withhold_every else np.zeros(len(scan), bool)
+    held_out = scan.held_out_mask(hold_out_every) if hold_out_every else np.zeros(len(scan), bool)
     image = before = None
     if start is not None:
         path = Path(start)
         image = Reconstruction.load(path / "reconstruction.h5" if path.is_dir() else path)
-        before = judge(image, scan, withheld)
+        before = judge(image, scan, held_out)
         if len(image.probe) < scan.modes:  # more were asked for
             image = replace(image, probe=with_modes(image.probe, scan.modes))
     settings = refine_config(run, scan)
     record = provenance(scan) | dict(refine=settings.to_dict(), start=None if start is None else str(start))
     _write_json(folder / "config.json", record)
     fit = refine(
-        scan, settings, start=image, withheld=withheld, folder=folder / "checkpoint", resume=resume, report=report
+        scan, settings, start=image, held_out=held_out, folder=folder / "checkpoint", resume=resume, progress=progress
     )
     _write_json(folder / "history.json", fit.history)
-    result = replace(fit.result, provenance=record | dict(withhold_every=withhold_every or 0))
+    result = replace(fit.result, provenance=record | dict(hold_out_every=hold_out_every or 0))
     found = warnings_of(result, scan)
-    return _leave(result, scan, folder, withheld, [], found, before, fit.history)
+    return _leave(result, scan, folder, held_out, [], found, before, fit.history)
 
 
 def _leave(
     result: Reconstruction,
     scan: Scan,
     folder: Path,
-    withheld: np.ndarray,
+    held_out: np.ndarray,
     training: History,
     found: Sequence[str],
     before: Outcome | None = None,
@@ -457,13 +459,13 @@ def _leave(
     result.save(folder / "reconstruction.h5")
     save_png(result, folder / "object.png")
     curve = training or [
-        dict(epoch=entry["epoch"], loss=entry["error"], validation_loss=entry["withheld_error"])
+        dict(epoch=entry["epoch"], loss=entry["error"], validation_loss=entry["held_out_error"])
         for entry in (fit or [])[1:]
     ]
     save_figure(result, scan.counts[len(scan) // 2], curve, folder / "figure.png", title=str(scan.source))
     checks = check_scan(scan, orientation=False) if checks is None else checks
     limit = [check.found for check in checks if check.name == "saturation" and check.verdict != "pass"]
-    outcome = judge(result, scan, withheld)._replace(trust=trust, warnings=(*limit, *found), before=before, fit=fit)
+    outcome = judge(result, scan, held_out)._replace(trust=trust, warnings=(*limit, *found), before=before, fit=fit)
     _write_json(folder / "scores.json", scores_record(outcome))
     save_report(
         folder / "report.html",
@@ -489,8 +491,8 @@ def sentences(outcome: Outcome) -> list[str]:
     lines = list(outcome.warnings)
     if outcome.trust is not None:
         lines.append(outcome.trust.sentence())
-    if outcome.withheld_error is not None:
-        lines.append(f"withheld frames: error {outcome.withheld_error:.4f}, shot noise alone {outcome.shot_noise:.4f}")
+    if outcome.held_out_error is not None:
+        lines.append(f"held-out frames: error {outcome.held_out_error:.4f}, shot noise alone {outcome.shot_noise:.4f}")
     return lines
 
 
@@ -503,7 +505,7 @@ def stream_run(
     order: Order = "scan",
     tile_frames: int | None = None,
     seed: int = 0,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Outcome, ReplayReport]:
     """Play a scan to a trained network frame by frame, as a detector would, and leave the image in the folder.
 
@@ -514,7 +516,7 @@ def stream_run(
         model_folder: run folder of the network.
         rate, order, seed: see `replay`.
         tile_frames: see `Stream`; None: `STREAM_FRAMES`.
-        report: told of the progress.
+        progress: told of the progress.
 
     Raises:
         ValueError: the network is a ``cnn``, or for frames of another size.
@@ -532,8 +534,8 @@ def stream_run(
     folder.mkdir(parents=True, exist_ok=True)
     record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
     _write_json(folder / "config.json", record)
-    played = replay(stream, enumerate(scan.counts), rate=rate, order=order, seed=seed, report=report)
-    more = dict(withhold_every=0, model=model.settings.to_dict())
+    played = replay(stream, enumerate(scan.counts), rate=rate, order=order, seed=seed, progress=progress)
+    more = dict(hold_out_every=0, model=model.settings.to_dict())
     result = replace(as_grown(stream, scan), provenance=provenance(scan) | more)
     result.save(folder / "reconstruction.h5")
     save_png(result, folder / "object.png")
@@ -543,17 +545,17 @@ def stream_run(
     return outcome, played
 
 
-def demo_run(folder: str | os.PathLike, run: RunConfig, *, report: Progress | None = None, say: Say) -> Outcome:
+def demo_run(folder: str | os.PathLike, run: RunConfig, *, progress: Progress | None = None, say: Say) -> Outcome:
     """Simulate a scan with known truth, and reconstruct it: the whole way, in a minute or two."""
     scan = simulate(SimulationConfig.from_dict(run.simulation))
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_scan(scan, Path(folder) / "scan.h5")
     say(f"simulated {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
-    return reconstruct_run(scan, folder, run, report=report)
+    return reconstruct_run(scan, folder, run, progress=progress)
 
 
-def judge(result: Reconstruction, scan: Scan, withheld: np.ndarray) -> Outcome:
-    """Compare a result with what is known: the true object, and the withheld frames.
+def judge(result: Reconstruction, scan: Scan, held_out: np.ndarray) -> Outcome:
+    """Compare a result with what is known: the true object, and the held-out frames.
 
     A result of a few frames may hold too little of the true object to be compared; a warning says so.
     """
@@ -563,7 +565,7 @@ def judge(result: Reconstruction, scan: Scan, withheld: np.ndarray) -> Outcome:
             scores = compare_objects(result.object, scan.object)
         except TooSmall as problem:
             warnings.warn(f"not scored against the true object: {problem}", UserWarning, stacklevel=2)
-    frames = np.flatnonzero(withheld)
+    frames = np.flatnonzero(held_out)
     if not len(frames):
         return Outcome(result, scores, None, None)
     way = scan.transfer
@@ -618,8 +620,8 @@ def scores_record(outcome: Outcome) -> dict[str, Any]:
         record |= dict(trust=outcome.trust.to_dict(), warnings=list(outcome.warnings))
     if outcome.scores is not None:
         record["object"] = outcome.scores.to_dict()
-    if outcome.withheld_error is not None:
-        record |= dict(withheld_error=outcome.withheld_error, shot_noise_error=outcome.shot_noise)
+    if outcome.held_out_error is not None:
+        record |= dict(held_out_error=outcome.held_out_error, shot_noise_error=outcome.shot_noise)
     if outcome.before is not None:
         record["before_refinement"] = scores_record(outcome.before)
     if outcome.fit:

@@ -23,7 +23,7 @@ def predict_on(
     used: np.ndarray | None = None,
     tile_frames: int | None = None,
     views: int = 1,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Stream:
     """What `predict` gives, computed by the workers of a Dask ``client``, a tile of the scan at a time.
 
@@ -63,8 +63,8 @@ def predict_on(
                 "of them: give them more memory, or less to do at a time with --tile-frames"
             ) from error
         task.release()
-        if report:
-            report("predicting", int(stream.arrived.sum()), len(used), {})
+        if progress:
+            progress("predicting", int(stream.arrived.sum()), len(used), {})
     return stream
 
 

@@ -19,7 +19,7 @@ def predict(
     used: np.ndarray | None = None,
     tile_frames: int | None = None,
     views: int = 1,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Stream:
     """Reconstruct a scan tile by tile; the finished stream holds the object (``stream.mosaic``).
 
@@ -28,14 +28,14 @@ def predict(
         scan: P frames, whose probe is not used: the model has its own.
         used: indices of the frames to look at; None: all of them.
         tile_frames, views: see `Stream`.
-        report: told of the progress.
+        progress: told of the progress.
 
     Raises:
         ValueError: the scan's N is not the model's, or it is in the near field.
     """
     used = np.arange(len(scan)) if used is None else np.asarray(used)
     stream = open_stream(model, scan, used, tile_frames, views)
-    for _ in feed(stream, scan, used, report):
+    for _ in feed(stream, scan, used, progress):
         pass
     return stream
 
@@ -54,7 +54,7 @@ READ_AHEAD = 64
 """Frames that are read at once of a scan that stays in its file, while the network has the last ones."""
 
 
-def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Progress | None = None) -> Iterator[Piece]:
+def feed(stream: Stream, scan: Scan, used: np.ndarray, progress: Progress | None = None) -> Iterator[Piece]:
     """Give a stream the used frames of a scan, in its own order; yields the pieces as they come."""
     done = 0
     # Frames that wait for a tile would keep all that were read with them; those of a batch leave together.
@@ -64,6 +64,6 @@ def feed(stream: Stream, scan: Scan, used: np.ndarray, report: Progress | None =
         for frame, pattern in zip(frames, counts, strict=True):
             yield from stream.add(int(frame), own(pattern))
         done += len(frames)
-        if report:
-            report("predicting", done, len(used), {})
+        if progress:
+            progress("predicting", done, len(used), {})
     yield from stream.finish()

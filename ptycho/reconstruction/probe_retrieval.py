@@ -34,7 +34,7 @@ the probe stays."""
 
 BRIGHT = 1.0
 """Counts per used pixel from which on amplitudes are fitted by least squares, as engines do it. It is biased in dim
-pixels, but those of detectors hold more than shot noise: 0.0142 against 0.0155 on withheld frames of the siemens star.
+pixels, but those of detectors hold more than shot noise: 0.0142 against 0.0155 on held-out frames of the siemens star.
 With fewer counts the bias is in all pixels, and `expected_root` takes it out."""
 
 MOST_FRAMES = 1024
@@ -48,9 +48,9 @@ def find_probe(
     model: PtychoNetwork,
     scan: Scan,
     *,
-    withheld: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
     rounds: int = ROUNDS,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Make the probe of a trained network that of a scan, in place; the network's other weights stay.
 
@@ -60,9 +60,9 @@ def find_probe(
     Args:
         model: a trained network (not a ``cnn``), whose probe is the guess to start from.
         scan: P frames with the model's N.
-        withheld: ``(P,)`` bool: frames that must not be looked at.
+        held_out: ``(P,)`` bool: frames that must not be looked at.
         rounds: how often to go round at most; it ends when the misfit stalls.
-        report: told of the progress.
+        progress: told of the progress.
 
     Returns:
         The misfit ``sum (sqrt(counts) - sqrt(expected))^2 / sum counts`` that each round began with.
@@ -72,7 +72,7 @@ def find_probe(
     """
     if model.settings.architecture == "cnn":
         raise ValueError("a cnn does not see the probe: find it with another network, e.g. the pretrained one")
-    used = np.arange(len(scan)) if withheld is None else np.flatnonzero(~withheld)
+    used = np.arange(len(scan)) if held_out is None else np.flatnonzero(~held_out)
     middle = np.median(scan.positions[used], axis=0)
     nearest = np.argsort(np.linalg.norm(scan.positions[used] - middle, axis=1), kind="stable")
     used = np.sort(used[nearest[:MOST_FRAMES]])
@@ -83,8 +83,8 @@ def find_probe(
         mosaic = predict(model, scan, used=used).mosaic
         before, (found, misfit) = found, fit_probe(ops.convert_to_numpy(model.probe.value()), scan, used, mosaic)
         misfits.append(misfit)
-        if report:
-            report("finding probe", number + 1, rounds, dict(misfit=misfit))
+        if progress:
+            progress("finding probe", number + 1, rounds, dict(misfit=misfit))
         stalled = number > 0 and misfit > STALLED * misfits[-2]
         last = number + 1 == rounds or (stalled and not momentum)
         # Momentum that does not pay starts anew (O'Donoghue & Candes, Found. Comput. Math. 15, 715 (2015)).

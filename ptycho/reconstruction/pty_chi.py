@@ -52,11 +52,11 @@ def run_ptychi(
     epochs: int = 30,
     batch_size: int | None = None,
     probe_fixed: bool | None = None,
-    withheld: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
     positions: bool = False,
     seed: int = 0,
     threads: int = 2,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> PtychiRun:
     """Reconstruct a scan by an engine of pty-chi, from empty space, on the CPU in single precision.
 
@@ -70,11 +70,11 @@ def run_ptychi(
         batch_size: frames in a batch, drawn at random; None: a sixteenth of those used, 32 at most. The PIE engines add
             up the steps of a batch, and diverge where many of its frames overlap.
         probe_fixed: keep the probe as it is; None: where the scan knows it.
-        withheld: ``(P,)`` bool: frames that pty-chi is not given.
-        positions: correct the positions too, from the first epoch on; withheld frames follow the mean correction.
+        held_out: ``(P,)`` bool: frames that pty-chi is not given.
+        positions: correct the positions too, from the first epoch on; held-out frames follow the mean correction.
         seed: of the order of the frames.
         threads: of PyTorch.
-        report: told of the progress.
+        progress: told of the progress.
 
     Raises:
         ValueError: the package is not installed, there is no such engine, or no frame is left to fit to.
@@ -82,9 +82,9 @@ def run_ptychi(
     """
     if engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}; expected one of {', '.join(get_args(Engine))}")
-    used = np.arange(len(scan)) if withheld is None else np.flatnonzero(~np.asarray(withheld, bool))
+    used = np.arange(len(scan)) if held_out is None else np.flatnonzero(~np.asarray(held_out, bool))
     if not len(used):
-        raise ValueError("all frames are withheld: none is left to fit to")
+        raise ValueError("all frames are held out: none is left to fit to")
     probe = scan.probe if modes is None else with_modes(scan.probe, modes)
     fixed = scan.probe_known if probe_fixed is None else probe_fixed
     batch_size = batch_size or min(32, -(-len(used) // 16))
@@ -106,7 +106,7 @@ def run_ptychi(
         )
         task.reconstructor.dataloader.generator.manual_seed(seed)
         setup_seconds = time.perf_counter() - begin
-        history = _iterate(task, epochs, f"pty-chi {engine}", report)
+        history = _iterate(task, epochs, f"pty-chi {engine}", progress)
         if not np.isfinite(history[-1]["loss"]):
             raise FloatingPointError(
                 f"{engine} of pty-chi diverged in epoch {len(history)}: {batch_size} frames in a batch are too many"
@@ -204,7 +204,7 @@ def _canvas(scan: Scan) -> tuple[np.ndarray, tuple[int, int]]:
     return low, (int(height), int(width))
 
 
-def _iterate(task: Any, epochs: int, name: str, report: Progress | None) -> list[dict[str, Any]]:
+def _iterate(task: Any, epochs: int, name: str, progress: Progress | None) -> list[dict[str, Any]]:
     """Epochs until the loss is no longer finite."""
     history: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
@@ -213,8 +213,8 @@ def _iterate(task: Any, epochs: int, name: str, report: Progress | None) -> list
         seconds = round(time.perf_counter() - begin, 4)
         loss = float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
         history.append(dict(epoch=epoch, seconds=seconds, loss=loss))
-        if report:
-            report(name, epoch, epochs, dict(loss=loss))
+        if progress:
+            progress(name, epoch, epochs, dict(loss=loss))
         if not np.isfinite(loss):
             break
     return history

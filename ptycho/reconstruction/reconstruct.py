@@ -20,28 +20,28 @@ def reconstruct(
     model: PtychoNetwork,
     scan: Scan,
     *,
-    withheld: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
     tile_frames: int | None = None,
     views: int = 1,
     client: Any = None,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Reconstruction:
     """The object of a scan, by a trained network.
 
     Args:
         model: a network for the scan's N, with its probe.
         scan: P frames.
-        withheld: ``(P,)`` bool: frames that must not be looked at (their positions are reported all the same).
+        held_out: ``(P,)`` bool: frames that must not be looked at (their positions are reported all the same).
         tile_frames, views: see `ptycho.reconstruction.Stream`.
         client: of Dask, whose workers compute it (`predict_on`); None: this process.
-        report: told of the progress.
+        progress: told of the progress.
     """
-    used = np.flatnonzero(~withheld) if withheld is not None else np.arange(len(scan))
+    used = np.flatnonzero(~held_out) if held_out is not None else np.arange(len(scan))
     if client is not None:
-        ways: dict[str, Any] = dict(used=used, tile_frames=tile_frames, views=views, report=report)
+        ways: dict[str, Any] = dict(used=used, tile_frames=tile_frames, views=views, progress=progress)
         return as_grown(predict_on(client, model, scan, **ways), scan, used)
     stream = open_stream(model, scan, used, tile_frames, views)
-    pieces = feed(stream, scan, used, report)
+    pieces = feed(stream, scan, used, progress)
     if model.settings.architecture != "cnn":
         for _ in pieces:
             pass

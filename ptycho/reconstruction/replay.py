@@ -81,7 +81,7 @@ def replay(
     rate: float | None = None,
     order: Order = "scan",
     seed: int = 0,
-    report: Progress | None = None,
+    progress: Progress | None = None,
     snapshot: Callable[[Stream], None] | None = None,
 ) -> ReplayReport:
     """Play frames to a stream, finish it, and tell how it went.
@@ -97,7 +97,7 @@ def replay(
         rate: frames per second; None: as fast as they are taken.
         order: ``scan``: as they are in ``frames``; ``random``: shuffled, which reads all of them first.
         seed: of the random order.
-        report: told of the progress.
+        progress: told of the progress.
         snapshot: called with the stream whenever its object has grown. What it takes counts as latency.
 
     Raises:
@@ -128,9 +128,9 @@ def replay(
                     pieces = stream.add(item.number, item.counts)
                     diary.arrived[item.number] = item.at
                 now = diary.write(pieces)
-                if report and now - told > REPORT_S:
+                if progress and now - told > REPORT_S:
                     told = now
-                    report("streaming", int(stream.arrived.sum()), len(stream.positions), dict(held=stream.held))
+                    progress("streaming", int(stream.arrived.sum()), len(stream.positions), dict(held=stream.held))
                 if pieces and snapshot:
                     snapshot(stream)
         finally:
@@ -140,8 +140,8 @@ def replay(
     seconds = diary.write(pieces) - start
     if pieces and snapshot:
         snapshot(stream)
-    if report:
-        report("streaming", int(stream.arrived.sum()), len(stream.positions), {})
+    if progress:
+        progress("streaming", int(stream.arrived.sum()), len(stream.positions), {})
     latency = 1e3 * diary.latency()
     if not len(latency):
         raise ValueError(f"none of the {sender.sent} frames could be used; give finite frames, one at least")

@@ -6,7 +6,7 @@ through the unknowns has one such pattern for each frame, and the products of th
 curvature. Descent and curvature are kept apart: the descent of all frames is needed, of the curvature a sample will do.
 
 Unknowns, all arrays of `State`: ``object (H, W)``, ``probe (M, N, N)``, ``background (N, N)`` where there is one, and
-``variation (K, N, N)`` where the first mode of the probe varies from frame to frame: frame j has ``sum_k c_jk
+``opr (K, N, N)`` where the first mode of the probe varies from frame to frame: frame j has ``sum_k c_jk
 variation_k`` more (Odstrcil et al., Opt. Express 24, 8360 (2016)).
 
 A batch: ``corner (B, 2)`` int, whole pixels of the object under the first pixel of the frames; ``fraction (B, 2)``,
@@ -79,8 +79,8 @@ class Frames:
         if self.transfer is not None and self.ramps is not None:  # as `moved_back`
             self.transfer = self.transfer * ops.conj(self.ramps)
         self.probes = self.placed(state["probe"])
-        if "variation" in state:
-            own = ops.sum(times_real(self.placed(state["variation"]), batch["share"][:, :, None, None]), axis=1)
+        if "opr" in state:
+            own = ops.sum(times_real(self.placed(state["opr"]), batch["share"][:, :, None, None]), axis=1)
             self.probes = ops.concatenate([self.probes[:, :1] + own[:, None], self.all(self.probes[:, 1:])], axis=1)
         self.waves = self.onto_detector(exit_waves(self.patches, self.probes))
         expected = mode_intensities_sum(self.waves)
@@ -210,10 +210,10 @@ def descent(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, 
         found["positions"] = ops.stack([product(frames.residual, slope) for slope in slopes], axis=-1)
         rows = [ops.stack([product(a, b) for b in slopes], axis=-1) for a in slopes]
         found["positions_bend"] = ops.stack(rows, axis=-2)
-    if "variation" in unknowns:
+    if "opr" in unknowns:
         share = batch["share"][:, :, None, None] * batch["present"][:, None, None, None]
-        found["variation"] = frames.fetched(times_real(asked[:, :1], share))
-        waves = exit_waves(frames.patches, frames.placed(state["variation"]))
+        found["opr"] = frames.fetched(times_real(asked[:, :1], share))
+        waves = exit_waves(frames.patches, frames.placed(state["opr"]))
         common = ops.real(waves) * ops.real(missing[:, :1]) + ops.imag(waves) * ops.imag(missing[:, :1])
         found["share"] = ops.sum(common, axis=(2, 3))
         found["share_bend"] = ops.sum(intensity(waves), axis=(2, 3)) * batch["present"][:, None]
@@ -239,8 +239,8 @@ def curvature(state: State, batch: Batch, lines: Mapping[str, list], *, optics: 
         probe=lambda line: ops.moveaxis(frames.apart(exit_waves(frames.patches, frames.placed(line))), 1, 0),
         background=lambda line: line / (2 * frames.roots),
         positions=frames.along_move,
-        variation=lambda line: varied(line, batch["share"]),
-        share=lambda line: varied(state["variation"], line),
+        opr=lambda line: varied(line, batch["share"]),
+        share=lambda line: varied(state["opr"], line),
     )
     patterns = [frames.used * make[name](ops.convert_to_tensor(line)) for name, own in lines.items() for line in own]
     flat = ops.concatenate([ops.reshape(pattern, (-1, int(np.prod(frames.used.shape)))) for pattern in patterns])

@@ -46,8 +46,8 @@ class Refinement(NamedTuple):
     result: Reconstruction
     history: list[dict[str, Any]]
     """One entry an epoch: ``epoch`` (0: what the fit started from), ``error`` of the frames fitted to (before the
-    epoch's steps), ``withheld_error`` after it (``sum (sqrt(k) - sqrt(e))^2 / sum k``; None without withheld frames),
-    ``shot_noise`` (what shot noise alone would leave of that error), ``judged`` (what it stops by: the withheld error,
+    epoch's steps), ``held_out_error`` after it (``sum (sqrt(k) - sqrt(e))^2 / sum k``; None without held-out frames),
+    ``shot_noise`` (what shot noise alone would leave of that error), ``judged`` (what it stops by: the held-out error,
     with Poisson noise a quarter of their deviance), ``seconds``. The last `FINISH` are fitted to all frames."""
     best: int
     """The epoch that was best; 0: what the fit started from, which the result is then."""
@@ -58,11 +58,11 @@ def refine(
     config: RefineConfig | None = None,
     *,
     start: Reconstruction | None = None,
-    withheld: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
     loss: Loss | None = None,
     folder: str | os.PathLike | None = None,
     resume: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> Refinement:
     """Fit object, probe and nuisance parameters to the counts of a scan.
 
@@ -70,11 +70,11 @@ def refine(
         scan: P frames; its probe is the first guess where there is no ``start``.
         config: which unknowns, how, and until when.
         start: an image of the scan to start from, with its probe; None: empty space.
-        withheld: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself sets aside.
+        held_out: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself sets aside.
         loss: of counts and expected counts, pixel by pixel, for the method ``adam``; None: as ``config.noise`` says.
         folder: where checkpoints are kept.
         resume: go on from the checkpoint in ``folder``, if there is one; the result is that of an uninterrupted run.
-        report: told of the progress.
+        progress: told of the progress.
 
     Raises:
         ValueError: ``start`` is of another scan, no frame is left to fit to, or the checkpoint is of other settings.
@@ -82,7 +82,7 @@ def refine(
     config = config or RefineConfig()
     if loss is not None and config.method != "adam":
         raise ValueError(f"a loss of one's own needs the method 'adam', not {config.method!r}")
-    fitted, judging = divided(scan, withheld, config)
+    fitted, judging = divided(scan, held_out, config)
     solver = _solver(scan, fitted, judging, config, start)
     fit = _Fit(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_nll))
     warm_up = () if start is not None or config.method != "cg" else WARM_UP
@@ -107,16 +107,16 @@ def refine(
             best = solver.snapshot()
         if checkpoint:
             checkpoint.save(solver, history, best, last=epoch == config.epochs)
-        if report:
+        if progress:
             image = partial(_result, solver, "probe" in _unknowns(config, epoch))
-            report("refining", epoch, config.epochs, _numbers(history[-1]), image)
+            progress("refining", epoch, config.epochs, _numbers(history[-1]), image)
     found = int(np.argmin([entry["judged"] for entry in history]))
     solver.restore(best)
     if len(judging) and found > 0:  # all frames belong to the image; where to stop is known now
         solver.frames, solver.judging = np.sort(np.concatenate([fitted, judging])), np.arange(0)
         fit.count_photons()
         for epoch in range(len(history), len(history) + FINISH):
-            history.append(fit.epoch(epoch, None, _unknowns(config, found)) | dict(withheld_error=None))
+            history.append(fit.epoch(epoch, None, _unknowns(config, found)) | dict(held_out_error=None))
     return Refinement(_result(solver, "probe" in _unknowns(config, found)), history, found)
 
 
@@ -157,11 +157,11 @@ class _Fit:
         """A line of the history."""
         found = self.solver.judge(unknowns)
         error = found["misfit"] / self.totals[1]
-        withheld = len(self.solver.judging) > 0
+        held_out = len(self.solver.judging) > 0
         return dict(
             epoch=epoch,
-            error=misfit / self.totals[0] if misfit is not None else None if withheld else error,
-            withheld_error=error if withheld else None,
+            error=misfit / self.totals[0] if misfit is not None else None if held_out else error,
+            held_out_error=error if held_out else None,
             shot_noise=found["noise"] / self.totals[1],
             judged=error if self.config.noise == "amplitude" else found["deviance"] / self.totals[1],
             seconds=round(time.perf_counter() - begin, 4),
@@ -187,7 +187,7 @@ def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruc
         probe=None if start is None else start.probe,
         poisson=config.noise == "poisson",
         margin_px=margin,
-        variation=config.variations if config.variation_from is not None else 0,
+        opr=config.opr_modes if config.opr_from is not None else 0,
         amplitude_bound=config.amplitude_bound,
         probe_support=None if config.probe_support is None else disc(scan.N, config.probe_support),
         background_blur_px=config.background_blur_px,
@@ -198,7 +198,7 @@ def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruc
         solver.move_to(scan.positions + moved)
     solver.bound(("object",) if config.probe_from is None else ("object", "probe"))
     solver.penalties = solver.penalties._replace(
-        tv=config.tv_weight, anchor=config.anchor_weight, drift=config.drift_weight, image=solver.state["object"].copy()
+        tv=config.tv_weight, anchor=config.l2_weight, drift=config.h1_weight, image=solver.state["object"].copy()
     )
     return solver
 
@@ -226,12 +226,12 @@ def disc(side: int, diameter: float) -> np.ndarray:
     return np.hypot(y, x) <= diameter * side / 2
 
 
-def divided(scan: Scan, withheld: np.ndarray | None, config: RefineConfig) -> tuple[np.ndarray, np.ndarray]:
+def divided(scan: Scan, held_out: np.ndarray | None, config: RefineConfig) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the frames to fit to, and of those to judge by."""
-    used = np.arange(len(scan)) if withheld is None else np.flatnonzero(~np.asarray(withheld, bool))
+    used = np.arange(len(scan)) if held_out is None else np.flatnonzero(~np.asarray(held_out, bool))
     if not len(used):
-        raise ValueError("all frames are withheld: none is left to fit to")
-    count = round(config.withheld * len(used))
+        raise ValueError("all frames are held out: none is left to fit to")
+    count = round(config.held_out * len(used))
     judging = np.sort(np.random.default_rng([config.seed, 1]).permutation(used)[:count])
     return np.setdiff1d(used, judging), judging
 
@@ -243,7 +243,7 @@ def _unknowns(config: RefineConfig, epoch: int) -> list[str]:
 
 def _numbers(entry: dict[str, Any]) -> dict[str, float]:
     """What to tell of an epoch: the errors of the frames fitted to and, if there are any, of those judged by."""
-    names = dict(error="error", withheld_error="withheld")
+    names = dict(error="error", held_out_error="held_out")
     return {name: entry[key] for key, name in names.items() if entry[key] is not None}
 
 
@@ -289,7 +289,7 @@ class _Checkpoint:
             )
         if begin != self.begin:
             raise ValueError(
-                f"{self.path} holds a fit of another scan, or one from another start or with other frames withheld; "
+                f"{self.path} holds a fit of another scan, or one from another start or with other frames held out; "
                 "resume with the same ones, or into another folder"
             )
         history = json.loads(str(arrays.pop("history")))

@@ -70,7 +70,7 @@ class Solver:
         probe: ``(M, N, N)`` to start from; None: the scan's.
         poisson: fit the Poisson likelihood, not the least squares of amplitudes.
         margin_px: how far positions may move in all.
-        variation: modes that the probe's first mode varies by from frame to frame.
+        opr: modes that the probe's first mode varies by from frame to frame.
         amplitude_bound: largest amplitude of the object; None: any.
         probe_support: ``(N, N)`` bool: where the probe may be; None: everywhere.
         background_blur_px: the background is smooth on this scale.
@@ -86,7 +86,7 @@ class Solver:
         probe: np.ndarray | None = None,
         poisson: bool = False,
         margin_px: int = MARGIN_PX,
-        variation: int = 0,
+        opr: int = 0,
         amplitude_bound: float | None = None,
         probe_support: np.ndarray | None = None,
         background_blur_px: float = 0.0,
@@ -112,8 +112,8 @@ class Solver:
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones(shape, "complex64"), probe=np.array(scan.probe if probe is None else probe, "complex64")
         )
-        self.share = np.zeros((len(scan), variation), "float32")
-        """(P, K): how much of each variation of the probe a frame has."""
+        self.share = np.zeros((len(scan), opr), "float32")
+        """(P, K): how much of each opr of the probe a frame has."""
         self.momentum: dict[str, np.ndarray] = {}
         """The last change of each unknown."""
         self.moments: dict[str, Any] = {}
@@ -147,8 +147,8 @@ class Solver:
         side = self.scan.N
         if "background" in unknowns and "background" not in self.state:
             self.state["background"] = np.zeros((side, side), "float32")
-        if "variation" in unknowns and "variation" not in self.state:
-            self.state["variation"] = first_variations(self.state["probe"][0], self.share.shape[1])
+        if "opr" in unknowns and "opr" not in self.state:
+            self.state["opr"] = first_variations(self.state["probe"][0], self.share.shape[1])
         if "positions" in unknowns or "affine" in unknowns:
             self.optics = self.optics._replace(moved=True)
 
@@ -248,7 +248,7 @@ class Solver:
         own = tuple(name for name in _asked(unknowns) if name in OF_FRAMES and len(self.judging))
         if "positions" not in unknowns:  # an affine map moves all frames alike
             own = tuple(name for name in own if name != "positions")
-        wanted = ("measures", *own, *(("variation",) if "share" in own else ()))
+        wanted = ("measures", *own, *(("opr",) if "share" in own else ()))
         total = self._descent(self._chunks(frames), wanted)
         self._judging_asks = {name: self._own_line(name, total) for name in own}
         return {name: float(total[name]) for name in ("misfit", "deviance", "noise")}
@@ -317,7 +317,7 @@ class Solver:
         """Directions to go, each with what it changes: the descent of each unknown over its light, and its last
         change."""
         found: list[tuple[str, np.ndarray]] = []
-        for name in (*unknowns, *(("share",) if "variation" in unknowns else ())):
+        for name in (*unknowns, *(("share",) if "opr" in unknowns else ())):
             if name == "affine":
                 found.append(("positions", self._affine_line(total)))
                 continue
@@ -428,7 +428,7 @@ class Solver:
             frequency = np.fft.fftfreq(self.scan.N)
             frequency = frequency if self.scan.transfer is not None else np.fft.fftshift(frequency)
             batch["phases"] = np.exp(-2j * np.pi * fraction.T[..., None] * frequency).astype("complex64")
-        if "variation" in self.state:
+        if "opr" in self.state:
             batch["share"] = self.share[members.frames]
         if self.scan.transfer is not None:
             batch["transfer"] = self.scan.transfer
@@ -472,11 +472,11 @@ def _movable(unknowns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _asked(unknowns: Sequence[str]) -> tuple[str, ...]:
-    """What `descent` has to compute for these: the affine comes from the positions, shares with the variation."""
+    """What `descent` has to compute for these: the affine comes from the positions, shares with the opr."""
     names = [name for name in unknowns if name != "affine"]
     if "affine" in unknowns and "positions" not in names:
         names.append("positions")
-    if "variation" in names:
+    if "opr" in names:
         names.append("share")
     return tuple(names)
 
@@ -496,4 +496,4 @@ def first_variations(mode: np.ndarray, count: int) -> np.ndarray:
     """
     made = [mode, *(np.roll(mode, -1, axis) - np.roll(mode, 1, axis) for axis in (0, 1))][:count]
     power = np.linalg.norm(mode)
-    return np.stack([variation * (power / np.linalg.norm(variation)) for variation in made]).astype("complex64")
+    return np.stack([opr * (power / np.linalg.norm(opr)) for opr in made]).astype("complex64")

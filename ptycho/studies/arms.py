@@ -38,7 +38,7 @@ class Arm(_Config):
     """The scan, where it is measured."""
     kept: float = 1.0
     """Part of a measured scan's photons that is kept (binomial thinning: a Poisson count stays one)."""
-    withhold_every: int = 10
+    hold_out_every: int = 10
     """Frames 0, k, 2 k, ... of a measured scan are kept from everything, and judge the result at full dose."""
     probe_error: dict[str, float] = field(default_factory=dict)
     """What is wrong with the probe that is given (`ptycho.studies.runner.wrong_probe`): ``defocus``, ``blur_px``,
@@ -61,7 +61,7 @@ class Arm(_Config):
         self._require((self.simulation is None) != (self.file is None), "file", "a simulation or a file, and not both")
         self._require(self.file is None or Path(self.file).is_file(), "file", "a file that exists")
         self._require(0 < self.kept <= 1, "kept", "more than 0, up to 1")
-        self._require(self.withhold_every >= 2, "withhold_every", "2 or more")
+        self._require(self.hold_out_every >= 2, "hold_out_every", "2 or more")
         self._require(self.train_frames >= 9, "train_frames", "9 or more")
         self._require(self.test_frames >= 4, "test_frames", "4 or more")
         self._require(self.start in get_args(Start), "start", f"{get_args(Start)}")

@@ -85,7 +85,7 @@ class DoseResponse(_Config):
             )
             for loss in self.losses
         ]
-        alone = dict(method=REFERENCE) | {k: v for k, v in self.refine.items() if k in ("epochs", "seed", "withheld")}
+        alone = dict(method=REFERENCE) | {k: v for k, v in self.refine.items() if k in ("epochs", "seed", "held_out")}
         labels = dict(loss=REFERENCE, dose=dose)
         return [*network, Arm(name=f"{REFERENCE}-{ending}", labels=labels, start="empty", refine=alone, **data)]
 

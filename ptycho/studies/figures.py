@@ -12,7 +12,7 @@ from ptycho.studies.arms import Row
 SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_ssim="phase SSIM", frc_half_nyquist="FRC 0.5")
 """Scores against the truth that are drawn, with their titles; the last is a part of the Nyquist frequency."""
 
-BLIND_SCORES = dict(withheld_error="error on withheld frames", frc_to_full="FRC 0.5 to the image of all photons")
+BLIND_SCORES = dict(held_out_error="error on held-out frames", frc_to_full="FRC 0.5 to the image of all photons")
 """The same where the truth is not known."""
 
 STAGES = {"network": (":o", 0.6), "final": ("-o", 0.9)}

@@ -56,7 +56,7 @@ class Data(NamedTuple):
     """To reconstruct."""
     full: Scan
     """``test`` with all its photons, to be judged by."""
-    withhold_every: int | None
+    hold_out_every: int | None
     """Frames 0, k, 2 k, ... of ``test`` are kept from everything."""
 
 
@@ -66,8 +66,8 @@ def scans(arm: Arm) -> Data:
         full = open_scan(arm.file, lambda text: None, arm.model.get("probe_modes"))
         test = with_part_of_photons(full, arm.kept, np.random.default_rng([arm.seed, 11]))
         test = wrong_probe(test, arm.probe_error, arm.seed)
-        withheld = test.withheld_mask(arm.withhold_every)
-        return Data(test.subset(~withheld), test, full, arm.withhold_every)
+        held_out = test.held_out_mask(arm.hold_out_every)
+        return Data(test.subset(~held_out), test, full, arm.hold_out_every)
     assert arm.simulation is not None
     settings = replace(arm.simulation, positions=ceil(sqrt(arm.train_frames)) ** 2, seed=2 * arm.seed)
     scan = simulate(settings)
@@ -122,11 +122,11 @@ def wrong_probe(scan: Scan, error: dict[str, float], seed: int) -> Scan:
     return scan.with_probe(probe.astype("complex64"), known=False)
 
 
-def run_arm(arm: Arm, folder: Path, report: Progress | None = None) -> Row:
+def run_arm(arm: Arm, folder: Path, progress: Progress | None = None) -> Row:
     """Train, reconstruct and judge; goes on where an earlier process was stopped, and leaves all in its own folder.
 
     The row has ``name``, ``hash``, ``seed``, the labels, ``N``, ``counts_per_frame`` (measured), the scores ``network``
-    (before refinement) and ``final`` beside those of a ``flat`` object, or the errors of withheld frames at full dose;
+    (before refinement) and ``final`` beside those of a ``flat`` object, or the errors of held-out frames at full dose;
     ``losses`` of the epochs, ``seconds`` (training over all processes), ``peak_memory_mb`` and versions.
     """
     own = folder / arm.folder
@@ -140,7 +140,7 @@ def run_arm(arm: Arm, folder: Path, report: Progress | None = None) -> Row:
         training=dict(seed=arm.seed) | arm.training,
         refine=dict(seed=arm.seed) | (arm.refine or {}),
     )
-    ways: dict[str, Any] = dict(withhold_every=data.withhold_every, report=report)
+    ways: dict[str, Any] = dict(hold_out_every=data.hold_out_every, progress=progress)
     history: list[dict[str, Any]] = []
     if arm.start == "empty":
         outcome = refine_run(data.test, own, run, resume=True, **ways)
@@ -148,7 +148,7 @@ def run_arm(arm: Arm, folder: Path, report: Progress | None = None) -> Row:
         network = "pretrained" if arm.start == "pretrained" else str(own / "network")
         if arm.start != "pretrained":
             start = "pretrained" if arm.start == "adapted" else None
-            _, history = train_network(data.train, network, run, start=start, resume=True, report=report)
+            _, history = train_network(data.train, network, run, start=start, resume=True, progress=progress)
         ways |= dict(model_folder=network, refined=arm.refine is not None, views=1)  # the same at every dose
         outcome = reconstruct_run(data.test, own, run, **ways)
     with replaced(own / "pattern.npy") as partial:
@@ -176,10 +176,10 @@ def scores(arm: Arm, outcome: Outcome, data: Data) -> Row:
         if at.scores is not None:
             values = at.scores.to_dict()
             found |= {stage: {k: v for k, v in values.items() if isinstance(v, float)}, "flat": asdict(at.scores.flat)}
-        if data.withhold_every:
+        if data.hold_out_every:
             brighter = replace(at.result, probe=at.result.probe / np.sqrt(arm.kept))
-            full = judge(brighter, data.full, data.full.withheld_mask(data.withhold_every))
-            errors = dict(withheld_error=full.withheld_error, shot_noise_error=full.shot_noise)
+            full = judge(brighter, data.full, data.full.held_out_mask(data.hold_out_every))
+            errors = dict(held_out_error=full.held_out_error, shot_noise_error=full.shot_noise)
             found[stage] = found.get(stage, {}) | errors
     return found
 
@@ -202,10 +202,10 @@ class Failure(NamedTuple):
     traceback: str = ""
 
 
-def attempt(arm: Arm, folder: Path, report: Progress | None = None) -> Row | Failure:
+def attempt(arm: Arm, folder: Path, progress: Progress | None = None) -> Row | Failure:
     """`run_arm`; whatever goes wrong in it is a `Failure`, so that the other arms go on."""
     try:
-        return run_arm(arm, folder, report)
+        return run_arm(arm, folder, progress)
     except Exception as error:
         return Failure(arm.name, f"{type(error).__name__}: {error}", traceback.format_exc())
 
@@ -226,7 +226,7 @@ def run_study(
     scheduler: str | None = None,
     workers: int = 0,
     only_finished: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
     say: Say = print,
 ) -> Results:
     """Run the arms that are not done yet, and write the results of all.
@@ -236,7 +236,7 @@ def run_study(
         scheduler: address of a Dask scheduler whose workers see ``folder`` and the scan files at the same paths.
         workers: processes on this machine instead; 0: everything in this process, arm after arm.
         only_finished: run nothing, and write the results of what is done.
-        report, say: told of the progress within an arm; told of each arm that is done.
+        progress, say: told of the progress within an arm; told of each arm that is done.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ def run_study(
     if scheduler or workers:
         outcomes = _on_dask(left, folder, scheduler, workers)
     else:
-        outcomes = ((arm, attempt(arm, folder, report)) for arm in left)
+        outcomes = ((arm, attempt(arm, folder, progress)) for arm in left)
     for arm, outcome in outcomes:
         found[arm.name] = outcome
         if isinstance(outcome, Failure):
@@ -289,11 +289,11 @@ def _on_dask(
 def told(row: Row) -> str:
     """An arm's row in a line."""
     final = row.get("final", {})
-    shown = ", ".join(f"{k} {final[k]:.4g}" for k in ("snr_db", "frc_half_nyquist", "withheld_error") if k in final)
+    shown = ", ".join(f"{k} {final[k]:.4g}" for k in ("snr_db", "frc_half_nyquist", "held_out_error") if k in final)
     return f"{row['counts_per_frame']:.3g} counts a frame, {shown}, {row['seconds']['arm']:.0f} s"
 
 
-TABLE = dict(snr_db="SNR (dB)", frc_half_nyquist="FRC 0.5", withheld_error="withheld error")
+TABLE = dict(snr_db="SNR (dB)", frc_half_nyquist="FRC 0.5", held_out_error="held-out error")
 """Scores in the table of a study, with their titles; the files have all."""
 
 

@@ -22,7 +22,7 @@ def pretrain(
     *,
     folder: Path | None = None,
     resume: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> tuple[PtychoNetwork, History]:
     """Train a new network on simulated scans, each with its own object, probe, positions and dose.
 
@@ -34,15 +34,15 @@ def pretrain(
         model: the network; N is that of the frames. Its weights serve other N, probes and modes as well (`adapted`).
         training: how to train it.
         folder, resume: for checkpoints, see `train`.
-        report: told of the progress.
+        progress: told of the progress.
     """
     scans = []
     for number in range(config.scans):
         scans.append(simulate(random_scan(config, model.N, number)))
-        if report:
-            report("simulating", number + 1, config.scans, {})
+        if progress:
+            progress("simulating", number + 1, config.scans, {})
     network = build_model(model, scans[0].probe)
-    history = train(network, scans, training, folder=folder, resume=resume, report=report)
+    history = train(network, scans, training, folder=folder, resume=resume, progress=progress)
     return network, history
 
 

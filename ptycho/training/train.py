@@ -22,7 +22,7 @@ from ptycho.backend import (
     summed_over_replicas,
 )
 from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.data.grouping import blocks, group_extents, withheld_groups
+from ptycho.data.grouping import blocks, group_extents, held_out_groups
 from ptycho.data.scan import Scan
 from ptycho.io import replace_text, replaced
 from ptycho.network.architectures import View
@@ -62,7 +62,7 @@ def train(
     *,
     folder: str | os.PathLike | None = None,
     resume: bool = False,
-    report: Progress | None = None,
+    progress: Progress | None = None,
 ) -> History:
     """Fit a network to a scan or several, in place, by the physics alone (unless ``realspace_weight`` says otherwise).
 
@@ -73,7 +73,7 @@ def train(
         config: see `TrainingConfig`.
         folder: where ``history.json`` and a checkpoint are written after every epoch.
         resume: go on from the checkpoint in ``folder``; the result is that of an uninterrupted run.
-        report: told of the progress.
+        progress: told of the progress.
 
     Returns:
         One entry an epoch: ``epoch``, ``loss``, ``validation_loss`` (None without validation frames),
@@ -90,17 +90,17 @@ def train(
     batches = Batches([scans] if isinstance(scans, Scan) else scans, model.settings, config)
     checkpoint = Checkpoint(folder, config) if folder is not None else None
     if config.devices == 1:
-        return _train(model, batches, checkpoint, resume, report)
+        return _train(model, batches, checkpoint, resume, progress)
     with split_over_devices(config.devices):  # which only holds for what is built in it
         copy = twin(model)
-        history = _train(copy, batches, checkpoint, resume, report)
+        history = _train(copy, batches, checkpoint, resume, progress)
     model.set_weights(copy.get_weights())
     model.trained_for = copy.trained_for
     return history
 
 
 def _train(
-    model: PtychoNetwork, batches: "Batches", checkpoint: "Checkpoint | None", resume: bool, report: Progress | None
+    model: PtychoNetwork, batches: "Batches", checkpoint: "Checkpoint | None", resume: bool, progress: Progress | None
 ) -> History:
     config = batches.config
     trainer = PhysicsTraining(model, config)
@@ -123,8 +123,8 @@ def _train(
             break
         start = time.perf_counter()
         trainer.optimizer.learning_rate = learning_rate(config, epoch, epochs, history)
-        progress = _Progress(report, epoch, epochs, history)
-        fit = trainer.fit(batches.epoch(epoch), verbose=0, shuffle=False, callbacks=[progress])
+        callback = _EpochProgress(progress, epoch, epochs, history)
+        fit = trainer.fit(batches.epoch(epoch), verbose=0, shuffle=False, callbacks=[callback])
         if flat is None or not flat_stays:
             flat = flat_loss(trainer, batches)
         entry = dict(
@@ -167,8 +167,8 @@ def _train(
                 )
         if checkpoint:
             checkpoint.keep(trainer, history)
-        if report:
-            report("training", epoch + 1, epochs, _numbers(history))
+        if progress:
+            progress("training", epoch + 1, epochs, _numbers(history))
     for name, (least, most) in conditions(batches.scans).items():
         low, high = model.trained_for.get(name, (least, most))
         model.trained_for[name] = [min(low, least), max(high, most)]
@@ -295,11 +295,11 @@ class Batches:
         validation, sides = [], [0.0]
         judging = min(config.validation_fraction, JUDGING_FRAMES / sum(len(scan) for scan in scans))
         for number, scan in enumerate(scans):
-            withheld, index = withheld_groups(scan.positions, self.group, judging, rng)
+            held_out, index = held_out_groups(scan.positions, self.group, judging, rng)
             self.training_index.append(index)
             self.blocks.append(index[blocks(scan.positions[index], self.group)])
-            validation += [(number, group) for group in withheld]
-            sides += list(group_extents(scan.positions, withheld))
+            validation += [(number, group) for group in held_out]
+            sides += list(group_extents(scan.positions, held_out))
         self.validation_groups = validation
         self.validation_side = _canvas_side(settings.N + max(sides))
         extents = [group_extents(scan.positions, own) for scan, own in zip(scans, self.blocks, strict=True)]
@@ -326,7 +326,7 @@ class Batches:
         return _Sequence(self, groups, [self.config.seed, 2, epoch], training=True)
 
     def validation(self) -> "_Sequence":
-        """The withheld groups, the last batch filled up with the first group; always the same photons thinned out."""
+        """The held-out groups, the last batch filled up with the first group; always the same photons thinned out."""
         missing = -len(self.validation_groups) % self.batch
         groups = self.validation_groups + self.validation_groups[:1] * missing
         return _Sequence(self, groups, [self.config.seed, 3], training=False)
@@ -429,14 +429,14 @@ class _Sequence(keras.utils.PyDataset):
 
 
 def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
-    """Loss on the withheld groups; None where the scan is too small to withhold any."""
+    """Loss on the held-out groups; None where the scan is too small to hold any out."""
     if not len(batches.validation_groups):
         return None
     return trainer.evaluate(batches.validation(), verbose=0, return_dict=True)["loss"]
 
 
 def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
-    """Loss on the withheld groups of a flat object of the best transmission.
+    """Loss on the held-out groups of a flat object of the best transmission.
 
     None where there are no such groups, and where the loss looks at more than the counts.
     """
@@ -480,7 +480,7 @@ FLAT = 0.02
 
 
 def contrast(trainer: PhysicsTraining, batches: Batches) -> float:
-    """Root mean square of the object less its mean, over the mean, where there is light; on the first withheld groups.
+    """Root mean square of the object less its mean, over the mean, where there is light; on the first held-out groups.
 
     What tells a network that gives a flat object from one that has not learned enough to beat it.
     """
@@ -601,19 +601,19 @@ class Checkpoint:
         return history
 
 
-class _Progress(keras.callbacks.Callback):
+class _EpochProgress(keras.callbacks.Callback):
     """Passes the batches of one epoch on to a report."""
 
-    def __init__(self, report: Progress | None, epoch: int, epochs: int, history: History):
+    def __init__(self, progress: Progress | None, epoch: int, epochs: int, history: History):
         super().__init__()
-        self.report, self.epoch, self.epochs, self.history = report, epoch, epochs, history
+        self.progress, self.epoch, self.epochs, self.history = progress, epoch, epochs, history
 
     def on_train_batch_end(self, batch, logs=None):
         steps = self.params["steps"]
-        if self.report is None or batch + 1 == steps:  # the epoch is told of once it is judged
+        if self.progress is None or batch + 1 == steps:  # the epoch is told of once it is judged
             return
         numbers = _numbers(self.history) | dict(loss=float(logs["loss"]))
-        self.report("training", self.epoch + (batch + 1) / steps, self.epochs, numbers)
+        self.progress("training", self.epoch + (batch + 1) / steps, self.epochs, numbers)
 
 
 def _numbers(history: History) -> dict[str, float]:

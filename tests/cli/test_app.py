@@ -83,7 +83,7 @@ def test_option_names_are_frozen():
             [
                 *fit,
                 *live,
-                *("--model", "--views", "--withhold-every", "--refine", "--force"),
+                *("--model", "--views", "--hold-out-every", "--withhold-every", "--refine", "--force"),
                 *("--tile-frames", "--scheduler", "--workers"),
             ]
         ),
@@ -92,12 +92,32 @@ def test_option_names_are_frozen():
                 *settings,
                 *live,
                 *("--start", "--method", "--noise", "--modes", "--probe", "--positions", "--affine", "--background"),
-                *("--variations", "--epochs", "--withhold-every", "--seed", "--resume", "-o", "--output"),
+                *(
+                    "--opr-modes",
+                    "--variations",
+                    "--epochs",
+                    "--hold-out-every",
+                    "--withhold-every",
+                    "--seed",
+                    "--resume",
+                    "-o",
+                    "--output",
+                ),
             ]
         ),
         "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
         "compare": sorted(
-            ["--engines", "--modes", "--withhold-every", "--epochs", "--batch-size", "--seed", "-o", "--output"]
+            [
+                "--engines",
+                "--modes",
+                "--hold-out-every",
+                "--withhold-every",
+                "--epochs",
+                "--batch-size",
+                "--seed",
+                "-o",
+                "--output",
+            ]
         ),
         "evaluate": ["--every", "--margin"],
         "convert": sorted(["--format", "--pixel-size-nm", "--trusted", "--mend", "--crop", "--bin"]),
@@ -170,7 +190,7 @@ def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
     asked = []
     values = checks._values
     monkeypatch.setattr(checks, "_values", lambda scan: asked.append(scan) or values(scan))
-    said = run(f"reconstruct scan.npz -o run --withhold-every 10 {TINY['train']}")
+    said = run(f"reconstruct scan.npz -o run --hold-out-every 10 {TINY['train']}")
     assert len(asked) == 1  # the doctor, for command and report
     assert "flat object" in said
     assert "error on frames 0, 10, 20" in said
@@ -188,7 +208,7 @@ def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
         assert file["object"].dtype == np.complex64
         assert file["coverage"].shape == file["object"].shape
         assert file["probe"].shape == scan["probe"].shape
-        assert file.attrs["withhold_every"] == 10
+        assert file.attrs["hold_out_every"] == 10
         # The recorded dose is measured: of the frames that were given.
         assert file.attrs["counts_per_frame"] == pytest.approx(scan["counts"].sum((1, 2)).mean(), rel=1e-6)
         steps = np.diff(file["positions_px"][()], axis=0) - np.diff(scan["positions_px"], axis=0)
@@ -208,7 +228,7 @@ def test_the_demo_writes_its_files_and_scores(tmp_path, monkeypatch):
 def test_refine_fits_judges_and_goes_on_from_an_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(f"simulate scan.npz {TINY['simulate']}")
-    said = run("refine scan.npz -o fit --epochs 6 --withhold-every 10")
+    said = run("refine scan.npz -o fit --epochs 6 --hold-out-every 10")
     assert "refined in" in said
     assert {p.name for p in Path("fit").iterdir()} >= {"reconstruction.h5", "object.png", "figure.png", "history.json"}
     scores = json.loads(Path("fit/scores.json").read_text())
@@ -217,12 +237,12 @@ def test_refine_fits_judges_and_goes_on_from_an_image(tmp_path, monkeypatch):
     assert not Reconstruction.load("fit/reconstruction.h5").used_frames[::10].any()
 
     said = run(
-        "refine scan.npz -o more --start fit --epochs 10 --modes 2 --probe learn --positions --withhold-every 10"
+        "refine scan.npz -o more --start fit --epochs 10 --modes 2 --probe learn --positions --hold-out-every 10"
     )
     assert "power of the probe modes" in said
     assert "before the refinement" in said
     again = json.loads(Path("more/scores.json").read_text())
-    assert again["before_refinement"]["withheld_error"] == pytest.approx(scores["withheld_error"], rel=1e-6)
+    assert again["before_refinement"]["held_out_error"] == pytest.approx(scores["held_out_error"], rel=1e-6)
     assert len(again["refinement"]) >= 2
     assert json.loads(Path("more/config.json").read_text())["refine"]["positions_from"] == cli.LATER
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho.data.grouping import blocks, group_extents, withheld_groups
+from ptycho.data.grouping import blocks, group_extents, held_out_groups
 
 
 def scattered(frames: int, seed: int = 0) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_blocks_that_cannot_be_filled(frames: int, size: int, message: str) -> N
     with pytest.raises(ValueError, match=message):
         blocks(scattered(frames), size)
     with pytest.raises(ValueError, match=message):
-        withheld_groups(scattered(frames), size, 0.1, np.random.default_rng(0))
+        held_out_groups(scattered(frames), size, 0.1, np.random.default_rng(0))
 
 
 def test_extents_are_the_larger_spread_along_an_axis() -> None:
@@ -79,7 +79,7 @@ def test_extents_are_the_larger_spread_along_an_axis() -> None:
     st.integers(0, 2**32 - 1),
 )
 def test_withheld_and_training_frames_are_a_partition(size: int, frames: int, fraction: float, seed: int) -> None:
-    groups, training = withheld_groups(scattered(frames, seed), size, fraction, np.random.default_rng(seed))
+    groups, training = held_out_groups(scattered(frames, seed), size, fraction, np.random.default_rng(seed))
     assert sorted([*groups.ravel(), *training]) == list(range(frames))  # also: no overlap among groups
     if frames < 3 * size:
         assert groups.shape == (0, size)
@@ -96,7 +96,7 @@ def test_withheld_groups_are_compact_and_spread_over_the_scan() -> None:
     At a corner of its cell they fill a quarter of a disc, of radius 3.4; a grid adds a step at each end.
     """
     positions = grid(30, 40)
-    groups, _ = withheld_groups(positions, 9, 0.06, np.random.default_rng(3))
+    groups, _ = held_out_groups(positions, 9, 0.06, np.random.default_rng(3))
     assert len(groups) == 8
     assert group_extents(positions, groups).max() <= 5.4
     centres = positions[groups].mean(axis=1)
@@ -106,13 +106,13 @@ def test_withheld_groups_are_compact_and_spread_over_the_scan() -> None:
 
 def test_withheld_groups_follow_the_generator() -> None:
     positions = scattered(200)
-    first, again, other = (withheld_groups(positions, 4, 0.1, np.random.default_rng(s))[0] for s in (1, 1, 2))
+    first, again, other = (held_out_groups(positions, 4, 0.1, np.random.default_rng(s))[0] for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 def test_a_fraction_of_zero_withholds_nothing() -> None:
-    groups, training = withheld_groups(scattered(60), 4, 0.0, np.random.default_rng(0))
+    groups, training = held_out_groups(scattered(60), 4, 0.0, np.random.default_rng(0))
     assert groups.shape == (0, 4)
     np.testing.assert_array_equal(training, np.arange(60))
 
@@ -120,4 +120,4 @@ def test_a_fraction_of_zero_withholds_nothing() -> None:
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_fraction_that_is_none(fraction: float) -> None:
     with pytest.raises(ValueError, match="fraction is"):
-        withheld_groups(scattered(60), 4, fraction, np.random.default_rng(0))
+        held_out_groups(scattered(60), 4, fraction, np.random.default_rng(0))

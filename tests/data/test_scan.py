@@ -235,12 +235,12 @@ def test_split_loses_and_repeats_no_frame(P: int, every: int, data: st.DataObjec
     offset = data.draw(st.integers(0, min(every, P) - 1))
     counts = np.broadcast_to(np.arange(1, P + 1)[:, None, None], (P, 4, 4))
     scan = Scan(**fields(P, 4, counts=counts, notes=("kept",), probe_known=False))
-    rest, withheld = scan.split(every, offset)
-    np.testing.assert_array_equal(withheld.counts[:, 0, 0] - 1, np.arange(offset, P, every))
-    np.testing.assert_array_equal(withheld.positions, scan.positions[offset::every])
-    both = np.concatenate([rest.counts[:, 0, 0], withheld.counts[:, 0, 0]])
+    rest, held_out = scan.split(every, offset)
+    np.testing.assert_array_equal(held_out.counts[:, 0, 0] - 1, np.arange(offset, P, every))
+    np.testing.assert_array_equal(held_out.positions, scan.positions[offset::every])
+    both = np.concatenate([rest.counts[:, 0, 0], held_out.counts[:, 0, 0]])
     np.testing.assert_array_equal(np.sort(both), np.arange(1, P + 1))
-    assert rest.notes == withheld.notes == ("kept",) and not rest.probe_known
+    assert rest.notes == held_out.notes == ("kept",) and not rest.probe_known
 
 
 @pytest.mark.parametrize("every, offset", [(1, 0), (0, 0), (3, 3), (3, -1)])

@@ -169,7 +169,7 @@ def test_curves_get_what_is_new_and_begin_again_with_a_trial(small_scan):
     painter("training", 1, 4, dict(loss=0.9))
     page.show()
     assert shown() == dict(epoch=[1], loss=[0.9])
-    painter("training", 2, 4, dict(loss=0.8, withheld=0.7))
+    painter("training", 2, 4, dict(loss=0.8, held_out=0.7))
     page.show()
     late = shown()
-    assert late["loss"] == [0.9, 0.8] and np.isnan(late["withheld"][0]) and late["withheld"][1] == 0.7
+    assert late["loss"] == [0.9, 0.8] and np.isnan(late["held_out"][0]) and late["held_out"][1] == 0.7

@@ -22,8 +22,8 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_the_losses_of_a_training_are_those_of_its_history(small_scan, tmp_path):
-    with tensorboard_log(tmp_path) as report:
-        history = train(model_for(small_scan), small_scan, TrainingConfig(epochs=2), report=report)
+    with tensorboard_log(tmp_path) as progress:
+        history = train(model_for(small_scan), small_scan, TrainingConfig(epochs=2), progress=progress)
     found = scalars(tmp_path)
     names = {"training/loss": "loss", "training/validated": "validation_loss", "training/flat_object": "flat_loss"}
     assert set(found) == set(names)
@@ -33,11 +33,11 @@ def test_the_losses_of_a_training_are_those_of_its_history(small_scan, tmp_path)
 
 
 def test_what_begins_again_gets_a_name_of_its_own(tmp_path):
-    with tensorboard_log(tmp_path) as report:
+    with tensorboard_log(tmp_path) as progress:
         for errors in ([3.0, 2.0], [5.0, 4.0]):
             for epoch, error in enumerate(errors, 1):
-                report("refining", epoch - 0.5, 2, dict(error=99.0))  # not a whole epoch
-                report("refining", epoch, 2, dict(error=error))
+                progress("refining", epoch - 0.5, 2, dict(error=99.0))  # not a whole epoch
+                progress("refining", epoch, 2, dict(error=error))
     assert scalars(tmp_path) == {"refining/error": [(1, 3.0), (2, 2.0)], "refining_2/error": [(1, 5.0), (2, 4.0)]}
 
 
@@ -50,10 +50,10 @@ def test_without_the_writer_the_remedy_is_named(tmp_path, monkeypatch):
 def drawn(jupyter: bool, monkeypatch, capsys) -> str:
     monkeypatch.setattr(console, "_is_jupyter", lambda: jupyter)
     monkeypatch.setenv("COLUMNS", "120")
-    with progress_bar() as report:
-        report("training", 0.5, 2, {})
-        report("training", 1, 2, {"loss": 0.12345, "validated": 0.5})
-        report("predicting", 7, 10, {})
+    with progress_bar() as progress:
+        progress("training", 0.5, 2, {})
+        progress("training", 1, 2, {"loss": 0.12345, "validated": 0.5})
+        progress("predicting", 7, 10, {})
     out = capsys.readouterr()
     return out.err if jupyter else out.out
 

@@ -29,7 +29,7 @@ def truth_as_result(small_scan):
 
 @pytest.mark.slow
 def test_the_page_stands_alone_and_says_what_was_found(small_scan, truth_as_result, tmp_path):
-    fit = [dict(epoch=k, error=0.1 / k, withheld_error=None) for k in (1, 2, 3)]
+    fit = [dict(epoch=k, error=0.1 / k, held_out_error=None) for k in (1, 2, 3)]
     scores = compare_objects(small_scan.object + 0.01, small_scan.object)
     path = save_report(
         tmp_path / "report.html", small_scan, truth_as_result, scores=scores, findings=["3 < 4 & more"], fit=fit,
@@ -110,7 +110,7 @@ def test_the_largest_report_is_below_15_mb(small_scan, tmp_path):
         used=frames,
         dropped=0,
     )
-    fit = [dict(epoch=k, error=1 / k, withheld_error=1.1 / k) for k in range(1, 301)]
+    fit = [dict(epoch=k, error=1 / k, held_out_error=1.1 / k) for k in range(1, 301)]
     path = save_report(tmp_path / "report.html", scan, result, fit=fit, training=[], checks=())
     assert 11e6 < path.stat().st_size < 15e6
 

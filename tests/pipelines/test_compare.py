@@ -26,8 +26,8 @@ def test_the_command_compares(small_scan, tmp_path, monkeypatch):
     pytest.importorskip("ptychi")
     monkeypatch.setenv("COLUMNS", "200")
     write_scan(small_scan, tmp_path / "scan.h5")
-    said = command(f"compare {tmp_path}/scan.h5 -o {tmp_path}/out --engines lsqml --epochs 3 --withhold-every 10")
-    for words in ("refine", "pty-chi lsqml", "flat object", "SNR (dB)", "withheld error"):
+    said = command(f"compare {tmp_path}/scan.h5 -o {tmp_path}/out --engines lsqml --epochs 3 --hold-out-every 10")
+    for words in ("refine", "pty-chi lsqml", "flat object", "SNR (dB)", "held-out error"):
         assert words in said
     record = json.loads((tmp_path / "out/comparison.json").read_text())
     assert list(record["methods"]) == ["refine", "lsqml"]
@@ -44,18 +44,18 @@ def test_the_command_compares(small_scan, tmp_path, monkeypatch):
     ):
         assert f"<h2>{heading}" in page
     assert len(page) < 15e6
-    withheld = small_scan.withheld_mask(10)
+    held_out = small_scan.held_out_mask(10)
     for method, found in record["methods"].items():
         # Ours begins its history with what it starts from, and ends with all frames.
         assert found["epochs"] == len(found["history"]) == (3 if method == "lsqml" else 1 + 3 + FINISH)
         assert found["seconds"] > 0
         assert (tmp_path / f"out/{method}.png").exists()
         result = Reconstruction.load(tmp_path / f"out/{method}.h5")
-        outcome = judge(result, small_scan, withheld)
-        assert found["withheld_error"] == pytest.approx(outcome.withheld_error, rel=1e-6)
+        outcome = judge(result, small_scan, held_out)
+        assert found["held_out_error"] == pytest.approx(outcome.held_out_error, rel=1e-6)
         assert found["object"]["snr_db"] == pytest.approx(outcome.scores.snr_db, abs=1e-3)
-        assert result.provenance["withhold_every"] == 10
-        assert not result.used_frames[withheld].any()
+        assert result.provenance["hold_out_every"] == 10
+        assert not result.used_frames[held_out].any()
 
 
 def test_without_pty_chi_the_own_method_runs(small_scan, tmp_path, monkeypatch):
@@ -90,7 +90,7 @@ def test_the_table_has_one_row_for_each_method_and_a_floor(small_scan):
         used=len(small_scan),
         dropped=0,
     )
-    outcome = judge(result, small_scan, small_scan.withheld_mask(10))
+    outcome = judge(result, small_scan, small_scan.held_out_mask(10))
     exact = Entry("refine", outcome, [dict(epoch=1, seconds=1.5), dict(epoch=2, seconds=0.25)], 0.5)
     titles, rows = table([exact, exact._replace(method="rpie")])
     assert titles[:4] == ["method", "epochs", "epochs (s)", "set-up (s)"]

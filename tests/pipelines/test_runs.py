@@ -38,24 +38,24 @@ def trained(small_scan, tmp_path_factory):
     counts = small_scan.counts.astype("uint32")
     counts[33] *= 30
     folder = tmp_path_factory.mktemp("trained")
-    outcome = reconstruct_run(replace(small_scan, counts=counts), folder, TINY, withhold_every=10)
+    outcome = reconstruct_run(replace(small_scan, counts=counts), folder, TINY, hold_out_every=10)
     return folder, outcome
 
 
 def test_residuals_are_in_the_file_and_in_the_scores(trained, small_scan):
     folder, outcome = trained
     result = Reconstruction.load(folder / "reconstruction.h5")
-    withheld = small_scan.withheld_mask(10)
+    held_out = small_scan.held_out_mask(10)
     assert result.frame_residual.shape == (len(small_scan),)
-    np.testing.assert_array_equal(np.isnan(result.frame_residual), withheld)
-    np.testing.assert_array_equal(result.used_frames, ~withheld)
+    np.testing.assert_array_equal(np.isnan(result.frame_residual), held_out)
+    np.testing.assert_array_equal(result.used_frames, ~held_out)
     scores = json.loads((folder / "scores.json").read_text())
     trust = scores["trust"]
     assert trust["median_ratio"] == pytest.approx(np.nanmedian(result.frame_residual), rel=1e-5)
     assert trust["median_ratio"] > 0.9  # never better than noise, but for what two epochs can overfit
     assert trust["worst_frames"][0] == int(np.nanargmax(result.frame_residual)) == 33
     assert len(trust["worst_frames"]) == 10
-    assert 1 <= trust["frames_beyond_5_sigma"] <= (~withheld).sum()
+    assert 1 <= trust["frames_beyond_5_sigma"] <= (~held_out).sum()
     assert scores["warnings"] == list(outcome.warnings) == []
     assert result.spread is None
     assert result.uncertainty is None
@@ -69,10 +69,10 @@ def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_sc
     assert "dark" in warnings_of(dark, small_scan)[-1]
     assert warnings_of(alone, small_scan) == ()
     settings = RefineConfig(epochs=3, noise="poisson")
-    withheld = small_scan.withheld_mask(10)
+    held_out = small_scan.held_out_mask(10)
     with pytest.warns(UserWarning, match="dark: refined from empty space"):
-        found = refine_network(open_model(folder), small_scan, settings, dark, withheld=withheld)
-    expected = refine(small_scan, settings, withheld=withheld)
+        found = refine_network(open_model(folder), small_scan, settings, dark, held_out=held_out)
+    expected = refine(small_scan, settings, held_out=held_out)
     np.testing.assert_array_equal(found.result.object, expected.result.object)
 
 
@@ -154,25 +154,25 @@ def near_scan():
 
 
 def test_the_true_object_is_judged_by_the_near_field_it_was_seen_in(near_scan):
-    """Six withheld frames of 1e5 photons are off by what shot noise leaves, to a few parts in a hundred."""
-    withheld = near_scan.withheld_mask(10)
+    """Six held-out frames of 1e5 photons are off by what shot noise leaves, to a few parts in a hundred."""
+    held_out = near_scan.held_out_mask(10)
     coverage = np.ones(near_scan.object.shape, "float32")
     truth = Reconstruction(
         object=near_scan.object,
         probe=near_scan.probe,
         positions_px=near_scan.positions,
         coverage=coverage,
-        used_frames=~withheld,
-        used=int((~withheld).sum()),
+        used_frames=~held_out,
+        used=int((~held_out).sum()),
         dropped=0,
         provenance=provenance(near_scan),
     )
-    outcome = judge(truth, near_scan, withheld)
-    assert outcome.withheld_error == pytest.approx(outcome.shot_noise, rel=0.1)
+    outcome = judge(truth, near_scan, held_out)
+    assert outcome.held_out_error == pytest.approx(outcome.shot_noise, rel=0.1)
     assert examine(truth, near_scan)[1].median_ratio == pytest.approx(1, abs=0.1)
     assert truth.provenance["near_field"] == near_scan.near_field.to_dict()
     far = replace(near_scan, near_field=None)
-    assert judge(truth, far, withheld).withheld_error > 5 * outcome.withheld_error
+    assert judge(truth, far, held_out).held_out_error > 5 * outcome.held_out_error
     assert "near_field" not in provenance(far)
 
 

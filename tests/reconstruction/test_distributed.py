@@ -105,13 +105,13 @@ def test_the_shares_of_the_parts_add_up_in_any_order(scan, kind):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:::distributed")  # a busy machine is slow to answer
 def test_workers_give_the_object_of_one_process(client, scan):
-    withheld = scan.withheld_mask(10)
+    held_out = scan.held_out_mask(10)
     said = []
     for kind in KINDS:
         model = network(scan, **kind)
-        ways = dict(withheld=withheld, tile_frames=TILE, report=lambda *what: said.append(what))
+        ways = dict(held_out=held_out, tile_frames=TILE, progress=lambda *what: said.append(what))
         assert_same(reconstruct(model, scan, client=client, **ways), reconstruct(model, scan, **ways))
-    assert said[-1][:3] == ("predicting", (~withheld).sum(), (~withheld).sum())
+    assert said[-1][:3] == ("predicting", (~held_out).sum(), (~held_out).sum())
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster, client, tmp_path
     killed: list = []
     killer = threading.Thread(target=kill_one_in_mid_part, args=(cluster, done, killed), daemon=True)
     killer.start()
-    report = lambda what, count, total, note: done.append(count)
-    found = reconstruct(model, scan, tile_frames=200, client=client, report=report)
+    progress = lambda what, count, total, note: done.append(count)
+    found = reconstruct(model, scan, tile_frames=200, client=client, progress=progress)
     assert len(killed) == 1
     assert_same(found, wanted)

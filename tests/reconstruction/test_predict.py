@@ -22,15 +22,15 @@ def model(small_scan):
 
 
 def test_withheld_frames_are_not_looked_at(model, small_scan):
-    withheld = small_scan.withheld_mask(10)
-    first = reconstruct(model, small_scan, withheld=withheld)
+    held_out = small_scan.held_out_mask(10)
+    first = reconstruct(model, small_scan, held_out=held_out)
     from dataclasses import replace
 
     counts = small_scan.counts.copy()
-    counts[withheld] = 1
-    second = reconstruct(model, replace(small_scan, counts=counts), withheld=withheld)
+    counts[held_out] = 1
+    second = reconstruct(model, replace(small_scan, counts=counts), held_out=held_out)
     np.testing.assert_allclose(first.object, second.object, atol=1e-5 * np.abs(first.object).max())
-    assert first.used == (~withheld).sum()
+    assert first.used == (~held_out).sum()
     assert first.positions_px.shape == (len(small_scan), 2)
     np.testing.assert_allclose(np.diff(first.positions_px, axis=0), np.diff(small_scan.positions, axis=0), atol=1e-9)
 
@@ -63,7 +63,7 @@ def test_several_views_leave_their_spread(model, small_scan, tmp_path):
 
 def test_all_frames_are_reported(model, small_scan):
     done = []
-    predict(model, small_scan, used=np.arange(100), tile_frames=60, report=lambda *said: done.append(said))
+    predict(model, small_scan, used=np.arange(100), tile_frames=60, progress=lambda *said: done.append(said))
     assert [said[:1] + said[2:] for said in done] == [("predicting", 100, {})] * len(done)
     assert done[-1][1] == 100
     assert len(done) > 1

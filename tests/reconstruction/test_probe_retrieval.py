@@ -66,19 +66,19 @@ def test_the_true_probe_stays(scan):
 
 @pytest.mark.slow
 def test_probe_and_object_are_found_in_turn(scan, guess):
-    """From a wrong probe the object is better by 3 dB, and withheld frames are predicted twice as well."""
-    withheld = scan.withheld_mask(10)
-    frames = np.flatnonzero(withheld)
+    """From a wrong probe the object is better by 3 dB, and held-out frames are predicted twice as well."""
+    held_out = scan.held_out_mask(10)
+    frames = np.flatnonzero(held_out)
 
     def judged(model):
-        result = reconstruct(model, scan, withheld=withheld)
+        result = reconstruct(model, scan, held_out=held_out)
         error = frame_error(result.object, result.probe, result.positions_px, scan.counts, frames)
         return error, compare_objects(result.object, scan.object).snr_db, result
 
     model = adapted(load_pretrained(), guess)
     rough, rough_db, _ = judged(model)
     weights = [weight.copy() for weight in model.nets[0].get_weights()]
-    misfits = find_probe(model, guess, withheld=withheld)
+    misfits = find_probe(model, guess, held_out=held_out)
     error, db, result = judged(model)
     assert misfits[-1] < misfits[0]
     assert error < rough / 2
@@ -90,13 +90,13 @@ def test_probe_and_object_are_found_in_turn(scan, guess):
 
 
 def test_withheld_frames_are_not_looked_at_for_the_probe(guess):
-    withheld = guess.withheld_mask(4)
+    held_out = guess.held_out_mask(4)
     counts = guess.counts.copy()
-    counts[withheld] = 0
+    counts[held_out] = 0
     probes = []
     for own in (guess, replace(guess, counts=counts)):
         model = build_model(ModelConfig(N=32, stages=1, width=4), own.probe)
-        find_probe(model, own, withheld=withheld, rounds=1)
+        find_probe(model, own, held_out=held_out, rounds=1)
         probes.append(np.asarray(model.probe.value()))
     np.testing.assert_array_equal(*probes)
 

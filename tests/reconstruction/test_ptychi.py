@@ -59,18 +59,18 @@ def test_the_result_lines_up_with_the_truth(ptychi, engine, N, modes, least_db):
 
 def test_withheld_frames_and_masked_pixels_are_not_looked_at(ptychi):
     scan = scan_of(25)
-    withheld = scan.withheld_mask(7)
+    held_out = scan.held_out_mask(7)
     mask = np.ones((25, 25), bool)
     mask[3, 5:8] = False
     counts = scan.counts.copy()
-    counts[withheld] = 12345
+    counts[held_out] = 12345
     counts[:, 3, 5:8] = 1e6
-    settings = dict(epochs=3, withheld=withheld, seed=4)
+    settings = dict(epochs=3, held_out=held_out, seed=4)
     first = run_ptychi(replace(scan, mask=mask), **settings).result
     again = run_ptychi(replace(scan, mask=mask, counts=counts), **settings).result
     np.testing.assert_array_equal(again.object, first.object)
-    np.testing.assert_array_equal(first.used_frames, ~withheld)
-    assert first.used == (~withheld).sum()
+    np.testing.assert_array_equal(first.used_frames, ~held_out)
+    assert first.used == (~held_out).sum()
     assert first.positions_px.shape == scan.positions.shape
     other = run_ptychi(replace(scan, mask=mask), **settings | dict(seed=5)).result
     assert not np.array_equal(other.object, first.object)
@@ -92,13 +92,13 @@ def test_a_guessed_probe_is_sought_with_modes_added(ptychi):
 def test_positions_are_corrected(ptychi):
     scan = scan_of(24, positions=121)
     wrong = np.random.default_rng(1).uniform(-0.5, 0.5, scan.positions.shape)
-    withheld = scan.withheld_mask(10)
+    held_out = scan.held_out_mask(10)
     moved = run_ptychi(
-        replace(scan, positions=scan.positions + wrong), epochs=30, positions=True, withheld=withheld
+        replace(scan, positions=scan.positions + wrong), epochs=30, positions=True, held_out=held_out
     ).result.positions_px
-    left = (moved - scan.positions)[~withheld]
-    assert np.std(left - left.mean(axis=0)) < 0.9 * np.std(wrong[~withheld])
-    drift = (moved - scan.positions - wrong)[withheld]
+    left = (moved - scan.positions)[~held_out]
+    assert np.std(left - left.mean(axis=0)) < 0.9 * np.std(wrong[~held_out])
+    drift = (moved - scan.positions - wrong)[held_out]
     np.testing.assert_allclose(drift, np.broadcast_to(drift[0], drift.shape), atol=1e-9)
 
 
@@ -123,8 +123,8 @@ def test_nothing_of_the_process_is_changed(ptychi):
 def test_mistakes_are_named(small_scan):
     with pytest.raises(ValueError, match=r"engine is 'dm'; expected one of lsqml, rpie, epie"):
         run_ptychi(small_scan, engine="dm")
-    with pytest.raises(ValueError, match="all frames are withheld"):
-        run_ptychi(small_scan, withheld=np.ones(len(small_scan), bool))
+    with pytest.raises(ValueError, match="all frames are held out"):
+        run_ptychi(small_scan, held_out=np.ones(len(small_scan), bool))
 
 
 def test_without_the_package_it_says_how_to_get_it(small_scan, monkeypatch):

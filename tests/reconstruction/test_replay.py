@@ -239,9 +239,9 @@ def test_the_command(kind, size, models, small_scan, tmp_path):
     assert "flat object" in said.output
     names = {"reconstruction.h5", "object.png", "stream.json", "scores.json", "config.json"}
     assert {p.name for p in out.iterdir()} == names
-    report = json.loads((out / "stream.json").read_text())
-    assert (report["sent"], report["used"], report["dropped"]) == (144, 144, 0)
-    assert (report["tile_frames"], report["order"], report["rate_asked"]) == (size, "random", 2000)
+    progress = json.loads((out / "stream.json").read_text())
+    assert (progress["sent"], progress["used"], progress["dropped"]) == (144, 144, 0)
+    assert (progress["tile_frames"], progress["order"], progress["rate_asked"]) == (size, "random", 2000)
     result = Reconstruction.load(out / "reconstruction.h5")
     assert result.used == 144
     assert result.object.shape == result.coverage.shape

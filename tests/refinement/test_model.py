@@ -35,7 +35,7 @@ def problem(side=12, moved=True, near=False, poisson=False, modes=2, frames=5, s
         object=1 + np.float32(0.2) * complex_normal(rng, *SHAPE),
         probe=3 * complex_normal(rng, modes, side, side),
         background=rng.uniform(1, 3, (side, side)).astype("float32"),
-        variation=complex_normal(rng, 2, side, side),
+        opr=complex_normal(rng, 2, side, side),
     )
     mask = np.ones((side, side), "float32")
     mask[2, 3] = 0
@@ -54,7 +54,7 @@ def problem(side=12, moved=True, near=False, poisson=False, modes=2, frames=5, s
 
 def lines_for(state, batch, rng):
     """A direction for each unknown that changes the amplitudes linearly."""
-    lines = {name: complex_normal(rng, *state[name].shape) for name in ("object", "probe", "variation")}
+    lines = {name: complex_normal(rng, *state[name].shape) for name in ("object", "probe", "opr")}
     real = dict(background=state["background"].shape, share=batch["share"].shape, positions=batch["fraction"].shape)
     return lines | {name: normal(rng, *shape) for name, shape in real.items()}
 
@@ -86,7 +86,7 @@ def differences(function, step):
 @EVERY
 def test_the_forward_model_is_that_of_the_simulator(settings):
     state, batch, optics = problem(**settings)
-    del state["background"], state["variation"], batch["share"]
+    del state["background"], state["opr"], batch["share"]
     side = settings["side"]
     patches = extract(state["object"][None], batch["corner"][None] + side // 2, (side, side))[0]
     probe = fourier_shift(state["probe"][None], batch["fraction"][:, None])
@@ -102,13 +102,13 @@ def test_the_centring_puts_the_zero_frequency_in_the_middle():
         assert np.unravel_index(np.argmax(np.abs(wave)), wave.shape) == (side // 2, side // 2)
 
 
-@pytest.mark.parametrize("unknown", ["object", "probe", "background", "variation", "share"])
+@pytest.mark.parametrize("unknown", ["object", "probe", "background", "opr", "share"])
 @BOTH
 @EVERY
 def test_descent_is_the_slope_of_the_misfit(unknown, settings, poisson):
     state, batch, optics = problem(**settings, poisson=poisson)
     line = lines_for(state, batch, np.random.default_rng(1))[unknown]
-    asked = ("variation",) if unknown == "share" else (unknown,)
+    asked = ("opr",) if unknown == "share" else (unknown,)
     found = to_numpy(descent(state, batch, optics=optics, unknowns=asked)[unknown])
     along = lambda h: loss(*moved_along(state, batch, unknown, h, line), optics)
     step = 2e-2
@@ -136,7 +136,7 @@ def test_positions_have_no_seams():
     state, batch, optics = problem(side=11)
     y, x = np.mgrid[:11, :11] - 5
     state["probe"] = (30 * np.exp(-(y**2 + x**2) / 4 + 1j * y * x / 9)).astype("complex64")[None]
-    del state["variation"], batch["share"]
+    del state["opr"], batch["share"]
     still, corner = np.zeros_like(batch["fraction"]), batch["corner"].clip(0, 12)
     moved, next_one = (
         to_numpy(Frames(state, batch | dict(fraction=still + step, corner=corner + 1 - step), optics).expected)
@@ -205,7 +205,7 @@ def test_frames_that_fill_up_and_masked_pixels_do_not_count(poisson):
     other = batch | dict(counts=batch["counts"].copy())
     other["counts"][-1] = 1e4
     other["counts"][:, 2, 3] = 1e5
-    unknowns = ("measures", "object", "probe", "background", "positions", "variation")
+    unknowns = ("measures", "object", "probe", "background", "positions", "opr")
     found, again = (descent(state, own, optics=optics, unknowns=unknowns) for own in (batch, other))
     assert len(found) == 3 + 5 + 4
     for name, value in found.items():
@@ -216,7 +216,7 @@ def test_frames_that_fill_up_and_masked_pixels_do_not_count(poisson):
 
 def test_sums_over_batches_are_those_of_their_frames():
     state, batch, optics = problem()
-    unknowns = ("object", "probe", "background", "positions", "variation")
+    unknowns = ("object", "probe", "background", "positions", "opr")
     whole = descent(state, batch, optics=optics, unknowns=unknowns)
     parts = [
         descent(state, batch | {name: batch[name][part] for name in OF_FRAMES}, optics=optics, unknowns=unknowns)

@@ -87,7 +87,7 @@ def test_the_misfit_nears_the_shot_noise(own, near):
     bias = 0.06 if own else 0.12
     assert entry["shot_noise"] == pytest.approx(shot_noise_error(expected), rel=SCATTER_ERROR + bias)
     # 5 frames of 441 pixels, many of them dark, scatter by 5 %; the fit's own noise adds about a twentieth.
-    assert 0.9 < entry["withheld_error"] / entry["shot_noise"] < 1.3
+    assert 0.9 < entry["held_out_error"] / entry["shot_noise"] < 1.3
     result = found.result
     # In all frames no worse than the truth, as a model that moves the object by fractions of pixels has it.
     error, least = (
@@ -160,7 +160,7 @@ def test_a_background_is_recovered(blur, noisy):
     # Pixel by pixel, a background in the bright field is hardly told from a darker object.
     assert error < (1.5 * shot_noise if blur else 1.0)
     assert judged(found) < 0.7 * judged(without)
-    assert found.history[found.best]["withheld_error"] < 1.25 * found.history[found.best]["shot_noise"]
+    assert found.history[found.best]["held_out_error"] < 1.25 * found.history[found.best]["shot_noise"]
 
 
 @pytest.mark.parametrize("probe_from", [None, 1], ids=["known", "guessed"])
@@ -168,7 +168,7 @@ def test_the_varying_strength_of_a_probe_is_recovered(probe_from, noisy):
     strength = np.random.default_rng(2).normal(0, 0.1, 100)
     expected = expected_counts(noisy.object, noisy.probe, noisy.positions, range(100))
     seen = drawn(noisy, expected * ((1 + strength) ** 2)[:, None, None])
-    solver, found = followed(seen, replace(LONG, variation_from=3, probe_from=probe_from))
+    solver, found = followed(seen, replace(LONG, opr_from=3, probe_from=probe_from))
     slope, _ = np.polyfit(strength, solver.share[:, 0], 1)
     assert np.corrcoef(strength, solver.share[:, 0])[0, 1] > 0.95
     assert slope == pytest.approx(1, abs=0.1)
@@ -232,7 +232,7 @@ def test_bounds_hold(method, noisy):
 
 def test_total_variation_smooths(noisy):
     def roughness(weight):
-        image = refine(noisy, replace(QUICK, epochs=20, withheld=0.0, tv_weight=weight)).result.object[15:-15, 15:-15]
+        image = refine(noisy, replace(QUICK, epochs=20, held_out=0.0, tv_weight=weight)).result.object[15:-15, 15:-15]
         return sum(np.abs(np.diff(image, axis=axis)).mean() for axis in (0, 1))
 
     plain, little, much = (roughness(weight) for weight in (0.0, 0.01, 0.3))
@@ -243,7 +243,7 @@ def test_total_variation_smooths(noisy):
 def test_an_anchor_holds(noisy):
     start = refine(noisy, QUICK).result
     free, held = (
-        refine(noisy, replace(QUICK, noise="poisson", withheld=0.0, anchor_weight=weight), start=start).result.object
+        refine(noisy, replace(QUICK, noise="poisson", held_out=0.0, l2_weight=weight), start=start).result.object
         for weight in (0.0, 100.0)
     )
     inside = start.coverage > 0.5
@@ -259,21 +259,21 @@ def test_an_anchor_holds(noisy):
 
 @pytest.mark.parametrize("own", [dict(), dict(noise="poisson", positions_from=3), dict(method="adam")], ids=str)
 def test_withheld_frames_are_never_looked_at(own, noisy):
-    withheld = np.zeros(100, bool)
-    withheld[[3, 50, 77]] = True
+    held_out = np.zeros(100, bool)
+    held_out[[3, 50, 77]] = True
     other = noisy.counts.copy()
-    other[withheld] = 7 * other[withheld][:, ::-1] + 3
+    other[held_out] = 7 * other[held_out][:, ::-1] + 3
     config = replace(QUICK, probe_from=1, **own)
     found, again = (
-        refine(replace(noisy, counts=counts, probe_known=False), config, withheld=withheld)
+        refine(replace(noisy, counts=counts, probe_known=False), config, held_out=held_out)
         for counts in (noisy.counts, other)
     )
     assert_same(found, again)
-    np.testing.assert_array_equal(found.result.used_frames, ~withheld)
+    np.testing.assert_array_equal(found.result.used_frames, ~held_out)
     assert found.result.used == 97
 
 
-EVERYTHING = dict(probe_from=2, positions_from=4, affine_from=3, background_from=5, variation_from=6, variations=2)
+EVERYTHING = dict(probe_from=2, positions_from=4, affine_from=3, background_from=5, opr_from=6, opr_modes=2)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_the_same_seed_gives_the_same_result_and_a_killed_fit_goes_on_to_it(own,
         if epoch == 7:
             shutil.copytree(saved.parent, tmp_path / "killed")
 
-    whole = refine(noisy, config, folder=saved.parent, report=keep)
+    whole = refine(noisy, config, folder=saved.parent, progress=keep)
     assert_same(refine(noisy, config), whole)
     assert_same(refine(noisy, config, folder=tmp_path / "killed", resume=True), whole)
     assert_same(refine(noisy, config, folder=saved.parent, resume=True), whole)  # one that had ended
@@ -298,7 +298,7 @@ def test_the_same_seed_gives_the_same_result_and_a_killed_fit_goes_on_to_it(own,
         with pytest.raises(ValueError, match=r"other settings \(epochs, seed\)"):
             refine(noisy, replace(config, seed=1, epochs=5), folder=saved.parent, resume=True)
         with pytest.raises(ValueError, match="another scan"):
-            refine(noisy, config, folder=saved.parent, resume=True, withheld=np.arange(100) == 3)
+            refine(noisy, config, folder=saved.parent, resume=True, held_out=np.arange(100) == 3)
         with pytest.raises(ValueError, match="another start"):
             refine(replace(noisy, probe=noisy.probe * 1.1), config, folder=saved.parent, resume=True)
     else:
@@ -311,7 +311,7 @@ def assert_differs(one: Refinement, two: Refinement) -> None:
 
 def test_a_fixed_probe_comes_back_as_it_was():
     scan = simulate(replace(SMALL, probe_modes=3))
-    found = refine(scan, replace(QUICK, positions_from=2, variation_from=2, background_from=2))
+    found = refine(scan, replace(QUICK, positions_from=2, opr_from=2, background_from=2))
     np.testing.assert_array_equal(found.result.probe, scan.probe)
 
 
@@ -343,7 +343,7 @@ def test_a_result_is_never_worse_than_its_start(noisy):
     start = replace(start, object=np.pad(exact.object, ((5, 0), (3, 2))), positions_px=start.positions_px + [5, 3])
     start = replace(start, coverage=np.ones(start.object.shape, "float32"))
     found = refine(noisy, replace(QUICK, patience=2, method="adam"), start=start)
-    entries = [entry["judged"] for entry in found.history if entry["withheld_error"] is not None]
+    entries = [entry["judged"] for entry in found.history if entry["held_out_error"] is not None]
     assert found.best == int(np.argmin(entries)) == 0
     origin = np.rint((found.result.positions_px - exact.positions).mean(axis=0)).astype(int)
     there = found.result.coverage > 0
@@ -376,7 +376,7 @@ def test_a_start_of_another_scan_is_refused(noisy):
 
 def test_it_stops_when_the_withheld_frames_are_not_fitted_better(noisy):
     found = refine(noisy, replace(LONG, epochs=200, patience=4))
-    own = [entry for entry in found.history if entry["withheld_error"] is not None]
+    own = [entry for entry in found.history if entry["held_out_error"] is not None]
     assert len(found.history) == len(own) + fit.FINISH
     assert 10 < len(own) < 150
     errors = np.array([entry["judged"] for entry in own])
@@ -387,9 +387,9 @@ def test_it_stops_when_the_withheld_frames_are_not_fitted_better(noisy):
 
 
 def test_without_frames_that_judge_all_are_fitted(noisy):
-    found = refine(noisy, replace(QUICK, withheld=0.0))
+    found = refine(noisy, replace(QUICK, held_out=0.0))
     assert len(found.history) == 13
-    assert all(entry["withheld_error"] is None for entry in found.history)
+    assert all(entry["held_out_error"] is None for entry in found.history)
     assert found.history[0]["error"] == found.history[0]["judged"]
     assert found.result.used == 100
 
@@ -401,8 +401,8 @@ def test_stochastic_methods_reach_the_shot_noise(method, noisy):
 
 
 def test_refusals(noisy):
-    with pytest.raises(ValueError, match="all frames are withheld"):
-        refine(noisy, QUICK, withheld=np.ones(100, bool))
+    with pytest.raises(ValueError, match="all frames are held out"):
+        refine(noisy, QUICK, held_out=np.ones(100, bool))
     with pytest.raises(ValueError, match="needs the method 'adam'"):
         refine(noisy, QUICK, loss=fit.amplitude_loss)
 
@@ -416,15 +416,15 @@ def test_refusals(noisy):
         dict(probe_from=0),
         dict(method="lsqml", positions_from=1),
         dict(method="adam", background_from=1),
-        dict(variations=4),
+        dict(opr_modes=4),
         dict(tv_weight=-1.0),
-        dict(anchor_weight=-1.0),
+        dict(l2_weight=-1.0),
         dict(background_blur_px=-1.0),
         dict(amplitude_bound=0.0),
         dict(probe_support=0.0),
         dict(batch_frames=0),
         dict(batching="sparse"),
-        dict(withheld=0.5),
+        dict(held_out=0.5),
         dict(patience=0),
     ],
     ids=str,

@@ -74,7 +74,7 @@ def test_a_measured_scan_is_thinned_and_judged_by_all_its_photons(tmp_path, smal
     total = float(small_scan.counts.sum())
     assert abs(data.test.counts.sum() - 0.1 * total) < 5 * np.sqrt(0.09 * total)
     assert data.test.photons == pytest.approx(0.1 * small_scan.photons, rel=1e-5)
-    np.testing.assert_array_equal(data.train.positions, small_scan.positions[~small_scan.withheld_mask(10)])
+    np.testing.assert_array_equal(data.train.positions, small_scan.positions[~small_scan.held_out_mask(10)])
 
 
 def test_a_wrong_probe_is_a_guess_with_the_photons_of_the_right_one(small_scan):
@@ -188,9 +188,9 @@ def test_a_thinned_scan_is_judged_at_full_dose_and_against_the_full_image(tmp_pa
     results = run_study(settings.study()._replace(arms=tuple(alone)), tmp_path / "out")
     full, thin = results.rows
     assert thin["counts_per_frame"] == pytest.approx(0.01 * full["counts_per_frame"], rel=0.05)
-    # The withheld frames that judge are the same, with the shot noise of their many photons.
+    # The held-out frames that judge are the same, with the shot noise of their many photons.
     assert thin["final"]["shot_noise_error"] == pytest.approx(full["final"]["shot_noise_error"], rel=0.2)
-    assert thin["final"]["withheld_error"] > 2 * full["final"]["withheld_error"]
+    assert thin["final"]["held_out_error"] > 2 * full["final"]["held_out_error"]
     assert 0 < thin["final"]["frc_to_full"] < 1
     assert "frc_to_full" not in full["final"]
     assert {path.name for path in results.figures} == {"panel.png", "curves.png"}

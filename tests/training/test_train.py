@@ -76,7 +76,7 @@ def test_a_killed_training_goes_on_exactly(small_scan, tmp_path):
 
     with pytest.raises(Killed):
         broken = model_for(small_scan, probe_trainable=True)
-        train(broken, small_scan, config, folder=tmp_path / "killed", report=kill_in_third_epoch)
+        train(broken, small_scan, config, folder=tmp_path / "killed", progress=kill_in_third_epoch)
     saved = json.loads((tmp_path / "killed" / "history.json").read_text())
     assert len(saved) == 2
     model = model_for(small_scan, probe_trainable=True)
@@ -150,10 +150,10 @@ def batches_of(scans, gridsize=2, **config):
 
 def test_withheld_frames_are_never_trained_on(small_scan):
     batches = batches_of([small_scan], validation_fraction=0.1)
-    withheld = {int(frame) for _, group in batches.validation_groups for frame in group}
-    assert len(withheld) >= 8
+    held_out = {int(frame) for _, group in batches.validation_groups for frame in group}
+    assert len(held_out) >= 8
     for epoch in range(3):
-        assert not withheld & {int(frame) for _, group in batches.epoch(epoch).groups for frame in group}
+        assert not held_out & {int(frame) for _, group in batches.epoch(epoch).groups for frame in group}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -434,7 +434,7 @@ def test_a_new_training_forgets_the_old_one_in_its_folder(small_scan, tmp_path):
         raise Killed
 
     with pytest.raises(Killed):
-        train(model_for(small_scan), small_scan, config, folder=tmp_path, report=kill_at_once)
+        train(model_for(small_scan), small_scan, config, folder=tmp_path, progress=kill_at_once)
     assert training.Checkpoint(tmp_path, config).restore(None) == []
 
 
