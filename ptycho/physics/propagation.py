@@ -1,4 +1,7 @@
-"""Near field: light from the sample to a detector that is not far away, on the pixels of the object.
+"""From the sample to the detector, which is in the far field (a centred DFT) or in the near field (free space).
+
+`propagate` and its adjoint take the transfer function of a near field, or None for the far field: that is all the
+difference. The near field is on the pixels of the object.
 
 Metres never enter: lengths are in object pixels, which are the detector's too, and frequencies in cycles per pixel.
 A wave is ``exp(i (k x - omega t))``: phase grows along the way of the light, a wave whose phase grows towards larger
@@ -15,7 +18,22 @@ from keras import ops
 from ptycho import backend
 from ptycho.arrays import Array, Complex, Float
 from ptycho.config import NEAR_FIELD_KINDS
+from ptycho.physics.fourier import dft, inverse_dft
 from ptycho.physics.translation import shift_ramp
+
+
+def propagate(
+    waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "*lead n m"] | None
+) -> Complex[Array, "*batch n m"]:
+    """Exit waves on the detector: in the far field (`dft`, unitary), or the near field of a transfer function."""
+    return dft(waves) if transfer is None else near_field(waves, transfer)
+
+
+def propagate_adjoint(
+    waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "*lead n m"] | None
+) -> Complex[Array, "*batch n m"]:
+    """Adjoint of `propagate`."""
+    return inverse_dft(waves) if transfer is None else near_field_adjoint(waves, transfer)
 
 
 def near_field(
