@@ -7,6 +7,10 @@ import os
 from importlib import import_module
 from typing import Any
 
+from ptycho.deprecation import find_moved_modules
+
+find_moved_modules()
+
 # TensorFlow 2.21 convolves with oneDNN by default only where the processor has AVX-512; with AVX2 it pays as well
 # (training 1.7 times as fast). Read when TensorFlow is imported; whoever set it otherwise keeps it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -1,41 +1,18 @@
 """Settings as values: frozen dataclasses, one per stage, validated when made, JSON in and out.
 
 There is no global configuration. A function takes the piece it needs; a change makes a new value
-(`dataclasses.replace`).
+(`dataclasses.replace`). A `RunConfig` holds what a run sets otherwise than the defaults; presets are at the end.
 """
 
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from numbers import Real
+from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, TypeVar, get_args
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Config:
-    """What all the settings share: to and from plain dictionaries, strictly."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; a key that does not exist is an error, not ignored."""
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ValueError(
-                f"{cls.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
-            )
-        return cls(**values)
-
-    def _require(self, condition: bool, name: str, expected: str) -> None:
-        if not condition:
-            raise ValueError(f"{type(self).__name__}.{name} is {getattr(self, name)!r}; expected {expected}")
-
+from ptycho.deprecation import renamed_fields
+from ptycho.typed import Config
 
 Architecture = Literal["consensus", "single", "cnn"]
 Precision = Literal["float32", "mixed_bfloat16", "auto"]
@@ -43,7 +20,7 @@ AmplitudeActivation = Literal["sigmoid", "softplus", "exp"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Config):
+class ModelConfig(Config):
     """What a network is: fixed when it is built, saved with it."""
 
     N: int
@@ -73,24 +50,18 @@ class ModelConfig(_Config):
     """Seed of the initial weights."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(16 <= self.N <= 512, "N", "16 to 512 pixels")
         self._require(1 <= self.gridsize <= 8, "gridsize", "1 to 8")
-        self._require(self.architecture in get_args(Architecture), "architecture", f"{get_args(Architecture)}")
         self._require(1 <= self.stages <= 32, "stages", "1 to 32")
         self._require(self.architecture != "cnn" or self.stages == 1, "stages", "1 with architecture='cnn'")
         self._require(1 <= self.width <= 512, "width", "1 to 512")
         self._require(1 <= self.probe_modes <= 64, "probe_modes", "1 to 64")
         self._require(
-            self.amplitude_activation in get_args(AmplitudeActivation),
-            "amplitude_activation",
-            f"{get_args(AmplitudeActivation)}",
-        )
-        self._require(
             self.architecture == "cnn" or self.amplitude_activation == "exp",
             "amplitude_activation",
             "'exp', without bounds, unless architecture='cnn'",
         )
-        self._require(self.precision in get_args(Precision), "precision", f"{get_args(Precision)}")
 
     @property
     def memory(self) -> int:
@@ -103,15 +74,8 @@ class ModelConfig(_Config):
         return self.gridsize**2
 
 
-Preset = Literal["best", "fast"]
-PRESETS: dict[Preset, dict[str, Any]] = dict(
-    best={}, fast=dict(architecture="single", stages=1, width=8, precision="auto")
-)
-"""Settings of a `ModelConfig` by purpose: the best image, or frames one by one as fast as they come."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(_Config):
+class TrainingConfig(Config):
     """How a network is trained."""
 
     epochs: int | None = None
@@ -154,6 +118,7 @@ class TrainingConfig(_Config):
         return self.total_frames or min(60_000, 60_000 * 64**2 // N**2)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.epochs is None or self.epochs >= 0, "epochs", "0 or more, or None")
         self._require(self.total_frames is None or self.total_frames > 0, "total_frames", "more than 0, or None")
         self._require(self.batch_groups is None or self.batch_groups >= 1, "batch_groups", "1 or more, or None")
@@ -161,8 +126,8 @@ class TrainingConfig(_Config):
         self._require(0 <= self.validation_fraction < 1, "validation_fraction", "0 to 1")
         self._require(self.patience >= 1, "patience", "1 or more")
         self._require(self.devices >= 1, "devices", "1 or more")
-        whole = (self.batch_groups or self.devices) % self.devices == 0
-        self._require(whole, "batch_groups", f"a multiple of devices ({self.devices}): a group is not split")
+        divisible = (self.batch_groups or self.devices) % self.devices == 0
+        self._require(divisible, "batch_groups", f"a multiple of devices ({self.devices}): a group is not split")
         self._require(self.learning_rate > 0, "learning_rate", "more than 0")
         weights = ("nll_weight", "mae_weight", "tv_weight", "realspace_weight")
         for name in weights:
@@ -175,7 +140,7 @@ NEAR_FIELD_KINDS = get_args(NearFieldKind)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearField(_Config):
+class NearField(Config):
     """The way from the sample to a detector that is not in the far field; lengths in object pixels.
 
     For light that comes from a point (a magnified near field) it is the equivalent parallel beam: the pixel as it is
@@ -190,20 +155,18 @@ class NearField(_Config):
     """``angular-spectrum`` is exact; ``fresnel`` is for small angles."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("distance_px", "wavelength_px"):
-            value = getattr(self, name)
-            self._require(isinstance(value, Real) and math.isfinite(value), name, "a finite number of object pixels")
-            object.__setattr__(self, name, float(value))  # of any kind, numpy's too
+            self._require(math.isfinite(getattr(self, name)), name, "a finite number of object pixels")
         self._require(self.distance_px != 0, "distance_px", "another than 0: right behind the sample no phase is seen")
         self._require(self.wavelength_px > 0, "wavelength_px", "more than 0 object pixels")
-        self._require(self.kind in NEAR_FIELD_KINDS, "kind", f"one of {NEAR_FIELD_KINDS}")
 
 
 ObjectKind = Literal["cells", "siemens", "lines", "gold_balls"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimulationConfig(_Config):
+class SimulationConfig(Config):
     """A simulated scan with known truth."""
 
     N: int = 64
@@ -237,25 +200,19 @@ class SimulationConfig(_Config):
     """Seed of the object, of the positions and of the noise, which draw independently of each other."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(16 <= self.N <= 512, "N", "16 to 512 pixels")
         self._require(self.positions >= 2, "positions", "2 or more")
         self._require(self.step_px > 0, "step_px", "more than 0 pixels")
         self._require(self.jitter_px >= 0, "jitter_px", "0 or more pixels")
-        self._require(self.object_kind in get_args(ObjectKind), "object_kind", f"{get_args(ObjectKind)}")
-        self._require(self.trajectory in ("raster", "spiral"), "trajectory", "'raster' or 'spiral'")
         self._require(self.photons > 0, "photons", "more than 0 photons a frame")
         self._require(0 < self.probe_diameter <= 1, "probe_diameter", "0 to 1")
         self._require(1 <= self.probe_modes <= 64, "probe_modes", "1 to 64")
         self._require(self.seed >= 0, "seed", "0 or more")
-        if isinstance(self.near_field, Mapping):  # from a file
-            object.__setattr__(self, "near_field", NearField.from_dict(self.near_field))
-        self._require(
-            self.near_field is None or isinstance(self.near_field, NearField), "near_field", "a NearField, or None"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainingConfig(_Config):
+class PretrainingConfig(Config):
     """Simulated scans to learn from, with ranges from which each draws its own."""
 
     scans: int = 120
@@ -272,10 +229,10 @@ class PretrainingConfig(_Config):
     """Seed of everything that is drawn."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(self.scans >= 1, "scans", "1 or more")
         self._require(self.frames >= 9, "frames", "9 or more")
         for name, most in (("probe_diameter", 1.0), ("step", float("inf")), ("photons", float("inf"))):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists come from files
             low, high = getattr(self, name)
             self._require(0 < low <= high <= most, name, f"(low, high) with 0 < low <= high <= {most}")
 
@@ -284,8 +241,9 @@ RefineMethod = Literal["cg", "lsqml", "rpie", "adam"]
 Noise = Literal["amplitude", "poisson"]
 
 
+@renamed_fields
 @dataclass(frozen=True, kw_only=True)
-class RefineConfig(_Config):
+class RefineConfig(Config):
     """How object, probe and nuisance parameters are fitted to the counts.
 
     The fields that end in ``_from`` name the epoch, from 1 on, from which an unknown is fitted; None: never.
@@ -338,8 +296,7 @@ class RefineConfig(_Config):
     """Seed of the order of the frames, and of which are held out."""
 
     def __post_init__(self) -> None:
-        self._require(self.method in get_args(RefineMethod), "method", f"{get_args(RefineMethod)}")
-        self._require(self.noise in get_args(Noise), "noise", f"{get_args(Noise)}")
+        super().__post_init__()
         self._require(self.epochs >= 1, "epochs", "1 or more")
         for name in UNKNOWNS:
             value = getattr(self, f"{name}_from")
@@ -353,7 +310,6 @@ class RefineConfig(_Config):
         self._require(self.amplitude_bound is None or self.amplitude_bound > 0, "amplitude_bound", "above 0, or None")
         self._require(self.probe_support is None or self.probe_support > 0, "probe_support", "above 0, or None")
         self._require(self.batch_frames is None or self.batch_frames >= 1, "batch_frames", "1 or more, or None")
-        self._require(self.batching in ("compact", "random"), "batching", "'compact' or 'random'")
         self._require(0 <= self.held_out < 0.5, "held_out", "0 up to 0.5")
         self._require(self.patience >= 1, "patience", "1 or more")
 
@@ -363,23 +319,45 @@ UNKNOWNS = ("probe", "positions", "affine", "background", "opr")
 
 
 Section = Literal["model", "training", "simulation", "pretraining", "refine"]
-SECTIONS = get_args(Section)
+SECTIONS: dict[Section, type[Config]] = dict(
+    model=ModelConfig,
+    training=TrainingConfig,
+    simulation=SimulationConfig,
+    pretraining=PretrainingConfig,
+    refine=RefineConfig,
+)
+"""The sections of a `RunConfig`, and whose fields each of them sets."""
+
+Value = bool | int | float | str | tuple[float, ...] | tuple[str, ...] | NearField | None
+Values = dict[str, Value]
+"""Some of the fields of a config, by name."""
+
+C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(_Config):
-    """Settings that differ from the defaults, by section: what ``run.toml`` holds and the options change."""
+class RunConfig(Config):
+    """Settings that differ from the defaults, by section: what ``run.toml`` holds and the options change.
 
-    model: dict[str, Any] = field(default_factory=dict)
+    Each value has the type of its field; whether all of them fit together shows when a config is made of them
+    (`make`).
+    """
+
+    model: Values = field(default_factory=dict)
     """Settings of `ModelConfig`; N and the probe modes follow from the scan."""
-    training: dict[str, Any] = field(default_factory=dict)
+    training: Values = field(default_factory=dict)
     """Settings of `TrainingConfig`."""
-    simulation: dict[str, Any] = field(default_factory=dict)
+    simulation: Values = field(default_factory=dict)
     """Settings of `SimulationConfig`."""
-    pretraining: dict[str, Any] = field(default_factory=dict)
+    pretraining: Values = field(default_factory=dict)
     """Settings of `PretrainingConfig`."""
-    refine: dict[str, Any] = field(default_factory=dict)
+    refine: Values = field(default_factory=dict)
     """Settings of `RefineConfig`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for section, config in SECTIONS.items():
+            object.__setattr__(self, section, config.checked(getattr(self, section)))
 
     @classmethod
     def from_toml(cls, path: str | PathLike) -> Self:
@@ -388,7 +366,34 @@ class RunConfig(_Config):
         with open(path, "rb") as file:
             return cls.from_dict(tomllib.load(file))
 
-    def updated(self, section: Section, values: Mapping[str, Any]) -> Self:
-        """These settings with some of a section's replaced; a value None says nothing."""
-        said = {key: value for key, value in values.items() if value is not None}
-        return replace(self, **{section: getattr(self, section) | said})
+    def updated(self, section: Section, values: Mapping[str, Value]) -> Self:
+        """These settings with some of a section's replaced; a value None changes nothing."""
+        changes = {key: value for key, value in values.items() if value is not None}
+        return replace(self, **{section: getattr(self, section) | SECTIONS[section].checked(changes)})
+
+    def over(self, section: Section, defaults: Mapping[str, Value]) -> Self:
+        """These settings, and of a section also those defaults that they do not set."""
+        return replace(self, **{section: dict(defaults) | getattr(self, section)})
+
+    def make(self, config: type[C], **defaults: Value) -> C:
+        """The config of a section: what is set here, over the defaults given, over those of the config."""
+        (section,) = (name for name, of in SECTIONS.items() if of is config)
+        return config.from_dict(defaults | getattr(self, section))
+
+
+Preset = Literal["best", "fast"]
+PRESETS: dict[Preset, Values] = dict(best={}, fast=dict(architecture="single", stages=1, width=8, precision="auto"))
+"""Settings of a `ModelConfig` by purpose: the best image, or frames one by one as fast as they come."""
+
+PRETRAINING: Values = dict(total_frames=100_000, realspace_weight=1.0, nll_weight=0.1, validation_fraction=0.03)
+"""Training on simulated scans: the truth is known and should be used."""
+
+ADAPTING: Values = dict(learning_rate=5e-4)
+"""Training that starts from a trained network: what that knows of slow phases, which the counts of one scan hardly
+tell, is washed out by larger steps."""
+
+DEMO: Values = dict(total_frames=6000)
+"""Training of the demo, so that it takes about a minute and a half on two cores."""
+
+STREAM_TILE_FRAMES: dict[Architecture, int] = dict(consensus=512, single=64)
+"""Frames in a tile (or batch) where an object is watched as it grows: fewer than for the most frames per second."""

@@ -1,8 +1,20 @@
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from ptycho.config import ModelConfig, NearField, RunConfig, SimulationConfig, TrainingConfig
+from ptycho.config import (
+    PRESETS,
+    SECTIONS,
+    ModelConfig,
+    NearField,
+    PretrainingConfig,
+    RefineConfig,
+    RunConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
 
 NEAR = NearField(distance_px=1200.0, wavelength_px=0.005, kind="fresnel")
 
@@ -47,6 +59,53 @@ def test_unknown_setting_is_named():
 def test_impossible_values_are_refused(make, named):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("refine", dict(epochs="abc"), "RefineConfig.epochs is 'abc'; expected an integer"),
+        ("refine", dict(epochs=3.0), "RefineConfig.epochs is 3.0; expected an integer"),
+        ("refine", dict(epochs=True), "RefineConfig.epochs is True; expected an integer"),
+        ("refine", dict(probe_from="x"), "RefineConfig.probe_from is 'x'; expected an integer, or None"),
+        ("refine", dict(tv_weight=False), "RefineConfig.tv_weight is False; expected a number"),
+        ("refine", dict(focus=1), "RefineConfig.focus is 1; expected true or false"),
+        ("refine", dict(method="sgd"), "method is 'sgd'; expected one of 'cg', 'lsqml', 'rpie', 'adam'"),
+        ("refine", dict(batching=[1]), r"batching is \[1\]; expected one of 'compact', 'random'"),
+        ("refine", dict(epoch=3), "RefineConfig has no setting 'epoch'; it has method, "),
+        ("pretraining", dict(step=[0.1]), r"step is \[0.1\]; expected a list \(a number, a number\)"),
+        ("pretraining", dict(step=0.1), r"step is 0.1; expected a list"),
+        ("simulation", dict(near_field=3), "near_field is 3; expected a NearField, or None"),
+        ("model", dict(N="64"), "ModelConfig.N is '64'; expected an integer"),
+    ],
+)
+def test_a_run_refuses_values_of_another_type(section, values, message):
+    for make in (
+        lambda: RunConfig(**{section: values}),
+        lambda: RunConfig().updated(section, values),
+        lambda: SECTIONS[section].from_dict(values),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_values_become_those_of_their_field():
+    config = PretrainingConfig(scans=np.int64(3), step=[np.float32(0.25), 1], photons=(10, 100))
+    assert config == PretrainingConfig(scans=3, step=(0.25, 1.0), photons=(10.0, 100.0))
+    assert [type(value) for value in (config.scans, *config.step, *config.photons)] == [int, *[float] * 4]
+    run = RunConfig(pretraining=dict(step=[0.25, 1]), refine=dict(l2_weight=1))
+    assert run.pretraining == dict(step=(0.25, 1.0)) and type(run.refine["l2_weight"]) is float
+    assert replace(config, scans=4).scans == 4
+
+
+@pytest.mark.parametrize("values", PRESETS.values())
+def test_presets_are_settings_of_a_network(values):
+    assert ModelConfig(N=64, **values).to_dict() == ModelConfig(N=64).to_dict() | values
+
+
+def test_a_run_makes_configs_over_defaults():
+    run = RunConfig(refine=dict(epochs=7)).over("refine", dict(epochs=3, patience=2))
+    assert run.make(RefineConfig, patience=1, seed=5) == RefineConfig(epochs=7, patience=2, seed=5)
 
 
 def test_run_settings_from_a_file_and_over_it(tmp_path):

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, sqrt
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
-from ptycho.config import ModelConfig, RefineConfig, SimulationConfig, TrainingConfig, _Config
+from ptycho.config import ModelConfig, RefineConfig, SimulationConfig, TrainingConfig
+from ptycho.typed import Config
 
 Start = Literal["trained", "adapted", "pretrained", "empty"]
 Row = dict[str, Any]
@@ -19,7 +20,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm(_Config):
+class Arm(Config):
     """One reconstruction of a study, from its data to its scores: all that its result depends on."""
 
     name: str
@@ -55,8 +56,7 @@ class Arm(_Config):
     """Seed of objects, positions, noise, weights, and the order of the data."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.simulation, Mapping):  # from a file
-            object.__setattr__(self, "simulation", SimulationConfig.from_dict(self.simulation))
+        super().__post_init__()
         self._require(bool(self.name) and not set(self.name) & set("/\\"), "name", "a name without slashes")
         self._require((self.simulation is None) != (self.file is None), "file", "a simulation or a file, and not both")
         self._require(self.file is None or Path(self.file).is_file(), "file", "a file that exists")
@@ -64,7 +64,6 @@ class Arm(_Config):
         self._require(self.hold_out_every >= 2, "hold_out_every", "2 or more")
         self._require(self.train_frames >= 9, "train_frames", "9 or more")
         self._require(self.test_frames >= 4, "test_frames", "4 or more")
-        self._require(self.start in get_args(Start), "start", f"{get_args(Start)}")
         self._require(self.start != "empty" or self.refine is not None, "refine", "settings with start 'empty'")
         unknown = set(self.probe_error) - {"defocus", "blur_px", "noise"}
         self._require(not unknown, "probe_error", "defocus, blur_px or noise")

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
-from ptycho.config import SimulationConfig, _Config
+from ptycho.config import SimulationConfig
 from ptycho.io import replaced
 from ptycho.studies.arms import Arm, Row, Study
 from ptycho.studies.figures import SCORES, draw_curves
+from ptycho.typed import Config
 
 NETWORK: dict[str, Any] = dict(stages=4, width=8)
 """A quarter of the default network's work on each pixel; a group of 2 x 2 has five times as many pixels for a frame."""
@@ -30,7 +31,7 @@ REFERENCE = "lsqml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoseResponse(_Config):
+class DoseResponse(Config):
     """What the dose-response study runs; by default a night on two cores."""
 
     doses: tuple[float, ...] = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
@@ -53,10 +54,9 @@ class DoseResponse(_Config):
     refine: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("doses", "losses", "N"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
             self._require(bool(getattr(self, name)), name, "one at least")
-        self._require(set(self.losses) <= set(get_args(Loss)), "losses", f"some of {get_args(Loss)}")
         self._require(self.seeds >= 1, "seeds", "1 or more")
         self._require(self.file is None or max(self.doses) <= 1, "doses", "parts of a scan's photons, 1 at most")
 
