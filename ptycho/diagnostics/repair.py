@@ -13,7 +13,7 @@ from ptycho.diagnostics.orientation import NAMES, turned
 Array = np.ndarray
 
 
-def mended(scan: Scan) -> Scan:
+def repaired(scan: Scan) -> Scan:
     """The scan, as a view, with what the doctor finds set right; `Scan.notes` says what was done.
 
     Amplitudes are squared, the zero frequency is moved to the centre, pixels of no use are masked, empty frames left
@@ -28,7 +28,7 @@ def mended(scan: Scan) -> Scan:
 
 
 def _noted(scan: Scan, note: str, **changes) -> Scan:
-    return replace(scan, notes=(*scan.notes, f"Mended: {note}."), **changes)
+    return replace(scan, notes=(*scan.notes, f"Repaired: {note}."), **changes)
 
 
 def _squared(scan: Scan) -> Scan:

@@ -1,23 +1,19 @@
 """Scan files: `read_scan`, `write_scan`; results of other programs: `read_product`, `write_product`; `convert`.
 
-One module per format. Each has ``NAME``, ``SUFFIXES`` (what is written goes by), ``NEEDS`` (the keys that make a file
-one of its kind, for error messages), ``recognises(path) -> bool`` (by content) and ``read(path, options) -> Scan``; one
-that can be written also has ``write(scan, path)`` and ``LACKS``, the fields of a scan it has no place for. For results
-it is ``recognises_product``, ``read_product`` and ``write_product``. A new format is a new module, and its name in
-`FORMATS`, or in `PRODUCTS` if it holds results alone.
+One module per format, which ends in its record (`Format`); a new format is a new module and its line in `FORMATS`.
 
-A reader converts into the conventions of `ptycho.data.scan.Scan`, and says what it had to assume or leave out in
-`Scan.notes`. No reader unpickles anything, and whatever is wrong with a file ends as a `BadFile`.
+A reader converts to the conventions of `ptycho.data.scan.Scan`, and `Scan.notes` lists what it had to assume or leave
+out. No reader unpickles anything, and whatever is wrong with a file ends as a `BadFile`.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
-from ptycho.diagnostics.repair import mended
+from ptycho.diagnostics.repair import repaired
 from ptycho.formats import (
     cxi,
     emd,
@@ -36,19 +32,46 @@ from ptycho.formats import (
     reconstruction,
     tiff,
     tike,
-)  # fmt: skip
+)
 from ptycho.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz_keys
+from ptycho.formats._format import Access, Content, Format
 from ptycho.formats._hdf5 import hdf5_keys
 from ptycho.formats._metres import MADE_UP, physical
 from ptycho.io import BadFile, replaced
 
-__all__ = ["BadFile", "ReadOptions", "convert", "losses", "read_product", "read_scan", "write_product", "write_scan"]
+__all__ = [
+    "Access",
+    "BadFile",
+    "Format",
+    "ReadOptions",
+    "convert",
+    "losses",
+    "read_product",
+    "read_scan",
+    "write_product",
+    "write_scan",
+]
 
-FORMATS: tuple[Any, ...] = (
-    hdf5, tike, npz, ptychopinn, nexus, cxi, ptyd, ptychodus, fold_slice, ptychoshelves, ptylab, hxn, emd, empad, tiff,
-)  # fmt: skip
-PRODUCTS: tuple[Any, ...] = (reconstruction, ptyr)
-"""Formats of results alone; some of `FORMATS` hold results too."""
+FORMATS: tuple[Format, ...] = (
+    hdf5.FORMAT,
+    tike.FORMAT,
+    npz.FORMAT,
+    ptychopinn.FORMAT,
+    nexus.FORMAT,  # before CXI, whose keys it has too
+    cxi.FORMAT,
+    ptyd.FORMAT,
+    ptychodus.FORMAT,
+    fold_slice.FORMAT,
+    ptychoshelves.FORMAT,
+    ptylab.FORMAT,
+    hxn.FORMAT,
+    emd.FORMAT,
+    empad.FORMAT,
+    tiff.FORMAT,
+    reconstruction.FORMAT,
+    ptyr.FORMAT,
+)
+"""The first that recognises a file reads it; of those with the same suffix the first writes."""
 FIELDS = {
     "probe": "the probe",
     "mask": "the mask",
@@ -61,57 +84,31 @@ FIELDS = {
 
 
 def read_scan(path: str | Path, format: str | None = None, options: ReadOptions = DEFAULT) -> Scan:
-    """Read a scan; the format is found by the content of the file, or named.
+    """Read a scan, in the format that is named or the one that recognises the content of the file.
 
     Raises FileNotFoundError if there is no file, BadFile (a ValueError) if no format recognises it or its content is
     bad.
     """
-    return _read("recognises", "read", path, format, options)
+    return _read(_scans, path, format, options)
 
 
 def read_product(path: str | Path, format: str | None = None, options: ReadOptions = DEFAULT) -> Product:
     """Read the result of a program; errors are those of `read_scan`."""
-    return _read("recognises_product", "read_product", path, format, options)
-
-
-def _read(recognises: str, read: str, path: str | Path, format: str | None, options: ReadOptions) -> Any:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    module = None if format is None else _named(format, read)
-    try:
-        with np.errstate(all="ignore"):  # what overflows in a damaged file is found by the checks
-            return getattr(module or _recognising(path, recognises), read)(path, options)
-    except BadFile:
-        raise
-    except OSError as error:
-        raise BadFile(f"{path} cannot be read ({error}); check that you may, and that the disk is whole") from error
-    except ValueError as error:  # what Scan or Product have against the arrays
-        raise BadFile(f"{path}: {error}") from error
-    finally:
-        forget_unpacked()
+    return _read(_products, path, format, options)
 
 
 def write_scan(scan: Scan, path: str | Path, format: str | None = None) -> Path:
-    """Write a scan and return its path; the format is named, or the first whose suffix the path has.
+    """Write a scan and return its path, in the format that is named or the one whose suffix the path has.
 
-    The file appears whole or not at all (`ptycho.io.replaced`). Raises ValueError for an unknown format or suffix,
+    The file appears complete or not at all (`ptycho.io.replaced`). Raises ValueError for an unknown format or suffix,
     FileNotFoundError if the folder does not exist.
     """
-    return _write("write", scan, path, format)
+    return _write(_scans, scan, Path(path), format)
 
 
 def write_product(product: Product, path: str | Path, format: str | None = None) -> Path:
     """Write the result of a program, as `write_scan` does a scan."""
-    return _write("write_product", product, path, format)
-
-
-def _write(write: str, content: Scan | Product, path: str | Path, format: str | None) -> Path:
-    path = Path(path)
-    module = _by_suffix(path, write) if format is None else _named(format, write)
-    with replaced(path) as partial:
-        getattr(module, write)(content, partial)
-    return path
+    return _write(_products, product, Path(path), format)
 
 
 def convert(
@@ -125,94 +122,129 @@ def convert(
 ) -> tuple[str, ...]:
     """Read a scan, or else a result, and write it in another format; sentences on what was assumed, lost or made up.
 
-    A scan may be mended (`ptycho.diagnostics.repair`), cropped to a smaller detector, and binned (`Scan.cropped`,
-    `Scan.binned`), in this order.
+    With ``mend`` a scan is repaired (`ptycho.diagnostics.repair`), then cropped to a smaller detector, then binned
+    (`Scan.cropped`, `Scan.binned`).
     """
     source, target = Path(source), Path(target)
-    if source.is_file() and any(m.recognises(source) for m in _able("recognises")):
-        scan = read_scan(source, options=options)
-        scan = (mended(scan) if mend else scan).cropped(crop or scan.N).binned(bin)
-        write_scan(scan, target, format)
-        return (*scan.notes, *losses(scan, target, format))
-    if source.is_file() and any(m.recognises_product(source) for m in _able("recognises_product")):
+    if source.is_file() and not _recognising(_scans, source) and _recognising(_products, source):
         if crop is not None or bin != 1 or mend:
             raise ValueError(f"{source} is a result, without frames; leave --mend, --crop and --bin out")
         product = read_product(source, options=options)
         write_product(product, target, format)
         return product.notes
-    read_scan(source, options=options)  # which says why not
-    raise AssertionError("a file that no format recognises was read")
+    scan = read_scan(source, options=options)
+    scan = (repaired(scan) if mend else scan).cropped(crop or scan.N).binned(bin)
+    write_scan(scan, target, format)
+    return (*scan.notes, *losses(scan, target, format))
 
 
 def losses(scan: Scan, path: str | Path, format: str | None = None) -> tuple[str, ...]:
     """Sentences on what a file of the scan in a format does not hold, and what is made up in it."""
-    module = _by_suffix(Path(path), "write") if format is None else _named(format, "write")
-    there = {name for name in FIELDS if not _is_missing(getattr(scan, name))}
-    lacks = [FIELDS[name] for name in getattr(module, "LACKS", ()) if name in there]
-    kept = [name for name in lacks if getattr(module, "OWN_GROUP", False) and name != "the notes"]
-    lost = [name for name in lacks if name not in kept]
+    chosen = _to_write(_scans, Path(path), format)
+    lacking = [name for name in chosen.lacks if _has(scan, name)]
+    kept = [FIELDS[name] for name in lacking if chosen.keeps_lacking and name != "notes"]
+    lost = [FIELDS[name] for name in lacking if FIELDS[name] not in kept]
     sentences = []
     if lost:
-        sentences.append(f"Files of {module.NAME} have no place for {' and '.join(lost)}: lost.")
+        sentences.append(f"Files of {chosen.name} have no place for {' and '.join(lost)}: lost.")
     if kept:
-        only = "a group 'ptycho', which other programs do not read"
-        sentences.append(f"Files of {module.NAME} have no place for {' and '.join(kept)}: kept in {only}.")
-    if made_up := physical(scan).made_up if getattr(module, "METRES", False) else ():
+        group = "a group 'ptycho', which other programs do not read"
+        sentences.append(f"Files of {chosen.name} have no place for {' and '.join(kept)}: kept in {group}.")
+    if made_up := physical(scan).made_up if chosen.in_metres else ():
         values = ", ".join(f"{name} {MADE_UP[name]:g} {'eV' if name == 'energy' else 'm'}" for name in made_up)
-        sentences.append(f"The scan does not know what files of {module.NAME} need, so it was made up: {values}.")
+        sentences.append(f"The scan does not know what files of {chosen.name} need, so it was made up: {values}.")
     return tuple(sentences)
 
 
-def _is_missing(value: Any) -> bool:
-    """Nothing, or a mask that masks nothing."""
-    if isinstance(value, np.ndarray):
-        return value.dtype == bool and bool(value.all())
-    return value is None or value == ()
+def _has(scan: Scan, name: str) -> bool:
+    """Whether a field of the scan says anything; a mask that masks nothing does not."""
+    value = getattr(scan, name)
+    return not value.all() if name == "mask" else isinstance(value, np.ndarray) or bool(value)
 
 
-def _able(what: str) -> list[Any]:
-    return [module for module in (*FORMATS, *PRODUCTS) if hasattr(module, what)]
+Selector = Callable[[Format], Access[Content] | None]
 
 
-def _recognising(path: Path, recognises: str) -> Any:
-    for module in _able(recognises):
-        if getattr(module, recognises)(path):
-            return module
-    raise BadFile(_unrecognised(path))
+def _scans(format: Format) -> Access[Scan] | None:
+    return format.scans
 
 
-def _named(name: str, what: str) -> Any:
-    able = _able(what)
-    for module in (*FORMATS, *PRODUCTS):
-        if name == module.NAME:
-            if module in able:
-                return module
-            kind = "results" if what.endswith("product") else "scans"
-            raise ValueError(
-                f"format {name!r} has no way to {what.split('_')[0]} {kind}; formats that have are "
-                f"{', '.join(m.NAME for m in able)}"
-            )
-    raise ValueError(f"there is no format {name!r}; formats are {', '.join(m.NAME for m in (*FORMATS, *PRODUCTS))}")
+def _products(format: Format) -> Access[Product] | None:
+    return format.products
 
 
-def _by_suffix(path: Path, write: str) -> Any:
-    """The module with the longest of its suffixes that the name ends with."""
-    name = path.name.lower()
-    fits = [(len(suffix), m) for m in _able(write) for suffix in m.SUFFIXES if name.endswith(suffix)]
+def _read(select: Selector[Content], path: str | Path, name: str | None, options: ReadOptions) -> Content:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    access = None if name is None else select(_named(select, "read", name))
+    try:
+        with np.errstate(all="ignore"):  # the checks find what overflows in a damaged file
+            access = access or _recognising(select, path)
+            if access is None:
+                raise BadFile(_unrecognised(path))
+            return access.read(path, options)
+    except BadFile:
+        raise
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read ({error}); check its permissions, and the disk") from error
+    except ValueError as error:  # what Scan or Product have against the arrays
+        raise BadFile(f"{path}: {error}") from error
+    finally:
+        forget_unpacked()
+
+
+def _write(select: Selector[Content], content: Content, path: Path, name: str | None) -> Path:
+    access = select(_to_write(select, path, name))
+    assert access is not None and access.write is not None
+    with replaced(path) as partial:
+        access.write(content, partial)
+    return path
+
+
+def _recognising(select: Selector[Content], path: Path) -> Access[Content] | None:
+    """How the first format that recognises a file reads it."""
+    return next((access for access in map(select, FORMATS) if access and access.recognises(path)), None)
+
+
+def _able(select: Selector[Content], verb: str) -> list[Format]:
+    """The formats that read, or also write."""
+    pairs = ((format, select(format)) for format in FORMATS)
+    return [format for format, access in pairs if access and (verb == "read" or access.write)]
+
+
+def _named(select: Selector[Content], verb: str, name: str) -> Format:
+    able = _able(select, verb)
+    for format in able:
+        if format.name == name:
+            return format
+    if any(format.name == name for format in FORMATS):
+        kind = "scans" if select is _scans else "results"
+        names = ", ".join(format.name for format in able)
+        raise ValueError(f"format {name!r} cannot {verb} {kind}; formats that can are {names}")
+    raise ValueError(f"there is no format {name!r}; formats are {', '.join(format.name for format in FORMATS)}")
+
+
+def _to_write(select: Selector[Content], path: Path, name: str | None) -> Format:
+    """The format of this name, or that with the longest suffix that the path ends with."""
+    if name is not None:
+        return _named(select, "write", name)
+    able = _able(select, "write")
+    fits = [(len(suffix), f) for f in able for suffix in f.suffixes if path.name.lower().endswith(suffix)]
     if fits:
         return max(fits, key=lambda fit: fit[0])[1]
-    known = "; ".join(f"{m.NAME}: {', '.join(m.SUFFIXES)}" for m in _able(write))
+    known = "; ".join(f"{f.name}: {', '.join(f.suffixes)}" for f in able)
     raise ValueError(f"no format is written to files named like {path.name!r}; give one of {known}, or a format")
 
 
 def _unrecognised(path: Path) -> str:
-    for module in _able("recognises_product"):
-        if module.recognises_product(path):
+    for format in FORMATS:
+        if format.products and format.products.recognises(path):
             return (
-                f"{path} is a result of the format {module.NAME} and holds no frames; give a scan, or a result to "
-                f"'ptycho convert'. The format needs {module.NEEDS}"
+                f"{path} is a result of the format {format.name} and holds no frames; give a scan, or a result to "
+                f"'ptycho convert'. The format needs {format.needs}"
             )
     keys = hdf5_keys(path) or npz_keys(path)
-    found = f"it has the keys {', '.join(keys[:40])}" if keys else "it is neither HDF5 nor NPZ with any array"
-    known = "; ".join(f"{module.NAME} ({module.NEEDS})" for module in FORMATS)
-    return f"no format recognises {path}: {found}. Known formats and the keys they need: {known}"
+    content = f"it has the keys {', '.join(keys[:40])}" if keys else "it is neither HDF5 nor NPZ with any array"
+    known = "; ".join(f"{format.name} ({format.needs})" for format in FORMATS if format.scans)
+    return f"no format recognises {path}: {content}. Known formats and the keys they need: {known}"

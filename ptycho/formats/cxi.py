@@ -18,6 +18,7 @@ from ptycho.data.beam import ELEMENTARY_CHARGE_C
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.formats._metres import (
     OWN,
@@ -34,10 +35,7 @@ from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "cxi"
-SUFFIXES = (".cxi",)
-NEEDS = "HDF5: cxi_version, entry_1/data_1/data, translation; or as a result entry_1/image_1/data"
-LACKS, OWN_GROUP, METRES = ("object", "notes"), True, True
+LACKS = ("object", "notes")
 DETECTOR, SOURCE = "entry_1/instrument_1/detector_1", "entry_1/instrument_1/source_1"
 IMAGE = "entry_1/image_1"
 FRAMES = ("entry_1/data_1/data", f"{DETECTOR}/data")
@@ -50,7 +48,7 @@ PLACES = (
 ABOVE_BACKGROUND = 0x1000
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """``cxi_version`` and the group of the entry are there; NeXus files that have them too are asked for first."""
     return hdf5_has(path, "cxi_version", "entry_1") and not recognises_product(path)
 
@@ -60,7 +58,7 @@ def recognises_product(path: Path) -> bool:
     return hdf5_has(path, "cxi_version", f"{IMAGE}/data") and not hdf5_has(path, FRAMES[1])
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file. Flat field and dark frames are left out, with a note."""
     with Hdf5(path, options) as file:
         counts = file.frames(*FRAMES)
@@ -146,7 +144,7 @@ def usable(file: Hdf5) -> tuple[Array | None, tuple[str, ...]]:
     return None if bits is None else (bits.astype(np.int64) & ~ABOVE_BACKGROUND) == 0, notes
 
 
-def write(scan: Scan, path: Path) -> None:
+def write_scan(scan: Scan, path: Path) -> None:
     """Write with soft links in the places where programs look. Raises ValueError for a scan in the near field."""
     import h5py
 
@@ -196,3 +194,15 @@ def write_product(product: Product, path: Path) -> None:
             own.attrs["particle"] = product.beam.particle
             if product.beam.distance_m is not None:
                 file[f"{DETECTOR}/distance"] = product.beam.distance_m
+
+
+FORMAT = Format(
+    name="cxi",
+    suffixes=(".cxi",),
+    needs="HDF5: cxi_version, entry_1/data_1/data, translation; or as a result entry_1/image_1/data",
+    scans=Access(recognises_scan, read_scan, write_scan),
+    products=Access(recognises_product, read_product, write_product),
+    lacks=LACKS,
+    keeps_lacking=True,
+    in_metres=True,
+)

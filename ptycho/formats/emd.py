@@ -13,20 +13,18 @@ import numpy as np
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, is_hdf5
 from ptycho.formats._metres import assembled, in_pixels, object_pixel
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "emd"
-SUFFIXES = (".emd", ".h5")
-NEEDS = "HDF5: a group with emd_group_type = array, its data (Rx, Ry, Qx, Qy) and dim0 to dim3"
 DEPTH = 6
 LENGTHS = {"A": 1e-10, "Å": 1e-10, "angstrom": 1e-10, "nm": 1e-9, "pm": 1e-12, "um": 1e-6, "m": 1.0}
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """There is an array of four axes."""
     return _array(path, lambda file, key: _ndim(file, key) == 4) is not None
 
@@ -36,7 +34,7 @@ def recognises_product(path: Path) -> bool:
     return _array(path, lambda file, key: key.endswith("/reconstruction_object")) is not None
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the first array of four axes: a raster scan."""
     key = _array(path, lambda file, key: _ndim(file, key) == 4)
     if key is None:
@@ -115,3 +113,12 @@ def _step(file: Hdf5, key: str) -> tuple[float, str]:
     if not (np.isfinite(step) and step > 0):
         raise BadFile(f"{file.path} has {key!r} that does not grow; expected evenly spaced coordinates")
     return step, (file.attribute_text(key, "units") or "pixels").strip()
+
+
+FORMAT = Format(
+    name="emd",
+    suffixes=(".emd", ".h5"),
+    needs="HDF5: a group with emd_group_type = array, its data (Rx, Ry, Qx, Qy) and dim0 to dim3",
+    scans=Access(recognises_scan, read_scan),
+    products=Access(recognises_product, read_product),
+)

@@ -15,20 +15,18 @@ import numpy as np
 
 from ptycho.data.scan import Scan
 from ptycho.formats._container import ALWAYS_ALLOWED_BYTES, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._metres import assembled, beam_of, in_pixels
 from ptycho.io import BadFile
 
 Array = np.ndarray
 Facts = dict[str, Any]
 
-NAME = "empad"
-SUFFIXES = (".raw",)
-NEEDS = "*.raw of whole frames of 130 x 128 float32, and a JSON of the same name"
 ROWS, SIDE = 130, 128
 FRAME_BYTES = ROWS * SIDE * 4
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """The JSON says what it is, or a file of this name holds whole frames."""
     raw, facts = path.with_suffix(".raw"), path.with_suffix(".json")
     if path not in (raw, facts) or not raw.is_file():
@@ -37,7 +35,7 @@ def recognises(path: Path) -> bool:
     return whole if path == raw else whole and b"empad_metadata" in facts.read_bytes()[:ALWAYS_ALLOWED_BYTES]
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read frames in electrons. Counts below 0, of the electronics, become 0; no rotation of the scan is applied."""
     raw, beside = path.with_suffix(".raw"), path.with_suffix(".json")
     facts = _facts(beside)
@@ -107,3 +105,11 @@ def _metres(raw: Path, beside: Path, facts: Facts, frames: int) -> Array:
         raise BadFile(f"{beside} needs 'scan_step', and 'scan_shape' of {frames} frames (not {shape}); write them")
     y, x = np.divmod(np.arange(frames), int(shape[0]))
     return np.stack([y * step[1], x * step[0]], axis=1)
+
+
+FORMAT = Format(
+    name="empad",
+    suffixes=(".raw",),
+    needs="*.raw of whole frames of 130 x 128 float32, and a JSON of the same name",
+    scans=Access(recognises_scan, read_scan),
+)

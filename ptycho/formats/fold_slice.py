@@ -20,22 +20,20 @@ from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats import _matlab, _pairs
 from ptycho.formats._container import DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.formats._metres import assembled, beam_of, in_pixels, object_pixel
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "fold_slice"
-SUFFIXES = ("_para.hdf5", ".mat")
-NEEDS = "*_dp.hdf5 with dp and beside it *_para.hdf5 with ppX, ppY; or as a result MATLAB: object, probe, outputs"
 ANGSTROM = 1e-10
 WIDEST_M = 1e-3
 """Positions that spread further are angstroms; so are pixels larger than it."""
 VARIABLES = ("object", "probe", "outputs.probe_positions", "p.dx_spec", "p.lambda")
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """Positions with their frames, or frames with their positions, by the names of the files."""
     parameters, frames = _pairs.of(path)
     return frames is not None and hdf5_has(parameters, "ppX", "ppY")
@@ -46,7 +44,7 @@ def recognises_product(path: Path) -> bool:
     return _matlab.has(path, "object", "probe", "outputs")
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the pair of files; frames as MATLAB has them. The user tells the pixel size."""
     parameters, frames = _pairs.of(path)
     if frames is None:
@@ -108,3 +106,12 @@ def _at_least(path: Path, values: dict[str, Array], name: str) -> Array:
     if array is None or not 2 <= array.ndim <= 4 or not array.size:
         raise BadFile(f"{path} has no {name!r} of 2 to 4 axes; save it with its 'object', 'probe' and 'outputs'")
     return array.reshape(*array.shape, *[1] * (4 - array.ndim))
+
+
+FORMAT = Format(
+    name="fold_slice",
+    suffixes=("_para.hdf5", ".mat"),
+    needs="*_dp.hdf5 with dp and beside it *_para.hdf5 with ppX, ppY; or as a result MATLAB: object, probe, outputs",
+    scans=Access(recognises_scan, read_scan),
+    products=Access(recognises_product, read_product),
+)

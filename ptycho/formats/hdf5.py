@@ -14,6 +14,7 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics as doctor
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.formats.npz import (
     BEAM,
@@ -26,18 +27,15 @@ from ptycho.formats.npz import (
 )
 from ptycho.io import BadFile
 
-NAME = "hdf5"
-SUFFIXES = (".h5", ".hdf5")
-NEEDS = "HDF5: counts, positions_px, probe"
 VERSION = 1
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """The three data sets that make a scan are at the root."""
     return hdf5_has(path, "counts", "positions_px", "probe")
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; counts keep the dtype they are stored in. Raises BadFile for a newer version."""
     with Hdf5(path, options) as file:
         version = file.attribute_number("/", "version") or VERSION
@@ -62,7 +60,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     return doctor.warned_of_corner(scan)
 
 
-def write(scan: Scan, path: Path) -> None:
+def write_scan(scan: Scan, path: Path) -> None:
     """Write everything of the scan except ``source``."""
     import h5py
 
@@ -78,3 +76,11 @@ def write(scan: Scan, path: Path) -> None:
         file.create_dataset("mask", data=scan.mask)
         if scan.object is not None:
             file.create_dataset("object", data=scan.object)
+
+
+FORMAT = Format(
+    name="hdf5",
+    suffixes=(".h5", ".hdf5"),
+    needs="HDF5: counts, positions_px, probe",
+    scans=Access(recognises_scan, read_scan, write_scan),
+)

@@ -15,22 +15,20 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics as doctor
 from ptycho.formats._container import DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.formats._metres import assembled, beam_of, in_pixels, object_pixel
 
-NAME = "hxn"
-SUFFIXES = (".h5",)
-NEEDS = "HDF5: diffamp or dp, points, lambda_nm, z_m, ccd_pixel_um; or scan/scan_positions and entry/data/data"
 RAW = ("entry/data/data", "diff_data/merlin1/det_images")
 AMPLITUDES = "These are amplitudes, as the format says: they were squared."
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """Frames and positions of one of the layouts."""
     return any(hdf5_has(path, *keys) for keys in (("diffamp", "points"), ("dp", "points"), ("scan/scan_positions",)))
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file as counts."""
     with Hdf5(path, options) as file:
         frames_key = file.first("diffamp", "dp", *RAW) or RAW[0]
@@ -56,3 +54,11 @@ def _number(file: Hdf5, name: str) -> float | None:
     """A data set of one number, or an attribute of the root."""
     value = file.number(name)
     return file.attribute_number("/", name) if value is None else np.abs(value)
+
+
+FORMAT = Format(
+    name="hxn",
+    suffixes=(".h5",),
+    needs="HDF5: diffamp or dp, points, lambda_nm, z_m, ccd_pixel_um; or scan/scan_positions and entry/data/data",
+    scans=Access(recognises_scan, read_scan),
+)

@@ -16,20 +16,18 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.formats import cxi
 from ptycho.formats._container import DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.formats._metres import assembled, beam_of, in_pixels, object_pixel, quantity, unit
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "nexus"
-SUFFIXES = (".nxs",)
-NEEDS = "HDF5: entry_1/definition = NXptycho or instrument_1/beam_1, detector_1/data, translation or transformations"
 BEAM = "entry_1/instrument_1/beam_1"
 MOVES = "entry_1/sample_1/transformations"
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """The definition says so, or the energy is where only NeXus has it."""
     if not hdf5_has(path, "entry_1/instrument_1"):
         return False
@@ -38,7 +36,7 @@ def recognises(path: Path) -> bool:
         return "ptycho" in definition.lower() or file.has(BEAM) or file.has(MOVES)
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; the frames of a raster are put in a row."""
     with Hdf5(path, options) as file:
         counts = file.frames(*cxi.FRAMES[::-1], raster=True)
@@ -79,3 +77,11 @@ def _off_centre(file: Hdf5, N: int) -> tuple[str, ...]:
     if None in place or all(abs(p - N // 2) <= 1 for p in place if p is not None):
         return ()
     return (f"The file puts the beam at pixel ({place[0]:g}, {place[1]:g}) (y, x); the frames were not moved.",)
+
+
+FORMAT = Format(
+    name="nexus",
+    suffixes=(".nxs",),
+    needs="HDF5: entry_1/definition = NXptycho or instrument_1/beam_1, detector_1/data, translation or transformations",
+    scans=Access(recognises_scan, read_scan),
+)

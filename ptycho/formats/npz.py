@@ -30,12 +30,10 @@ from ptycho.formats._container import (
     optional,
     required,
 )
+from ptycho.formats._format import Access, Format
 from ptycho.formats._metres import beam_of
 from ptycho.io import BadFile
 
-NAME = "npz"
-SUFFIXES = (".npz",)
-NEEDS = "NPZ: counts or diffraction, positions_px, probe or probe_init"
 NEAR_FIELD = {f"near_field_{field.name}": field.name for field in fields(NearField)}
 """What a file calls the settings of a `NearField`, here and in HDF5."""
 BEAM = ("energy_eV", "particle", "distance_m", "voltage_V", "wavelength_m")
@@ -43,13 +41,13 @@ FRAMES, PROBES = ("counts", "diffraction"), ("probe", "probe_init")
 KEYS = (*FRAMES, "positions_px", *PROBES, "mask", "object", "pixel_size_m", "probe_known", "notes", *NEAR_FIELD, *BEAM)
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """The three keys that make a scan are there, under any of their names."""
     keys = set(npz_keys(path))
     return "positions_px" in keys and not keys.isdisjoint(FRAMES) and not keys.isdisjoint(PROBES)
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; counts keep the dtype they are stored in."""
     arrays, _ = load_npz(path, KEYS, options)
     known = number(arrays, "probe_known", path)
@@ -70,7 +68,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     return doctor.warned_of_corner(scan)
 
 
-def write(scan: Scan, path: Path) -> None:
+def write_scan(scan: Scan, path: Path) -> None:
     """Write everything of the scan except ``source``, compressed."""
     arrays = {
         "counts": scan.counts,
@@ -131,3 +129,11 @@ def near_field_of(values: Mapping[str, Any], path: Path) -> NearField | None:
 def as_bool(mask: np.ndarray | None) -> np.ndarray | None:
     """A mask whose format says True (not 0) = use, kept as bool or as integers."""
     return None if mask is None else mask != 0
+
+
+FORMAT = Format(
+    name="npz",
+    suffixes=(".npz",),
+    needs="NPZ: counts or diffraction, positions_px, probe or probe_init",
+    scans=Access(recognises_scan, read_scan, write_scan),
+)

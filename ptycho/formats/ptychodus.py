@@ -28,6 +28,7 @@ from ptycho.formats._container import (
     optional,
     required,
 )  # fmt: skip
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.formats._metres import Physical, assembled, beam_of, physical, read_own, write_own
 from ptycho.io import BadFile
@@ -35,10 +36,7 @@ from ptycho.io import BadFile
 Array = np.ndarray
 Arrays = dict[str, Array]
 
-NAME = "ptychodus"
-SUFFIXES = ("_para.hdf5", "_para.h5")
-NEEDS = "HDF5 or NPZ: probe_position_x_m, probe_position_y_m, probe, and *_dp.hdf5 with dp or patterns NPZ beside it"
-LACKS, OWN_GROUP, METRES = ("mask", "notes"), True, True
+LACKS = ("mask", "notes")
 POSITIONS = ("probe_position_x_m", "probe_position_y_m")
 DATASETS = (*POSITIONS, "probe_position_indexes", "probe", "object", "opr_weights")
 ENERGIES, DISTANCE = ("photon_energy_eV", "probe_energy_eV"), "detector_object_distance_m"
@@ -46,7 +44,7 @@ ENERGIES, DISTANCE = ("photon_energy_eV", "probe_energy_eV"), "detector_object_d
 PIXELS, CENTRES = ("pixel_height_m", "pixel_width_m"), ("center_y_m", "center_x_m")
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """A product with its patterns, or patterns with their product, by the names of the files."""
     product, patterns = _pairs.of(path)
     return patterns is not None and recognises_product(product)
@@ -57,7 +55,7 @@ def recognises_product(path: Path) -> bool:
     return hdf5_has(path, *POSITIONS) or set(POSITIONS) <= set(npz_keys(path))
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read product and patterns, joined by the indexes of the patterns."""
     product, patterns = _pairs.of(path)
     if patterns is None:
@@ -197,7 +195,7 @@ def _left_out(points: int, patterns: int) -> tuple[str, ...]:
     return tuple(f"{count} {what}: left out." for count, what in found if count)
 
 
-def write(scan: Scan, path: Path) -> None:
+def write_scan(scan: Scan, path: Path) -> None:
     """Write the product, and its patterns beside it. Without a true object it holds an empty sample."""
     import h5py
 
@@ -242,3 +240,15 @@ def _write(file, setup: Physical, image: Array, probe: Array, positions: Array) 
         np.zeros(0),
         np.zeros(0, int),
     )
+
+
+FORMAT = Format(
+    name="ptychodus",
+    suffixes=("_para.hdf5", "_para.h5"),
+    needs="HDF5 or NPZ: probe_position_x_m, probe_position_y_m, probe, and *_dp.hdf5 with dp or patterns NPZ beside it",
+    scans=Access(recognises_scan, read_scan, write_scan),
+    products=Access(recognises_product, read_product, write_product),
+    lacks=LACKS,
+    keeps_lacking=True,
+    in_metres=True,
+)

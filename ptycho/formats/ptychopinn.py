@@ -25,16 +25,13 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics as doctor
 from ptycho.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, number, optional, required
+from ptycho.formats._format import Access, Format
 from ptycho.formats.npz import BEAM, as_bool, beam_from, beam_values
 from ptycho.io import BadFile
 
 Array = np.ndarray
 Notes = tuple[str, ...]
 
-NAME = "ptychopinn"
-SUFFIXES = (".npz",)
-LACKS = ("notes",)
-NEEDS = "NPZ: diffraction or diff3d, xcoords, ycoords, probeGuess"
 COUNTS, AMPLITUDE = "count_intensity", "normalized_amplitude"
 DOMAINS = {COUNTS: COUNTS, AMPLITUDE: AMPLITUDE, "ci_intensity_v2": COUNTS, "legacy_v1": AMPLITUDE}
 STATED = ("measurement_domain", "scale_contract_version")
@@ -42,13 +39,13 @@ OURS = ("mask", "pixel_size_m", "probe_known", "object_is_truth", *BEAM)
 KEYS = ("xcoords", "ycoords", "probeGuess", "scan_index", "_metadata", *STATED, *OURS)
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """Patterns under one of their names, and both coordinates."""
     keys = set(npz_keys(path))
     return {"xcoords", "ycoords"} <= keys and not keys.isdisjoint(("diffraction", "diff3d"))
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file as counts; amplitudes are squared in float32. `Scan.notes` says what was decided."""
     keys = npz_keys(path)
     frames_key = "diffraction" if "diffraction" in keys else "diff3d"
@@ -79,7 +76,7 @@ def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     return doctor.centred_scan(scan)
 
 
-def write(scan: Scan, path: Path) -> None:
+def write_scan(scan: Scan, path: Path) -> None:
     """Write counts, stated to be counts. Without a true object, ``objectGuess`` is an empty sample.
 
     Raises ValueError for a scan in the near field.
@@ -203,3 +200,12 @@ def _other_notes(keys: tuple[str, ...], arrays: dict[str, Array], refused: Notes
         (len(scans) > 1, f"'scan_index' tells {len(scans)} scans apart; they were read as one."),
     )
     return tuple(note for applies, note in pairs if applies)
+
+
+FORMAT = Format(
+    name="ptychopinn",
+    suffixes=(".npz",),
+    needs="NPZ: diffraction or diff3d, xcoords, ycoords, probeGuess",
+    scans=Access(recognises_scan, read_scan, write_scan),
+    lacks=("notes",),
+)

@@ -18,19 +18,17 @@ from ptycho.data.frames import Counts
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.formats._metres import assembled, in_pixels, object_pixel
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "ptychoshelves"
-SUFFIXES = (".h5",)
-NEEDS = "HDF5: measurement/n0/data, positions, or measurements/measurement_0/diff_pat; or as a result reconstruction/p"
 DATA, DETECTOR, OLDER = "measurement/n0", "detector/n0", "measurements"
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """Frames in either of the places."""
     return hdf5_has(path, f"{DATA}/data") or hdf5_has(path, OLDER)
 
@@ -40,7 +38,7 @@ def recognises_product(path: Path) -> bool:
     return hdf5_has(path, "reconstruction/p/objects", "reconstruction/p/probes")
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the first scan of the file."""
     with Hdf5(path, options) as file:
         notes = [f"The file holds {len(file.names('measurement'))} scans; this is the first."]
@@ -108,3 +106,12 @@ def _older(file: Hdf5) -> tuple[Counts, Array, Array]:
         raise BadFile(f"{file.path} has no 'measurement_0' in {OLDER!r}; prepare the data again")
     used = np.ones(frames[0].shape, bool) if mask is None else mask
     return np.stack(frames), np.stack(positions), used
+
+
+FORMAT = Format(
+    name="ptychoshelves",
+    suffixes=(".h5",),
+    needs="HDF5: measurement/n0/data, positions, or measurements/measurement_0/diff_pat; as a result reconstruction/p",
+    scans=Access(recognises_scan, read_scan),
+    products=Access(recognises_product, read_product),
+)

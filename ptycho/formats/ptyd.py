@@ -15,6 +15,7 @@ import numpy as np
 from ptycho.data.frames import Counts, StoredFrames, chunks
 from ptycho.data.scan import Scan
 from ptycho.formats._container import DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.formats._metres import (
     assembled,
@@ -30,18 +31,15 @@ from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "ptyd"
-SUFFIXES = (".ptyd",)
-NEEDS = "HDF5: meta, chunks/0/data, positions"
-LACKS, OWN_GROUP, METRES = ("probe", "object", "notes"), True, True
+LACKS = ("probe", "object", "notes")
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """The description and the chunks are there."""
     return hdf5_has(path, "meta", "chunks")
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read all chunks that are complete, in the order of their indices; PtyPy's files hold no probe."""
     with Hdf5(path, options) as file:
         frames, notes = _frames(file)
@@ -135,7 +133,7 @@ def _off_centre(file: Hdf5, N: int) -> tuple[str, ...]:
     return (f"The file puts the beam at pixel ({place[0]:g}, {place[-1]:g}) (y, x); the frames were not moved.",)
 
 
-def write(scan: Scan, path: Path) -> None:
+def write_scan(scan: Scan, path: Path) -> None:
     """Write one chunk. Raises ValueError for a scan in the near field."""
     import h5py
 
@@ -160,3 +158,14 @@ def write(scan: Scan, path: Path) -> None:
         file["chunks/0/indices"] = np.arange(frames)
         file["chunks/0/positions"] = scan.positions * setup.pixel_m
         write_own(file, scan, LACKS)
+
+
+FORMAT = Format(
+    name="ptyd",
+    suffixes=(".ptyd",),
+    needs="HDF5: meta, chunks/0/data, positions",
+    scans=Access(recognises_scan, read_scan, write_scan),
+    lacks=LACKS,
+    keeps_lacking=True,
+    in_metres=True,
+)

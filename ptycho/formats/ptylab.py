@@ -14,18 +14,15 @@ from ptycho.data.frames import seen_through
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.formats._metres import assembled, beam_of, in_pixels, object_pixel
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "ptylab"
-SUFFIXES = (".hdf5",)
-NEEDS = "HDF5: ptychogram, encoder, wavelength, dxd, zo"
 
-
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """Frames and positions are at the root."""
     return hdf5_has(path, "ptychogram", "encoder")
 
@@ -35,7 +32,7 @@ def recognises_product(path: Path) -> bool:
     return hdf5_has(path, "object", "probe", "dxp")
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; frames are turned as ``orientation`` says."""
     with Hdf5(path, options) as file:
         if file.has("zled"):
@@ -93,3 +90,12 @@ def oriented(frames: Array, code: int) -> Array:
     frames = frames[..., ::-1] if code & 1 else frames
     frames = frames[..., ::-1, :] if code & 2 else frames
     return np.ascontiguousarray(frames)
+
+
+FORMAT = Format(
+    name="ptylab",
+    suffixes=(".hdf5",),
+    needs="HDF5: ptychogram, encoder, wavelength, dxd, zo",
+    scans=Access(recognises_scan, read_scan),
+    products=Access(recognises_product, read_product),
+)

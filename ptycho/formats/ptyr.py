@@ -10,14 +10,11 @@ import numpy as np
 
 from ptycho.data.product import Product
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
 from ptycho.io import BadFile
 
 Array = np.ndarray
-
-NAME = "ptyr"
-SUFFIXES = (".ptyr",)
-NEEDS = "HDF5: content/obj/<ID>/data, content/probe/<ID>/data"
 
 
 def recognises_product(path: Path) -> bool:
@@ -62,3 +59,11 @@ def _pair(file: Hdf5, key: str, default: float | None) -> Array | None:
     if values.size not in (1, 2) or not np.isfinite(values).all():
         raise BadFile(f"{file.path} has {key!r} of shape {values.shape}; expected one or two numbers")
     return np.broadcast_to(values.ravel(), 2).astype(np.float64)
+
+
+FORMAT = Format(
+    name="ptyr",
+    suffixes=(".ptyr",),
+    needs="HDF5: content/obj/<ID>/data, content/probe/<ID>/data",
+    products=Access(recognises_product, read_product),
+)

@@ -10,13 +10,11 @@ from ptycho.data.beam import Beam
 from ptycho.data.product import Product
 from ptycho.data.scan import illumination
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, is_hdf5
 from ptycho.io import BadFile
 
-NAME = "reconstruction"
-SUFFIXES = (".h5", ".hdf5")
-NEEDS = "HDF5 with the attribute format = ptycho-reconstruction: object, probe, positions_px, coverage"
-FORMAT = "ptycho-reconstruction"
+SIGNATURE = "ptycho-reconstruction"
 
 
 def recognises_product(path: Path) -> bool:
@@ -24,7 +22,7 @@ def recognises_product(path: Path) -> bool:
     if not is_hdf5(path):
         return False
     with Hdf5(path) as file:
-        return file.attribute("/", "format") is not None and file.attribute_text("/", "format") == FORMAT
+        return file.attribute("/", "format") is not None and file.attribute_text("/", "format") == SIGNATURE
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -50,7 +48,7 @@ def write_product(product: Product, path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["object"], file["probe"], file["positions_px"] = product.object, product.probe, product.positions
         file["coverage"] = coverage(product.object.shape, product.probe, product.positions)
-        file.attrs.update({"format": FORMAT, "used": len(product.positions), "dropped": 0, "source": product.source})
+        file.attrs.update({"format": SIGNATURE, "used": len(product.positions), "dropped": 0, "source": product.source})
         if product.pixel_size_m is not None:
             file.attrs["pixel_size_m"] = product.pixel_size_m
         if product.beam is not None:
@@ -80,3 +78,11 @@ def coverage(shape: tuple[int, int], probe: np.ndarray, positions: np.ndarray) -
         if 0 <= y <= shape[0] + N and 0 <= x <= shape[1] + N:
             total[y : y + N, x : x + N] += light
     return (total[N:-N, N:-N] / max(light.max(), 1e-30)).astype(np.float32)
+
+
+FORMAT = Format(
+    name="reconstruction",
+    suffixes=(".h5", ".hdf5"),
+    needs="HDF5 with the attribute format = ptycho-reconstruction: object, probe, positions_px, coverage",
+    products=Access(recognises_product, read_product, write_product),
+)

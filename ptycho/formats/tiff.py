@@ -16,20 +16,18 @@ import numpy as np
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats._container import DEFAULT, ReadOptions, checked, require_allowed, why
+from ptycho.formats._format import Access, Format
 from ptycho.formats._metres import UNITS, assembled, in_pixels, object_pixel
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-NAME = "tiff"
 SUFFIXES = (".tif", ".tiff")
-NEEDS = "*.tif of frames and *.csv of positions (y_px, x_px); or as a result *_amplitude.tif and *_phase.tif"
-LACKS = ("probe", "mask", "object", "beam", "pixel_size_m", "notes")
 PARTS = ("amplitude", "phase")
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """A TIFF with a CSV of its name, or the CSV."""
     stack = _stack(path)
     return stack is not None and stack.with_suffix(".csv").is_file()
@@ -40,7 +38,7 @@ def recognises_product(path: Path) -> bool:
     return all(image is not None and image.is_file() and _is_tiff(image) for image in _images(path))
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the stack and the positions."""
     stack = _stack(path)
     if stack is None:
@@ -64,7 +62,7 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     return Product(object=amplitude * np.exp(1j * phase), pixel_size_m=options.pixel_size_m, source=str(path))
 
 
-def write(scan: Scan, path: Path) -> None:
+def write_scan(scan: Scan, path: Path) -> None:
     """Write the stack in the dtype of the counts, and the positions to every digit."""
     import tifffile
 
@@ -153,3 +151,13 @@ def _positions(path: Path) -> tuple[Array, str, tuple[str, ...]]:
         raise BadFile(f"{path} has a row without two numbers ({error}); expected y_px, x_px of each frame") from error
     note = "The positions have no names: they were taken as y, x in pixels."
     return values.reshape(-1, 2), unit, () if named else (note,)
+
+
+FORMAT = Format(
+    name="tiff",
+    suffixes=SUFFIXES,
+    needs="*.tif of frames and *.csv of positions (y_px, x_px); or as a result *_amplitude.tif and *_phase.tif",
+    scans=Access(recognises_scan, read_scan, write_scan),
+    products=Access(recognises_product, read_product, write_product),
+    lacks=("probe", "mask", "object", "beam", "pixel_size_m", "notes"),
+)

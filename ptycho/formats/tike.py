@@ -13,14 +13,11 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics as doctor
 from ptycho.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, npz_ndim, required
+from ptycho.formats._format import Access, Format
 from ptycho.io import BadFile
 
-NAME = "tike"
-SUFFIXES = (".npz", ".npz.bz2")
-NEEDS = "NPZ: data, scan, probe, or diffraction, positions_px and a probe of 5 axes"
 
-
-def recognises(path: Path) -> bool:
+def recognises_scan(path: Path) -> bool:
     """The three arrays are there by their names, or by plain names with a probe of as many axes as tike's."""
     keys = set(npz_keys(path))
     return {"data", "scan", "probe"} <= keys or (
@@ -28,7 +25,7 @@ def recognises(path: Path) -> bool:
     )
 
 
-def read(path: Path, options: ReadOptions = DEFAULT) -> Scan:
+def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; counts stored as floats become the smallest integers that hold them exactly."""
     arrays, _ = load_npz(path, ("data", "scan", "diffraction", "positions_px", "probe", "object"), options)
     frames, places = ("data", "scan") if "data" in arrays else ("diffraction", "positions_px")
@@ -62,3 +59,11 @@ def _one_view(array: np.ndarray, ndim: int, name: str, path: Path) -> np.ndarray
             "(angle) in a file, and no varying probe"
         )
     return array.reshape(array.shape[len(leading) :])
+
+
+FORMAT = Format(
+    name="tike",
+    suffixes=(".npz", ".npz.bz2"),
+    needs="NPZ: data, scan, probe, or diffraction, positions_px and a probe of 5 axes",
+    scans=Access(recognises_scan, read_scan),
+)

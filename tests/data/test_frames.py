@@ -89,7 +89,7 @@ def test_zero_frequency_is_moved_as_frames_are_read(small_scan: Scan, tmp_path: 
     from ptycho.formats import cxi
 
     corner = replace(small_scan, counts=np.fft.ifftshift(small_scan.counts, axes=(1, 2)), object=None)
-    cxi.write(corner, tmp_path / "scan.cxi")
+    cxi.write_scan(corner, tmp_path / "scan.cxi")
     found, wanted = (read_scan(tmp_path / "scan.cxi", options=options) for options in (SMALL, ReadOptions()))
     assert isinstance(found.counts, StoredFrames) and not isinstance(wanted.counts, StoredFrames)
     np.testing.assert_array_equal(found.counts[4:8], small_scan.counts[4:8])

@@ -1,4 +1,4 @@
-"""What is planted wrong and mended is right again, as the doctor sees it and pixel by pixel."""
+"""What is planted wrong and repaired is right again, as the doctor sees it and pixel by pixel."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics as doctor
 from ptycho.diagnostics.checks import examine
 from ptycho.diagnostics.orientation import turned
-from ptycho.diagnostics.repair import mended, moved
+from ptycho.diagnostics.repair import moved, repaired
 from ptycho.formats import read_scan, write_scan
 from ptycho.formats._container import ReadOptions
 from tests.formats.faults import FAULTS, healthy
@@ -25,8 +25,8 @@ def planted(fault: str, seed: int) -> Scan:
 
 
 @pytest.mark.parametrize("fault", MENDABLE)
-def test_what_is_mended_passes(fault: str) -> None:
-    scan = mended(planted(fault, len(fault)))
+def test_what_is_repaired_passes(fault: str) -> None:
+    scan = repaired(planted(fault, len(fault)))
     bad = [check.name for check in examine(scan, orientation=False) if check.verdict != "pass"]
     assert not bad, bad
     assert len(scan.notes) == 1, scan.notes
@@ -35,26 +35,26 @@ def test_what_is_mended_passes(fault: str) -> None:
 def test_frames_come_back_as_they_were() -> None:
     """Where nothing is lost by the fault, and all but what is masked where something is."""
     for fault in ("amplitudes", "corner"):
-        np.testing.assert_array_equal(mended(planted(fault, 1)).counts, healthy(1).counts)
+        np.testing.assert_array_equal(repaired(planted(fault, 1)).counts, healthy(1).counts)
     for fault in ("dead pixel", "hot pixel", "gap", "saturated"):
-        scan = mended(planted(fault, 1))
+        scan = repaired(planted(fault, 1))
         np.testing.assert_array_equal(scan.counts[:, scan.mask], healthy(1).counts[:, scan.mask])
         wrong = (planted(fault, 1).counts != healthy(1).counts).any(axis=0)
         assert not (wrong & scan.mask).any()
-    scan, wrong = mended(planted("off centre", 1)), planted("off centre", 1)
+    scan, wrong = repaired(planted("off centre", 1)), planted("off centre", 1)
     np.testing.assert_array_equal(scan.counts[:, scan.mask], np.roll(wrong.counts, (-3, 2), axis=(1, 2))[:, scan.mask])
     assert (~scan.mask).sum() == 32 * 32 - 29 * 30  # three rows and two columns came from beyond the edges
 
 
 @pytest.mark.parametrize("code", [1, 4, 5])
 def test_frames_are_turned_back(code: int) -> None:
-    scan = mended(replace(healthy(code), counts=turned(healthy(code).counts, code)))
+    scan = repaired(replace(healthy(code), counts=turned(healthy(code).counts, code)))
     np.testing.assert_array_equal(scan.counts, healthy(code).counts)
 
 
 def test_a_sound_scan_is_left_alone() -> None:
     scan = healthy(2)
-    assert mended(scan) is scan
+    assert repaired(scan) is scan
 
 
 @pytest.mark.parametrize(("y", "x"), [(3, -2), (0, 5), (-4, 0)])

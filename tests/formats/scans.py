@@ -1,10 +1,12 @@
 """Scans that the tests of formats write, and how what is read is compared with them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ptycho import formats
 from ptycho.data.scan import Scan
 
 
@@ -70,3 +72,9 @@ def assert_same(actual: Scan, wanted: Scan, lost: tuple[str, ...] = ()) -> None:
 
 def said(scan: Scan) -> str:
     return " ".join(scan.notes)
+
+
+def recognised(path: Path, results: bool = False) -> list[str]:
+    """The formats that take a file for a scan, or a result, of theirs; there should be one."""
+    pairs = [(format.name, format.products if results else format.scans) for format in formats.FORMATS]
+    return [name for name, access in pairs if access and access.recognises(path)]

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from ptycho.formats import (
     FORMATS,
     BadFile,
+    Format,
     ReadOptions,
     _container,
     _matlab,
@@ -272,7 +273,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied", str(path))  # root, who runs tests too, may read anything
 
     monkeypatch.setattr(Path, "open", forbidden)
-    with pytest.raises(BadFile, match=r"a\.h5 cannot be read .*Permission denied.*check that you may"):
+    with pytest.raises(BadFile, match=r"a\.h5 cannot be read .*Permission denied.*check its permissions"):
         read_scan(path)
 
 
@@ -343,8 +344,8 @@ def emd(folder: Path) -> Path:
     return folder / "a.emd"
 
 
-def written(module: Any) -> Callable[[Path], Path]:
-    return lambda folder: write_scan(scan_of(modes=2, P=6), folder / f"scan{module.SUFFIXES[0]}", module.NAME)
+def written(format: Format) -> Callable[[Path], Path]:
+    return lambda folder: write_scan(scan_of(modes=2, P=6), folder / f"scan{format.suffixes[0]}", format.name)
 
 
 def prepared(folder: Path) -> Path:
@@ -361,8 +362,8 @@ def second(make: Callable[[Path], Path], name: str) -> Callable[[Path], Path]:
 
 
 VALID: dict[str, Callable[[Path], Path]] = {
-    **{f"{module.NAME} written": written(module) for module in FORMATS if hasattr(module, "write")},
-    "tiff table": second(written(next(m for m in FORMATS if m.NAME == "tiff")), "scan.csv"),
+    **{f"{f.name} written": written(f) for f in FORMATS if f.scans and f.scans.write},
+    "tiff table": second(written(next(f for f in FORMATS if f.name == "tiff")), "scan.csv"),
     "cxi": lambda folder: test_cxi.cxi_file(folder / "a.cxi", scan_of()),
     "nexus": lambda folder: test_cxi.nexus_file(folder / "a.nxs", scan_of()),
     "ptychodus patterns": second(lambda folder: test_ptychodus.pair(folder, scan_of(), "npz"), "a_dp.npz"),

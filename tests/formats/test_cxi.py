@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho.formats import FORMATS, BadFile, ReadOptions, read_scan, write_scan
-from tests.formats.scans import expected, misfit, said, scan_of, truth
+from ptycho.formats import BadFile, ReadOptions, read_scan, write_scan
+from tests.formats.scans import expected, misfit, recognised, said, scan_of, truth
 
 WAVELENGTH, DISTANCE, PIXEL = 1.9864459e-25 / (8000 * 1.602176634e-19), 1.5, 8e-9
 DETECTOR = "entry_1/instrument_1/detector_1"
@@ -213,4 +213,4 @@ def test_nexusformat_writes_what_is_read_and_opens_what_is_written(tmp_path: Pat
 def test_both_are_known_by_content(tmp_path: Path) -> None:
     wanted = {"cxi": cxi_file(tmp_path / "a.h5", scan_of()), "nexus": nexus_file(tmp_path / "b.h5", scan_of())}
     for name, path in wanted.items():
-        assert [m.NAME for m in FORMATS if hasattr(m, "recognises") and m.recognises(path)] == [name]
+        assert recognised(path) == [name]

@@ -17,13 +17,13 @@ from ptycho.config import NearField
 from ptycho.data.beam import Beam
 from ptycho.data.frames import CHUNK_PIXELS
 from ptycho.data.scan import Scan, empty_pattern
-from ptycho.formats import losses, read_scan, write_scan
-from tests.formats.scans import assert_same, expected, misfit, said, scan_of, truth
+from ptycho.formats import Format, losses, read_scan, write_scan
+from tests.formats.scans import assert_same, expected, misfit, recognised, said, scan_of, truth
 
-WRITABLE = [module for module in formats.FORMATS if hasattr(module, "write")]
+SCANS = [format for format in formats.FORMATS if format.scans]
+WRITABLE = [format for format in SCANS if format.scans.write]
 README = Path(__file__).parents[2] / "README.md"
-METRES = lambda module: getattr(module, "METRES", False)
-NAMES = [module.NAME for module in formats.FORMATS]
+NAMES = [format.name for format in SCANS]
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -48,16 +48,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("module", WRITABLE, ids=lambda module: module.NAME)
-def test_round_trip(module: Any, variant: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", WRITABLE, ids=lambda format: format.name)
+def test_round_trip(format: Format, variant: str, tmp_path: Path) -> None:
     scan = scan_of(**VARIANTS[variant])
-    path = write_scan(scan, tmp_path / f"scan{module.SUFFIXES[0]}", module.NAME)
-    assert [m.NAME for m in formats.FORMATS if m.recognises(path)] == [module.NAME]
+    path = write_scan(scan, tmp_path / f"scan{format.suffixes[0]}", format.name)
+    assert recognised(path) == [format.name]
     again = read_scan(path)
-    lacks = getattr(module, "LACKS", ())
-    lost = () if getattr(module, "OWN_GROUP", False) else lacks
+    lacks = format.lacks
+    lost = () if format.keeps_lacking else format.lacks
     assert_same(again, scan, lost)
-    said = losses(scan, path, module.NAME)
+    said = losses(scan, path, format.name)
     for field in lacks:
         value = getattr(scan, field)
         there = value is not None and not (field == "notes" and not value) if field != "mask" else not value.all()
@@ -67,25 +67,25 @@ def test_round_trip(module: Any, variant: str, tmp_path: Path) -> None:
         assert again.notes == scan.notes
 
 
-@pytest.mark.parametrize("module", WRITABLE, ids=lambda module: module.NAME)
-def test_fractional_positions_and_counts_round_trip(module: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", WRITABLE, ids=lambda format: format.name)
+def test_fractional_positions_and_counts_round_trip(format: Format, tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     scan = scan_of(
         dtype="float64",
         positions=rng.uniform(-300, (3000, 400), (15, 2)),
         counts=rng.gamma(2.0, 30.0, (15, 16, 16)),
     )
-    again = read_scan(write_scan(scan, tmp_path / f"scan{module.SUFFIXES[0]}", module.NAME))
+    again = read_scan(write_scan(scan, tmp_path / f"scan{format.suffixes[0]}", format.name))
     np.testing.assert_array_equal(again.counts, scan.counts)
     # Metres and back: two roundings of numbers up to 3000.
-    np.testing.assert_allclose(again.positions, scan.positions, rtol=0, atol=1e-11 if METRES(module) else 0)
+    np.testing.assert_allclose(again.positions, scan.positions, rtol=0, atol=1e-11 if format.in_metres else 0)
 
 
 @pytest.mark.parametrize("name, wanted", [("a.h5", "hdf5"), ("a.HDF5", "hdf5"), ("a.npz", "npz"), ("a.cxi", "cxi")])
 def test_the_suffix_chooses_the_format_to_write(name: str, wanted: str, tmp_path: Path) -> None:
     path = write_scan(scan_of(), tmp_path / name)
     assert path == tmp_path / name
-    assert [m.NAME for m in formats.FORMATS if m.recognises(path)] == [wanted]
+    assert recognised(path) == [wanted]
 
 
 def test_a_file_is_known_by_its_content_not_its_name(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_unknown_formats_and_suffixes(tmp_path: Path) -> None:
         read_scan(path, format="xyz")
     with pytest.raises(ValueError, match=r"'a\.xyz'.*\.h5"):
         write_scan(scan, tmp_path / "a.xyz")
-    with pytest.raises(ValueError, match=r"'tike' has no way to write scans.*hdf5"):
+    with pytest.raises(ValueError, match=r"'tike' cannot write scans.*hdf5"):
         write_scan(scan, tmp_path / "b.npz", format="tike")
     with pytest.raises(ValueError, match=r"no 'diffraction'"):
         read_scan(path, format="tike")
@@ -149,10 +149,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
 def test_the_readme_lists_what_every_format_can() -> None:
     table = re.findall(r"^\|[^|]*\| `(\w+)` \|([^|]*)\|([^|]*)\|$", README.read_text(), re.MULTILINE)
     able = {
-        module.NAME: tuple(
-            ", ".join(what for what in ("read", "write") if hasattr(module, what + kind)) for kind in ("", "_product")
+        format.name: tuple(
+            "" if access is None else "read, write" if access.write else "read"
+            for access in (format.scans, format.products)
         )
-        for module in (*formats.FORMATS, *formats.PRODUCTS)
+        for format in formats.FORMATS
     }
     assert {name: (scans.strip(), results.strip()) for name, scans, results in table} == able
 

@@ -15,8 +15,6 @@ from ptycho.data.beam import Beam
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats import (
-    FORMATS,
-    PRODUCTS,
     BadFile,
     ReadOptions,
     convert,
@@ -26,7 +24,7 @@ from ptycho.formats import (
     write_scan,
 )
 from ptycho.formats.ptylab import oriented
-from tests.formats.scans import expected, misfit, said, scan_of, truth
+from tests.formats.scans import expected, misfit, recognised, said, scan_of, truth
 
 PIXEL = 9e-9
 UNTOLD, TOLD = ReadOptions(), ReadOptions(pixel_size_m=PIXEL)
@@ -53,7 +51,7 @@ def hdf5(path: Path, values: dict[str, Any], **attributes: Any) -> Path:
 
 def assert_read(path: Path, scan: Scan, options: ReadOptions = UNTOLD, name: str | None = None) -> Scan:
     """The frames and positions of a scan, up to a common shift, found by content."""
-    assert [m.NAME for m in FORMATS if m.recognises(path)] == [name]
+    assert recognised(path) == [name]
     again = read_scan(path, options=options)
     np.testing.assert_array_equal(again.counts, scan.counts)
     shift = again.positions[0] - scan.positions[0]
@@ -408,7 +406,7 @@ def empad_files(folder: Path, name: str = "scan", **changes: Any) -> tuple[Path,
 @pytest.mark.parametrize("suffix", [".raw", ".json"])
 def test_empad(suffix: str, tmp_path: Path) -> None:
     path, counts = empad_files(tmp_path, scan_rotation=5.0)
-    assert [m.NAME for m in FORMATS if m.recognises(path.with_suffix(suffix))] == ["empad"]
+    assert recognised(path.with_suffix(suffix)) == ["empad"]
     scan = read_scan(path.with_suffix(suffix))
     np.testing.assert_array_equal(scan.counts, counts)
     assert scan.pixel_size_m == pytest.approx(0.2e-10, rel=1e-4)  # the wavelength above has five digits
@@ -507,12 +505,9 @@ def test_results_go_to_every_format_of_results(target: str, N: int, tmp_path: Pa
     notes = convert(source, tmp_path / target)
     assert "several slices" in " ".join(notes)
     path = tmp_path / (target if target != "b.tif" else "b_phase.tif")
-    recognised = [
-        m.NAME for m in (*FORMATS, *PRODUCTS) if hasattr(m, "recognises_product") and m.recognises_product(path)
-    ]
     names = {"b.h5": "reconstruction", "b_para.hdf5": "ptychodus", "b.cxi": "cxi", "b.tif": "tiff"}
-    assert recognised == [names[target]]
-    assert not any(m.recognises(path) for m in FORMATS if m.NAME in ("cxi", "tiff"))
+    assert recognised(path, results=True) == [names[target]]
+    assert not {"cxi", "tiff"} & set(recognised(path))
     again = read_product(path)
     np.testing.assert_allclose(again.object, truth(50, 35), rtol=1e-6)
     if target != "b.tif":
