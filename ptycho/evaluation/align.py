@@ -1,13 +1,12 @@
-"""Lay a reconstruction onto the truth: one gauge, fitted once, and reported.
+"""Register a reconstruction with the truth: fit one gauge, remove it, and report it.
 
-Diffraction patterns do not say where the object is, how bright the probe is, nor how much linear phase
-belongs to the object and how much to the probe. So a reconstruction ``r`` is perfect if it differs from the
-truth ``t`` by no more than
+Diffraction patterns determine neither where the object is, nor how bright the probe is, nor how a linear phase is
+divided between object and probe. A reconstruction ``r`` is therefore perfect if, up to this gauge, it equals the truth
 
-    t[y, x] ~ scale * exp(i (u (y - H // 2) + v (x - W // 2))) * r[y - dy, x - dx]
+    t[y, x] = scale * exp(i (u (y - H // 2) + v (x - W // 2))) * r[y - dy, x - dx]
 
-`register` finds the whole-pixel part of the shift from local structure, which neither scale nor ramp can
-touch, then all six numbers together by least squares inside the compared region.
+`register` takes the integer shift from fine structure, which neither scale nor ramp changes, and then fits all six
+numbers (log |scale|, its phase, u, v, dy, dx) by least squares inside the compared region.
 """
 
 from collections.abc import Callable
@@ -20,38 +19,28 @@ from scipy.ndimage import gaussian_filter
 
 from ptycho.arrays import Array, Complex, Float, Inexact
 
-TRIM_PX = 4
-"""Cut from every side of the region after the fit: next to its border a moved image may be extrapolated."""
-CONTEXT_PX = 32
-"""What is taken along around the region when it is moved; the ringing of a border falls off with distance."""
-FALSE_ALARM = 1e-6
-"""Chance that unrelated images pass for registered."""
-REACH_PX = 2.0
-"""The least-squares fit may move the image by so much from whole pixels."""
-SMALLEST_PX = 16
-"""Side of the smallest region: `TRIM_PX` twice, and a window of SSIM (7) or rings of FRC (8)."""
-
 Slices = tuple[slice, slice]
-Lag = tuple[int, int]
-Movable = Callable[[float, float], tuple[Any, Any, Any]]
+Pixel = tuple[int, int]
+ShiftedImage = Callable[[float, float], tuple[Complex[Array, "h w"], Complex[Array, "h w"], Complex[Array, "h w"]]]
+"""A function of (dy, dx): the shifted image, and its derivatives with respect to dy and dx."""
 
 
 class TooSmall(ValueError):
-    """Too little of an image is there to be compared; nothing is wrong with what is."""
+    """The overlap of two images is too small for a comparison; the images themselves are valid."""
 
 
 @dataclass(frozen=True)
 class Gauge:
-    """What had to be done to lay a reconstruction onto the truth (formula at the top of this module)."""
+    """The transformation that registers a reconstruction with the truth (equation at the top of this module)."""
 
     shift_px: tuple[float, float]
-    """(dy, dx) by which the content moved, positive towards larger indices; (0, 0) is no move."""
+    """(dy, dx) of the content, positive towards larger indices."""
     scale: complex
-    """Factor applied, as it is at the truth's pixel (H // 2, W // 2)."""
+    """Complex factor at the truth's pixel (H // 2, W // 2)."""
     ramp_rad_per_px: tuple[float, float]
-    """(u, v), slope of the phase that was added along y and x."""
+    """(u, v), slopes of the phase added along y and x."""
     registered: bool
-    """False: no structure in common was found, and the whole-pixel shift is that of aligned centres."""
+    """False: the images share no significant structure, and the integer shift aligns their centres."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; the scale as modulus and phase."""
@@ -69,100 +58,131 @@ class Registration:
     """The compared region of both images in one gauge."""
 
     aligned: Complex[Array, "h w"]
-    """The reconstruction, moved, scaled and ramped."""
+    """The reconstruction: shifted, scaled, with the ramp added."""
     truth: Complex[Array, "h w"]
-    """The same region of the truth, as it was given."""
+    """The same region of the truth, unchanged."""
     gauge: Gauge
-    origin_px: tuple[int, int]
+    origin_px: Pixel
     """(y, x) of the truth's pixel at ``[0, 0]`` of both."""
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """A point of the least-squares search; lengths in px, slopes in rad/px about the centre of the region."""
+    """An iterate of the least-squares fit; lengths in px, slopes in rad/px about the centre of the region."""
 
     scale: complex
     ramp: tuple[float, float]
     shift: tuple[float, float]
     error: float = np.inf
+    """``sum |target - model|^2``."""
     model: Any = field(default=None, repr=False)
-    columns: Any = field(default=None, repr=False)
+    """``scale * ramp * shifted``, (h, w)."""
+    jacobian: Any = field(default=None, repr=False)
+    """Derivatives of the model, (6, h w): one row each for log |scale|, phase, u, v, dy, dx."""
 
 
-def register(recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], margin: float = 0.16) -> Registration:
-    """Move, scale and ramp ``recon`` onto the central region of ``truth``.
+def register(
+    recon: Inexact[Array, "..."],
+    truth: Inexact[Array, "..."],
+    margin: float = 0.16,
+    *,
+    trim_px: int = 4,
+    context_px: int = 32,
+    reach_px: float = 2.0,
+    false_alarm: float = 1e-6,
+) -> Registration:
+    """Shift, scale and ramp ``recon`` (h, w) onto the central region of ``truth`` (H, W).
 
-    ``margin`` is the fraction of the truth's height and width left out on every side. The two may differ in
-    shape, but ``recon`` must be at least as large as that region. Where nothing in common stands out, the
-    centres are taken as aligned (``gauge.registered`` is False).
+    The shapes may differ, but ``recon`` must be at least as large as the region. Where the images share no significant
+    structure, their centres are aligned (``gauge.registered`` is False).
 
-    Raises ValueError for an image that is not 2-D or not finite, `TooSmall` where the region is, or is not covered.
+    Args:
+        recon, truth: real or complex transmissions.
+        margin: fraction of the truth's height and width to leave out on every side.
+        trim_px: cut from every side of the region after the fit: a shifted image may be extrapolated near its border.
+        context_px: width of the surroundings that are shifted with the region; the ringing of a border decays over
+            this distance.
+        reach_px: largest sub-pixel correction of the integer shift.
+        false_alarm: probability that unrelated images pass for registered.
+
+    Raises:
+        ValueError: an image is not 2-D or not finite.
+        TooSmall: the region is too small, or ``recon`` does not cover it.
     """
     recon, truth = complex_image(recon, "recon"), complex_image(truth, "truth")
     region = central_region(truth.shape, margin)
     target = truth[region]
     if any(r < t for r, t in zip(recon.shape, target.shape)):
         raise TooSmall(f"recon has shape {recon.shape}, smaller than the compared region {target.shape} of the truth")
-    corners = _matching_corners(recon, truth, region)
-    registered = bool(corners)
+    origins = _matching_origins(recon, truth, region, false_alarm)
+    registered = bool(origins)
     if not registered:
-        corners = [_centred_corner(recon.shape, truth.shape, region)]
-    fits = [(_least_squares(_movable(recon, c, target.shape), target), c) for c in corners]
-    fit, corner = min(fits, key=lambda pair: pair[0].error)
-    inner = np.s_[TRIM_PX:-TRIM_PX, TRIM_PX:-TRIM_PX]
+        origins = [_centred_origin(recon.shape, truth.shape, region)]
+    shifted = [_fourier_shift(recon, origin, target.shape, context_px) for origin in origins]
+    fits = [(_least_squares(image, target, reach_px), origin) for image, origin in zip(shifted, origins)]
+    fit, origin = min(fits, key=lambda pair: pair[0].error)
+    inner = np.s_[trim_px:-trim_px, trim_px:-trim_px]
     return Registration(
         aligned=fit.model[inner],
         truth=target[inner],
-        gauge=_gauge(fit, corner, region, truth.shape, registered),
-        origin_px=(region[0].start + TRIM_PX, region[1].start + TRIM_PX),
+        gauge=_gauge(fit, origin, region, truth.shape, registered),
+        origin_px=(region[0].start + trim_px, region[1].start + trim_px),
     )
 
 
-def central_region(shape: tuple[int, ...], margin: float) -> Slices:
-    """The slices that leave out the fraction ``margin`` of each axis on both of its sides."""
+def central_region(shape: Pixel, margin: float, *, smallest_px: int = 16) -> Slices:
+    """The slices that leave out the fraction ``margin`` of each axis on both of its sides.
+
+    The smallest region of 16 pixels, trimmed by 4 on each side, has 8: enough for a window of SSIM (7) and for the
+    rings of an FRC (8).
+    """
     if not 0 <= margin < 0.5:
         raise ValueError(f"margin is {margin}; expected at least 0 and less than 0.5")
     cut = [round(margin * n) for n in shape]
-    if min(n - 2 * c for n, c in zip(shape, cut)) < SMALLEST_PX:
-        raise TooSmall(f"margin {margin} of an image of shape {shape} leaves less than {SMALLEST_PX} pixels to compare")
+    if min(n - 2 * c for n, c in zip(shape, cut)) < smallest_px:
+        raise TooSmall(f"margin {margin} of an image of shape {shape} leaves less than {smallest_px} pixels to compare")
     return slice(cut[0], shape[0] - cut[0]), slice(cut[1], shape[1] - cut[1])
 
 
-def complex_image(image: Inexact[Array, "H W"], name: str) -> Complex[Array, "H W"]:
+def complex_image(image: Inexact[Array, "..."], name: str) -> Complex[Array, "H W"]:
     """``image`` as a finite 2-D complex128 array; ValueError naming it otherwise."""
     image = np.asarray(image)
     if image.ndim != 2:
         raise ValueError(f"{name} has shape {image.shape}; expected two axes (y, x)")
-    bad = np.count_nonzero(~np.isfinite(image))
-    if bad:
-        raise ValueError(f"{name} has {bad} values that are NaN or infinite, out of {image.size}")
+    invalid = np.count_nonzero(~np.isfinite(image))
+    if invalid:
+        raise ValueError(f"{name} has {invalid} values that are NaN or infinite, out of {image.size}")
     return image.astype(np.complex128)
 
 
-# --- whole pixels: local structure that neither scale nor ramp can touch --------------------------
+# --- integer shift, from fine structure that neither scale nor ramp changes -----------------------
 
 
-def _matching_corners(recon: Complex[Array, "h w"], truth: Complex[Array, "H W"], region: Slices) -> list[Lag]:
-    """Corners (y, x) in ``recon`` at which the region's structure is found; none where nothing stands out.
+def _matching_origins(
+    recon: Complex[Array, "h w"], truth: Complex[Array, "H W"], region: Slices, false_alarm: float
+) -> list[Pixel]:
+    """Origins (y, x) of the region in ``recon`` by cross-correlation; none where no peak is significant.
 
-    Every corner keeps the whole region inside ``recon``, so a cyclic correlation is free of wrap-around
-    there. For unrelated structure the correlation scatters about zero with the rms of the whole cyclic map;
-    a peak must be higher than chance makes the highest of so many, but for one case in a million. The sum
-    of the maps comes first, then each map by itself, for where one kind of structure is noise.
+    Every candidate keeps the region inside ``recon``, so the cyclic correlation does not wrap around there. For
+    unrelated structure the correlation is about normal with the rms of the map, and the largest of n values exceeds
+    ``sqrt(2 log(n / false_alarm))`` rms with the probability ``false_alarm``. The sum of the maps is tried first, then
+    each map alone, for images in which one kind of structure is noise.
     """
-    free_y, free_x = (r - (s.stop - s.start) + 1 for r, s in zip(recon.shape, region))
-    threshold = np.sqrt(2 * np.log(free_y * free_x / FALSE_ALARM))
-    maps = [_unit_rms(_cross_correlation(a[region], b)) for a, b in zip(_texture(truth), _texture(recon))]
-    corners: list[Lag] = []
+    candidates_y, candidates_x = (r - (s.stop - s.start) + 1 for r, s in zip(recon.shape, region))
+    threshold = np.sqrt(2 * np.log(candidates_y * candidates_x / false_alarm))
+    maps = [_unit_rms(_cross_correlation(a[region], b)) for a, b in zip(_fine_structure(truth), _fine_structure(recon))]
+    origins: list[Pixel] = []
     for c in (_unit_rms(sum(maps)), *maps):
-        y, x = divmod(int(np.argmax(c[:free_y, :free_x])), free_x)
-        if c[y, x] > threshold and not _near((y, x), corners):
-            corners.append((y, x))
-    return corners
+        y, x = divmod(int(np.argmax(c[:candidates_y, :candidates_x])), candidates_x)
+        # The fit that follows reaches neighbouring pixels by itself.
+        distinct = all(max(abs(y - v), abs(x - u)) > 1 for v, u in origins)
+        if c[y, x] > threshold and distinct:
+            origins.append((y, x))
+    return origins
 
 
-def _texture(image: Complex[Array, "H W"], smooth_px: float = 4.0) -> list[Float[Array, "H W"]]:
-    """Fine structure of the amplitude and of the phase steps along y and x, outliers clipped."""
+def _fine_structure(image: Complex[Array, "H W"], smooth_px: float = 4.0) -> list[Float[Array, "H W"]]:
+    """High-pass amplitude and phase gradients along y and x, with outliers clipped at 6 median deviations."""
     step_y = np.angle(image[1:] * image[:-1].conj())
     step_x = np.angle(image[:, 1:] * image[:, :-1].conj())
     steps = [np.pad(step_y, ((0, 1), (0, 0)), mode="edge"), np.pad(step_x, ((0, 0), (0, 1)), mode="edge")]
@@ -175,10 +195,10 @@ def _clipped(values: Float[Array, "H W"], limit: float) -> Float[Array, "H W"]:
     return np.clip(values, -limit, limit) if limit > 0 else values
 
 
-def _cross_correlation(part: Float[Array, "h w"], whole: Float[Array, "H W"]) -> Float[Array, "H W"]:
-    """``c[y, x] = sum part[i, j] whole[y + i, x + j]``, cyclic in the frame of ``whole``."""
-    spectrum = fft.rfft2(part, whole.shape).conj() * fft.rfft2(whole)
-    return fft.irfft2(spectrum, whole.shape)
+def _cross_correlation(template: Float[Array, "h w"], image: Float[Array, "H W"]) -> Float[Array, "H W"]:
+    """``c[y, x] = sum_ij template[i, j] image[y + i, x + j]``, cyclic in the frame of ``image``."""
+    spectrum = fft.rfft2(template, image.shape).conj() * fft.rfft2(image)
+    return fft.irfft2(spectrum, image.shape)
 
 
 def _unit_rms(values: Float[Array, "H W"]) -> Float[Array, "H W"]:
@@ -187,13 +207,8 @@ def _unit_rms(values: Float[Array, "H W"]) -> Float[Array, "H W"]:
     return values / rms if rms > 0 else values
 
 
-def _near(corner: Lag, others: list[Lag]) -> bool:
-    """Whether a corner is within one pixel of another: the fit that follows reaches that far."""
-    return any(max(abs(corner[0] - y), abs(corner[1] - x)) <= 1 for y, x in others)
-
-
-def _centred_corner(recon_shape: Lag, truth_shape: Lag, region: Slices) -> Lag:
-    """Corner of the region in a reconstruction whose centre is that of the truth."""
+def _centred_origin(recon_shape: Pixel, truth_shape: Pixel, region: Slices) -> Pixel:
+    """Origin of the region in a reconstruction whose centre is that of the truth."""
     y, x = (s.start + (r - t) // 2 for s, r, t in zip(region, recon_shape, truth_shape))
     return y, x
 
@@ -201,36 +216,37 @@ def _centred_corner(recon_shape: Lag, truth_shape: Lag, region: Slices) -> Lag:
 # --- all six numbers together, by least squares ---------------------------------------------------
 
 
-def _movable(recon: Complex[Array, "H W"], corner: Lag, shape: Lag) -> Movable:
-    """A function of (dy, dx): the region moved by so much, and its derivatives by y and by x.
+def _fourier_shift(recon: Complex[Array, "H W"], origin: Pixel, shape: Pixel, context_px: int) -> ShiftedImage:
+    """The region at ``origin`` of ``recon`` as a function of a sub-pixel shift (dy, dx).
 
-    The Fourier shift is done on the region with what lies around it, faded to the mean so that it closes
-    smoothly: cut at its border it would ring there, by a percent and more.
+    With the spectrum R(k) the shifted image is ``F^-1[R exp(-2 pi i k.d)]``, and its derivative with respect to dy is
+    ``-F^-1[2 pi i k_y R exp(-2 pi i k.d)]``. The surroundings of the region are shifted along and faded to the mean,
+    which makes them periodic: cut at its border, the region would ring there by a per cent and more.
     """
-    low = [max(0, c - CONTEXT_PX) for c in corner]
-    high = [min(n, c + s + CONTEXT_PX) for n, c, s in zip(recon.shape, corner, shape)]
+    low = [max(0, o - context_px) for o in origin]
+    high = [min(n, o + s + context_px) for n, o, s in zip(recon.shape, origin, shape)]
     around = recon[low[0] : high[0], low[1] : high[1]]
-    pad = [(CONTEXT_PX // 2, fft.next_fast_len(n + CONTEXT_PX) - n - CONTEXT_PX // 2) for n in around.shape]
+    pad = [(context_px // 2, fft.next_fast_len(n + context_px) - n - context_px // 2) for n in around.shape]
     spectrum = fft.fft2(np.pad(around, pad, mode="linear_ramp", end_values=around.mean()))
     wave_y, wave_x = (2j * np.pi * fft.fftfreq(n) for n in spectrum.shape)
-    y0, x0 = (c - lo + p[0] for c, lo, p in zip(corner, low, pad))
+    y0, x0 = (o - start + p[0] for o, start, p in zip(origin, low, pad))
     inside = np.s_[..., y0 : y0 + shape[0], x0 : x0 + shape[1]]
 
-    def moved(dy: float, dx: float) -> tuple[Any, Any, Any]:
+    def shifted(dy: float, dx: float) -> tuple[Any, Any, Any]:
         s = spectrum * np.exp(-wave_y * dy)[:, None] * np.exp(-wave_x * dx)
-        image, along_y, along_x = fft.ifft2(np.stack([s, s * wave_y[:, None], s * wave_x]))[inside]
+        image, along_y, along_x = fft.ifft2(np.stack([s, -s * wave_y[:, None], -s * wave_x]))[inside]
         return image, along_y, along_x
 
-    return moved
+    return shifted
 
 
-def _least_squares(moved: Movable, target: Complex[Array, "h w"], iterations: int = 20) -> _Fit:
-    """Minimise ``sum |target - scale ramp moved|^2`` (Levenberg-Marquardt), from a coarse ramp on."""
-    fit = _evaluated(_Fit(scale=0j, ramp=_coarse_ramp(moved(0, 0)[0], target), shift=(0, 0)), moved, target)
-    damping = 1e-4
+def _least_squares(shifted: ShiftedImage, target: Complex[Array, "h w"], reach_px: float, iterations: int = 20) -> _Fit:
+    """Minimise ``sum |target - scale ramp shifted|^2`` (Levenberg-Marquardt), starting at a coarse ramp."""
+    start = _Fit(scale=0j, ramp=_coarse_ramp(shifted(0.0, 0.0)[0], target), shift=(0.0, 0.0))
+    fit, damping = _evaluate(start, shifted, target), 1e-4
     for _ in range(iterations):
-        trial = _evaluated(_step(fit, target, damping), moved, target)
-        if not trial.error < fit.error or max(map(abs, trial.shift)) > REACH_PX:
+        trial = _evaluate(_gauss_newton_step(fit, target, damping), shifted, target)
+        if not trial.error < fit.error or max(map(abs, trial.shift)) > reach_px:
             if damping > 1:
                 break
             damping *= 30
@@ -249,27 +265,30 @@ def _coarse_ramp(recon: Complex[Array, "h w"], target: Complex[Array, "h w"]) ->
     return 2 * np.pi * float(fft.fftfreq(shape[0])[i]), 2 * np.pi * float(fft.fftfreq(shape[1])[j])
 
 
-def _evaluated(fit: _Fit, moved: Movable, target: Complex[Array, "h w"]) -> _Fit:
-    """The same ramp and shift with the best scale for them; the error, the model, and its derivatives."""
+def _evaluate(fit: _Fit, shifted: ShiftedImage, target: Complex[Array, "h w"]) -> _Fit:
+    """The model at this ramp and shift with its best scale ``<g, t> / <g, g>``; error and Jacobian."""
     y, x = _centred_axes(target.shape)
     ramp = np.exp(1j * fit.ramp[0] * y) * np.exp(1j * fit.ramp[1] * x)
-    image, along_y, along_x = (ramp * part for part in moved(*fit.shift))
+    image, along_y, along_x = (ramp * term for term in shifted(*fit.shift))
     power = np.vdot(image, image).real
     scale = complex(np.vdot(image, target) / power) if power > 0 else 0j
     model = scale * image
-    columns = np.stack([model, 1j * model, 1j * y * model, 1j * x * model, -scale * along_y, -scale * along_x])
+    jacobian = np.stack([model, 1j * model, 1j * y * model, 1j * x * model, scale * along_y, scale * along_x])
     error = float(np.sum(np.abs(target - model) ** 2))
-    return replace(fit, scale=scale, error=error, model=model, columns=columns.reshape(6, -1))
+    return replace(fit, scale=scale, error=error, model=model, jacobian=jacobian.reshape(6, -1))
 
 
-def _step(fit: _Fit, target: Complex[Array, "h w"], damping: float) -> _Fit:
-    """One damped Gauss-Newton step in (log scale, phase, ramp, shift); the scale is refitted afterwards."""
-    gram = (fit.columns.conj() @ fit.columns.T).real
-    force = (fit.columns.conj() @ (target - fit.model).ravel()).real
-    size = np.sqrt(np.diag(gram))
-    size = np.where(size > 0, size, 1.0)  # a flat image does not move: that column is zero
-    scaled = gram / np.outer(size, size) + damping * np.eye(6)
-    step = np.linalg.lstsq(scaled, force / size, rcond=1e-12)[0] / size
+def _gauss_newton_step(fit: _Fit, target: Complex[Array, "h w"], damping: float) -> _Fit:
+    """One step ``p += (Re J^H J + damping diag)^-1 Re J^H (t - m)`` in p = (log |scale|, phase, u, v, dy, dx).
+
+    Only ramp and shift are taken from it: `_evaluate` refits the scale.
+    """
+    gram = (fit.jacobian.conj() @ fit.jacobian.T).real
+    gradient = (fit.jacobian.conj() @ (target - fit.model).ravel()).real
+    norm = np.sqrt(np.diag(gram))
+    norm = np.where(norm > 0, norm, 1.0)  # the shift of a flat image has no effect: that row is zero
+    scaled = gram / np.outer(norm, norm) + damping * np.eye(6)
+    step = np.linalg.lstsq(scaled, gradient / norm, rcond=1e-12)[0] / norm
     return replace(
         fit,
         ramp=(fit.ramp[0] + float(step[2]), fit.ramp[1] + float(step[3])),
@@ -277,15 +296,15 @@ def _step(fit: _Fit, target: Complex[Array, "h w"], damping: float) -> _Fit:
     )
 
 
-def _centred_axes(shape: Lag) -> tuple[Float[Array, "h 1"], Float[Array, " w"]]:
-    """Coordinates (px) from the centre of the region, where ramp and scale are independent."""
+def _centred_axes(shape: Pixel) -> tuple[Float[Array, "h 1"], Float[Array, " w"]]:
+    """Coordinates (px) about the centre of the region, for which ramp and scale are independent."""
     y, x = (np.arange(n) - (n - 1) / 2 for n in shape)
     return y[:, None], x
 
 
-def _gauge(fit: _Fit, corner: Lag, region: Slices, shape: Lag, registered: bool) -> Gauge:
-    """The fit in the coordinates of the truth, its scale as it is at the pixel (H // 2, W // 2)."""
-    middle = [(s.start + s.stop - 1) / 2 for s in region]
-    phase = sum(u * (n // 2 - m) for u, n, m in zip(fit.ramp, shape, middle))
-    dy, dx = (float(s.start - c + d) for s, c, d in zip(region, corner, fit.shift))
+def _gauge(fit: _Fit, origin: Pixel, region: Slices, shape: Pixel, registered: bool) -> Gauge:
+    """The fit in the coordinates of the truth, with its scale at the pixel (H // 2, W // 2)."""
+    centre = [(s.start + s.stop - 1) / 2 for s in region]
+    phase = sum(u * (n // 2 - c) for u, n, c in zip(fit.ramp, shape, centre))
+    dy, dx = (float(s.start - o + d) for s, o, d in zip(region, origin, fit.shift))
     return Gauge((dy, dx), complex(fit.scale * np.exp(1j * phase)), fit.ramp, registered)

@@ -1,4 +1,4 @@
-"""Fourier ring correlation: down to which detail two images agree.
+"""Fourier ring correlation: the spatial frequency up to which two images agree.
 
 References: van Heel & Schatz, J. Struct. Biol. 151, 250 (2005), the half-bit criterion; Rosenthal &
 Henderson, J. Mol. Biol. 333, 721 (2003), the threshold 1/7 for two half data sets.
@@ -11,14 +11,15 @@ from ptycho.arrays import Array, Complex, Float, Inexact, Int
 
 
 def fourier_ring_correlation(
-    a: Inexact[Array, "H W"], b: Inexact[Array, "H W"]
+    a: Inexact[Array, "..."], b: Inexact[Array, "..."]
 ) -> tuple[Float[Array, " rings"], Float[Array, " rings"]]:
-    """Correlation of the spectra of two images, ring by ring -> (frequency / Nyquist, correlation).
+    """Correlation of the spectra A, B of two images (H, W) in each ring -> (frequency / Nyquist, correlation):
 
-    Both images must be in one gauge (`register` them first): a phase between them lowers the real part that
-    is taken. Of images that are not square the central square is used. The mean is taken off and a Hann
-    window put on, or the opposite borders would correlate. A ring without power in one of the images
-    correlates by 0.
+        FRC = Re sum A conj(B) / sqrt(sum |A|^2 sum |B|^2)
+
+    Both images must be in one gauge (`register` them first): a phase between them lowers the real part. Images that
+    are not square are cut to their central square. The mean is subtracted and a Hann window applied, because opposite
+    borders would correlate. A ring without power in one of the images has a correlation of 0.
     """
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.ndim != 2 or min(a.shape) < 8:
@@ -49,12 +50,15 @@ def resolutions(a: Inexact[Array, "H W"], b: Inexact[Array, "H W"]) -> dict[str,
 
 
 def half_bit_threshold(side: int) -> Float[Array, " rings"]:
-    """The correlation of two halves at which their sum carries half a bit per Fourier pixel, for each ring.
+    """The correlation of two half data sets at which their sum carries half a bit per Fourier pixel, for each ring.
 
-    That is a signal-to-noise ratio of 0.4142 in the sum and 0.2071 in each half (van Heel & Schatz 2005),
-    with the number of *independent* pixels in the rings of a square of ``side`` pixels. The Hann window
-    ties neighbouring pixels; a ring is one pixel wide, so the ties along it count, and those across it fall
-    outside.
+    With a signal-to-noise ratio s = (sqrt(2) - 1) / 2 in each half and n independent pixels in the ring (van Heel &
+    Schatz 2005), it is
+
+        (s + 2 sqrt(s / n) + 1 / sqrt(n)) / (1 + s + 2 sqrt(s / n))
+
+    The Hann window correlates neighbouring Fourier pixels. A ring is one pixel wide, so only the correlation along it
+    reduces n.
     """
     independent = _ring_sum(np.ones((side, side)), ring_index(side)) * _independent_fraction(side)
     snr = (np.sqrt(2) - 1) / 2
@@ -63,7 +67,7 @@ def half_bit_threshold(side: int) -> Float[Array, " rings"]:
 
 
 def central_square(image: Inexact[Array, "H W"], side: int) -> Inexact[Array, "n n"]:
-    """The ``side`` x ``side`` pixels in the middle."""
+    """The ``side`` x ``side`` pixels at the centre."""
     y, x = ((n - side) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
 
@@ -75,7 +79,7 @@ def ring_index(side: int) -> Int[Array, "n n"]:
 
 
 def ring_frequency(side: int) -> Float[Array, " rings"]:
-    """Frequency over Nyquist of the rings used: those complete and not at zero."""
+    """Frequency over Nyquist of the rings used: the complete ones, without zero frequency."""
     return np.arange(1, side // 2) / (side / 2)
 
 
@@ -86,7 +90,7 @@ def _ring_sum(values: Float[Array, "n n"], rings: Int[Array, "n n"]) -> Float[Ar
 def _ring_power(
     image: Inexact[Array, "n n"], rings: Int[Array, "n n"]
 ) -> tuple[Complex[Array, "n n"], Float[Array, " rings"]]:
-    """Spectrum of the windowed image, and its power in each ring; what rounding can make counts as none."""
+    """Spectrum of the windowed image, and its power in each ring; power within rounding errors counts as zero."""
     window = np.hanning(len(image))
     spectrum = fft.fft2((image - image.mean()) * np.outer(window, window))
     power = _ring_sum(np.abs(spectrum) ** 2, rings)
@@ -95,6 +99,6 @@ def _ring_power(
 
 
 def _independent_fraction(side: int) -> float:
-    """``(sum w^2)^2 / (n sum w^4)``, the share of Fourier pixels along one axis left free by the window."""
+    """``(sum w^2)^2 / (n sum w^4)``: the fraction of Fourier pixels along one axis that stay independent."""
     power = np.hanning(side) ** 2
     return float(power.sum() ** 2 / (side * (power**2).sum()))

@@ -1,12 +1,10 @@
 """Scores of a reconstruction against the true object, each beside the score of a flat object.
 
-A diffraction loss can fall while the object goes flat, so no score stands alone: the flat object (the mean
-of the truth) is the floor that a reconstruction must beat. All but `compare_objects` take two images that
-are in one gauge.
+A diffraction loss can fall while the object becomes flat, so every score comes with a floor: that of a flat object
+(the mean of the truth). All functions but `compare_objects` take two images in one gauge.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +24,7 @@ ROW_NAMES = {
 
 @dataclass(frozen=True)
 class Metrics:
-    """What two complex images in one gauge have in common."""
+    """The agreement of two complex images in one gauge."""
 
     snr_db: float
     amplitude_psnr_db: float
@@ -51,7 +49,7 @@ class Scores:
     correlation: tuple[Array, Array, Array] = field(repr=False, compare=False)
     """The Fourier ring correlation: frequency over Nyquist, correlation, and the half-bit threshold, ring by ring."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON: the scores, ``floor_flat_object`` and ``gauge``."""
         scores = {name: getattr(self, name) for name in ROW_NAMES}
         return scores | {"floor_flat_object": asdict(self.flat), "gauge": self.gauge.to_dict()}
@@ -61,12 +59,11 @@ class Scores:
         return [(label, getattr(self, name), getattr(self.flat, name)) for name, label in ROW_NAMES.items()]
 
 
-def compare_objects(recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], margin: float = 0.16) -> Scores:
-    """Scores of ``recon`` inside the central region of ``truth``, once shift, scale and ramp are removed.
+def compare_objects(recon: Inexact[Array, "..."], truth: Inexact[Array, "..."], margin: float = 0.16) -> Scores:
+    """Scores of ``recon`` (h, w) inside the central region of ``truth`` (H, W), without shift, scale and ramp.
 
-    Both are complex transmissions; their shapes may differ. ``margin`` is the fraction of the truth left
-    out on every side, where a scan has seen little. Raises ValueError as `register` does, and where the
-    truth is flat.
+    Both are complex transmissions; their shapes may differ. ``margin`` is the fraction of the truth to leave out on
+    every side, where a scan has little coverage. Raises ValueError as `register` does, and where the truth is flat.
     """
     fit = register(recon, truth, margin)
     if np.ptp(np.abs(fit.truth)) == 0 or np.ptp(np.angle(fit.truth)) == 0:
@@ -78,7 +75,7 @@ def compare_objects(recon: Inexact[Array, "h w"], truth: Inexact[Array, "H W"], 
 
 
 def measure(recon: Complex[Array, "H W"], truth: Complex[Array, "H W"]) -> Metrics:
-    """All the metrics of two images of one shape in one gauge."""
+    """All metrics of two images of one shape in one gauge."""
     return Metrics(
         snr_db=snr_db(recon, truth),
         amplitude_psnr_db=amplitude_psnr_db(recon, truth),
@@ -107,7 +104,7 @@ def phase_rms_rad(recon: Complex[Array, "..."], truth: Complex[Array, "..."]) ->
 def phase_difference(recon: Complex[Array, "..."], truth: Complex[Array, "..."]) -> Float[Array, "..."]:
     """Phase of ``recon`` less that of ``truth``, wrapped to [-pi, pi).
 
-    Not the phase of a product: that of zero is zero, so an empty reconstruction would have no phase error.
+    It is not the phase of a product: that of zero is zero, and an empty reconstruction would have no phase error.
     """
     return np.mod(np.angle(recon) - np.angle(truth) + np.pi, 2 * np.pi) - np.pi
 
@@ -120,8 +117,8 @@ def amplitude_ssim(recon: Complex[Array, "H W"], truth: Complex[Array, "H W"]) -
 def phase_ssim(recon: Complex[Array, "H W"], truth: Complex[Array, "H W"]) -> float:
     """Structural similarity of the phases; the data range is that of the truth, which must not wrap.
 
-    The phase of the reconstruction is taken as the truth's plus the wrapped difference, so that it does not
-    jump by 2 pi where the truth comes near to pi.
+    The phase of the reconstruction is the truth's plus the wrapped difference, which has no jump of 2 pi where the
+    truth is near pi.
     """
     phase = np.angle(truth)
     return _ssim(phase + phase_difference(recon, truth), phase)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptycho.evaluation import register
-from ptycho.evaluation.align import TRIM_PX, central_region
+from ptycho.evaluation.align import central_region
 
 SHAPES = [(160, 200), (161, 160), (131, 177)]
 
@@ -84,7 +84,7 @@ def test_origin_and_region(make_object):
     fit = register(truth, truth, margin=0.2)
     rows, columns = central_region(truth.shape, 0.2)
     assert (rows, columns) == (slice(26, 105), slice(32, 128))
-    assert fit.origin_px == (26 + TRIM_PX, 32 + TRIM_PX)
+    assert fit.origin_px == (26 + 4, 32 + 4)
     np.testing.assert_array_equal(fit.truth, truth[30:101, 36:124])
 
 
