@@ -1,4 +1,4 @@
-"""The one place that asks which Keras backend is in use."""
+"""The only module that asks which Keras backend is in use, and what depends on it."""
 
 import ctypes
 import os
@@ -12,14 +12,20 @@ from typing import Any
 import keras
 
 _traces: weakref.WeakSet = weakref.WeakSet()
-"""Graphs that have an owner: only to know them again, not to keep them."""
+"""Graphs that are freed with an owner, so that each is registered once."""
+
+
+def backend_name() -> str:
+    """``tensorflow``, ``jax`` or ``torch``, for records and messages: what depends on the backend belongs here."""
+    return keras.backend.backend()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of arrays on the backend in use; the result owns its traces and frees them with itself.
+    """Compile a function of arrays on the backend in use; the result owns its traces, which are freed with it.
 
-    TensorFlow and JAX compile with XLA, once per shape and dtype of the arguments; PyTorch runs the function as it
-    is. Differentiable. Every argument is an array: bind sizes and options with `functools.partial`.
+    TensorFlow and JAX compile with XLA, once for each shape and dtype of the arguments; PyTorch runs the function
+    unchanged. The result is differentiable. Every argument is an array: bind sizes and options with
+    `functools.partial`.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -34,12 +40,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def free_trace_with(owner: Any) -> None:
-    """Called while ``owner`` is being traced: the trace can be freed when its owner is.
+    """Call this while ``owner`` is traced: its trace is then freed with it.
 
-    TensorFlow 2.21 keeps the gradient of each `tf.custom_gradient` it traces in a registry of the process, for ever,
-    and with it the graph it was traced in. Every training step has one (Keras' optimizers reduce gradients over
-    replicas by such a function), so each trained and deleted model would cost 3 to 15 MB. Taken out of the registry,
-    they are in plain cycles with their graph: that is freed once nobody can call it.
+    TensorFlow 2.21 stores the gradient of each `tf.custom_gradient` that it traces in a registry of the process, and
+    with it the graph of the trace, for ever. Every training step has one (Keras' optimizers reduce gradients over
+    replicas by such a function), so each model that is trained and deleted would leak 3 to 15 MB. Removed from the
+    registry, these gradients are in ordinary reference cycles with their graph, which the garbage collector frees.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -54,9 +60,9 @@ def free_trace_with(owner: Any) -> None:
 
 
 def _forget_gradients(trace: weakref.ref) -> None:
-    """Take the custom gradients that were registered in a trace out of TensorFlow's registry.
+    """Remove the custom gradients of a trace from TensorFlow's registry.
 
-    The trace can still be called; only a gradient through it that nobody has asked for yet is lost.
+    The trace can still be called; only gradients through it that were not traced yet are lost.
     """
     from tensorflow.python.framework import ops
 
@@ -65,7 +71,7 @@ def _forget_gradients(trace: weakref.ref) -> None:
         if operation.type == "IdentityN":
             try:
                 name = operation.get_attr("_gradient_op_type").decode()
-            except ValueError:  # an ordinary one
+            except ValueError:  # an ordinary identity
                 continue
             if name.startswith("CustomGradient-"):
                 ops.gradient_registry._registry.pop(name, None)  # a Registry has no way to unregister
@@ -73,12 +79,12 @@ def _forget_gradients(trace: weakref.ref) -> None:
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for what is asked for next, as it does by itself; once a process.
+    """Let the C library reuse freed memory, as it does by default; done once a process.
 
     The first generator dataset of a process (Keras feeds batches through one) makes TensorFlow 2.21 set the allocator
-    to give back all but 128 KB at the end of its heap. Each operation's output then comes as fresh pages of the
-    system, and half of a training goes into mapping them. Set back after the first dataset; libraries without
-    `mallopt` (musl has none, nor macOS) are left as they are.
+    to return all but 128 KB at the end of its heap to the system. Each operation's output then needs fresh pages, and
+    mapping them takes half of a training's time. This restores the default after the first dataset. Libraries without
+    `mallopt` (musl, macOS) are unaffected.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if keras.backend.backend() != "tensorflow" or set_option is None:
@@ -90,21 +96,21 @@ def keep_freed_memory() -> None:
         pass
     trim_threshold, mmap_threshold = -1, -3  # of malloc.h
     set_option(trim_threshold, 1 << 30)
-    set_option(mmap_threshold, 1 << 25)  # the most that glibc takes
+    set_option(mmap_threshold, 1 << 25)  # the largest value that glibc accepts
 
 
-def jit_compile(wanted: bool) -> bool:
-    """What to pass to Keras as ``jit_compile``: JAX is useless without, PyTorch gains nothing from it here."""
-    return {"tensorflow": wanted, "jax": True, "torch": False}[keras.backend.backend()]
+def jit_compile(enabled: bool) -> bool:
+    """The value of Keras' ``jit_compile``: JAX always needs it, PyTorch gains nothing from it here."""
+    return {"tensorflow": enabled, "jax": True, "torch": False}[keras.backend.backend()]
 
 
 def split_over_devices(count: int) -> AbstractContextManager:
-    """Within it, Keras keeps what is built on each of ``count`` devices, and splits the batches over them.
+    """A context in which Keras replicates models on ``count`` devices and splits batches over them.
 
-    GPUs where there are any, else (virtual) CPUs; with one device nothing changes.
+    The devices are GPUs where there are any, else (virtual) CPUs. One device needs no context.
 
     Raises:
-        ValueError: there are not so many, or Keras has no such engine for the backend in use.
+        ValueError: there are fewer devices, or Keras has no data-parallel engine for the backend in use.
     """
     if count == 1:
         return nullcontext()
@@ -129,9 +135,10 @@ def split_over_devices(count: int) -> AbstractContextManager:
 
 
 def replicas() -> int:
-    """How often a step is computed side by side, each time on its part of the batch.
+    """Number of replicas that compute a step, each on its shard of the batch.
 
-    So it is with TensorFlow on several devices: a loss is that of one part. JAX sees the whole batch on all of them.
+    More than one with TensorFlow on several devices, where a loss is that of one shard. JAX computes the loss of the
+    full batch.
     """
     if keras.backend.backend() != "tensorflow":
         return 1
@@ -141,7 +148,7 @@ def replicas() -> int:
 
 
 def summed_over_replicas(values: list[Any]) -> list[Any]:
-    """Each value, a tensor, added up over the replicas of a step."""
+    """The tensors, summed over the replicas of a step."""
     if replicas() == 1:
         return values
     import tensorflow
@@ -150,7 +157,7 @@ def summed_over_replicas(values: list[Any]) -> list[Any]:
 
 
 def make_complex(real: Any, imag: Any) -> Any:
-    """``real + i imag``, in one operation (`keras.ops.view_as_complex` would interleave the parts first)."""
+    """``real + i imag``, in one operation (`keras.ops.view_as_complex` would first interleave the two)."""
     backend = keras.backend.backend()
     real, imag = keras.ops.convert_to_tensor(real), keras.ops.convert_to_tensor(imag)
     if backend == "tensorflow":
@@ -167,9 +174,9 @@ def make_complex(real: Any, imag: Any) -> Any:
 
 
 def segment_sum(values: Any, segments: Any, count: int) -> Any:
-    """Sums ``(count,)`` of the values with the same number of a segment, complex ones too.
+    """Sums ``(count,)`` over the values, real or complex, of each segment.
 
-    `keras.ops.segment_sum` (3.15) leaves out the imaginary part with PyTorch.
+    `keras.ops.segment_sum` (3.15) drops the imaginary part with PyTorch.
     """
     values, segments = keras.ops.convert_to_tensor(values), keras.ops.convert_to_tensor(segments)
     if keras.backend.backend() == "torch":
@@ -205,50 +212,53 @@ def _fft(wave: Any, tensorflow_name: str, name: str) -> Any:
     return getattr(torch.fft, name)(wave)
 
 
-def value_and_gradient(function: Callable[[Any], tuple[Any, Any]], parts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """``function(parts)``, which is ``(value, more)``, and the gradient of the value by each of the real parts."""
+def value_and_gradient(
+    function: Callable[[dict[str, Any]], tuple[Any, Any]], variables: dict[str, Any]
+) -> tuple[tuple[Any, Any], dict[str, Any]]:
+    """``function(variables)``, a pair (value, auxiliary), and the gradient of the value for each real variable."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow
 
         with tensorflow.GradientTape() as tape:
-            tape.watch(parts)
-            found = function(parts)
-        return found, tape.gradient(found[0], parts)
+            tape.watch(variables)
+            result = function(variables)
+        return result, tape.gradient(result[0], variables)
     if backend == "jax":
         import jax
 
-        return jax.value_and_grad(function, has_aux=True)(parts)
+        return jax.value_and_grad(function, has_aux=True)(variables)
     import torch
 
     with torch.enable_grad():
-        parts = {name: part.detach().requires_grad_() for name, part in parts.items()}
-        found = function(parts)
-        slopes = torch.autograd.grad(found[0], list(parts.values()))
-    return found, dict(zip(parts, slopes, strict=True))
+        variables = {name: value.detach().requires_grad_() for name, value in variables.items()}
+        result = function(variables)
+        gradients = torch.autograd.grad(result[0], list(variables.values()))
+    return result, dict(zip(variables, gradients, strict=True))
 
 
 @cache
 def bfloat16_pays() -> bool:
-    """Whether this machine trains convolutions faster in bfloat16 than in float32: timed once a process.
+    """Whether this machine trains convolutions faster in bfloat16 than in float32; timed once a process.
 
-    A processor without instructions for it is nearly as fast forwards, and takes eight times as long for the gradient.
+    A processor without bfloat16 instructions is nearly as fast in the forward pass, and eight times slower in the
+    gradient.
     """
     ops = keras.ops
 
     def seconds(dtype: str) -> float:
-        parts = dict(image=ops.ones((8, 32, 32, 16), dtype), window=ops.ones((3, 3, 16, 16), dtype))
+        variables = dict(image=ops.ones((8, 32, 32, 16), dtype), kernel=ops.ones((3, 3, 16, 16), dtype))
 
-        def convolved(parts: dict[str, Any]) -> tuple[Any, None]:
-            found = ops.conv(parts["image"], parts["window"], padding="same", data_format="channels_last")
-            return ops.sum(ops.cast(found, "float32")), None
+        def convolve(variables: dict[str, Any]) -> tuple[Any, None]:
+            image = ops.conv(variables["image"], variables["kernel"], padding="same", data_format="channels_last")
+            return ops.sum(ops.cast(image, "float32")), None
 
         times = []
         for _ in range(4):
             begin = time.perf_counter()
-            _, slopes = value_and_gradient(convolved, parts)
-            for slope in slopes.values():
-                ops.convert_to_numpy(ops.cast(slope, "float32"))  # wait for it
+            _, gradients = value_and_gradient(convolve, variables)
+            for gradient in gradients.values():
+                ops.convert_to_numpy(ops.cast(gradient, "float32"))  # waits for the result
             times.append(time.perf_counter() - begin)
         return min(times[1:])
 

@@ -7,8 +7,10 @@ from typing import Any
 
 @contextmanager
 def dask_client(scheduler: str | None, workers: int) -> Iterator[Any]:
-    """A client of the Dask scheduler at an address, or else of so many processes on this machine, for as long as it is
-    open; ValueError where Dask is not installed, and where no scheduler answers."""
+    """A client of the Dask scheduler at an address, or without one of ``workers`` processes on this machine.
+
+    Raises ValueError where Dask is not installed, or where no scheduler answers.
+    """
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:

@@ -4,10 +4,13 @@
 ``python tests/test_backends.py`` on TensorFlow; a change of the numbers shows in the diff.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+import ptycho
 
 GOLDEN = Path(__file__).parent / "golden" / "three_epochs.txt"
 
@@ -32,6 +35,13 @@ def test_three_epochs_agree_with_the_golden_curve():
     golden = np.loadtxt(GOLDEN)
     assert golden[-1, 0] < golden[0, 0]
     np.testing.assert_allclose(losses(), golden, rtol=1e-4)
+
+
+def test_only_one_module_asks_which_backend_is_in_use():
+    package = Path(ptycho.__file__).parent
+    asking = re.compile(r"\.backend\(\)|\bjax\.jit\b|\btensorflow\.function\b|import (tensorflow|jax)\b")
+    modules = {str(path.relative_to(package)) for path in package.rglob("*.py") if asking.search(path.read_text())}
+    assert modules == {"backend.py"}
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from keras import ops
 
 import ptycho
+from ptycho.backend import backend_name
 from ptycho.cluster import dask_client
 from ptycho.config import (
     UNKNOWNS,
@@ -631,7 +631,7 @@ def scores_record(outcome: Outcome) -> dict[str, Any]:
 
 def software() -> dict[str, Any]:
     """The versions of what computes."""
-    backend = keras.backend.backend()
+    backend = backend_name()
     names = ("keras", backend, "numpy", "scipy")
     versions = {name: version(name) for name in names} | {"python": platform.python_version()}
     return dict(ptycho=ptycho.__version__, versions=versions, backend=backend)

@@ -3,9 +3,9 @@
 from functools import cached_property
 from typing import Any
 
-import keras
 import numpy as np
 
+from ptycho.backend import backend_name
 from ptycho.config import ModelConfig
 from ptycho.data.frames import StoredFrames
 from ptycho.data.scan import Scan
@@ -49,7 +49,7 @@ def predict_on(
     used = np.arange(len(scan)) if used is None else np.asarray(used)
     stream = open_stream(model, scan, used, tile_frames, views)
     # A task of its own, not data sent out: when all workers that have it are lost, it is made again.
-    recipe = client.submit(_Recipe, keras.backend.backend(), model.settings, model.get_weights(), pure=False)
+    recipe = client.submit(_Recipe, backend_name(), model.settings, model.get_weights(), pure=False)
     tasks = {}
     for frames, layout in stream.parts():
         part = counts.picked(used[frames]), stream.positions[frames], scan.mask
@@ -81,9 +81,9 @@ class _Recipe:
     def network(self) -> PtychoNetwork:
         """Made once on each worker, which compiles it once."""
         backend, settings, weights = self.parts
-        if keras.backend.backend() != backend:
+        if backend_name() != backend:
             raise ValueError(
-                f"a worker computes with {keras.backend.backend()}, this process with {backend}: "
+                f"a worker computes with {backend_name()}, this process with {backend}: "
                 f"start the workers with KERAS_BACKEND={backend}"
             )
         return restored(settings, weights)
