@@ -162,6 +162,27 @@ class NearField(Config):
         self._require(self.wavelength_px > 0, "wavelength_px", "more than 0 object pixels")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Multislice(Config):
+    """A thick sample as slices with vacuum between them; lengths in object pixels."""
+
+    slices: int
+    """Number of slices."""
+    spacing_px: float
+    """From one slice to the next, along the beam."""
+    wavelength_px: float
+    """Wavelength."""
+    kind: NearFieldKind = "angular-spectrum"
+    """Free space between slices: ``angular-spectrum`` is exact; ``fresnel`` is for small angles."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(2 <= self.slices <= 256, "slices", "2 to 256")
+        for name in ("spacing_px", "wavelength_px"):
+            value = getattr(self, name)
+            self._require(math.isfinite(value) and value > 0, name, "a finite number of object pixels above 0")
+
+
 ObjectKind = Literal["cells", "siemens", "lines", "gold_balls"]
 
 
@@ -196,6 +217,8 @@ class SimulationConfig(Config):
     """Draw Poisson counts; False keeps the expected ones (float32)."""
     near_field: NearField | None = None
     """Where the detector is, if it is not in the far field: a `NearField`, in files a table of its settings."""
+    multislice: Multislice | None = None
+    """A thick sample, its slices made one by one as ``object_kind`` says; in files a table of settings. None: thin."""
     seed: int = 0
     """Seed of the object, of the positions and of the noise, which draw independently of each other."""
 

@@ -282,7 +282,7 @@ class Scan:
         counts, photons, empty = (
             self.mean_counts,
             self.photons,
-            float(empty_pattern(self.probe, self.transfer)[self.mask].sum()),
+            float(vacuum_pattern(self.probe, self.transfer)[self.mask].sum()),
         )
         remedy = "check the units of both, or mark the probe as a guess (probe_known=False) to have it rescaled"
         if counts > 1.05 * photons:
@@ -305,15 +305,15 @@ def illumination(probe: Array) -> Array:
     return (wide.real**2 + wide.imag**2).sum(axis=0)
 
 
-def empty_pattern(probe: Array, transfer: Array | None = None) -> Array:
-    """(N, N) float64: counts expected with no sample, ``sum_m |F P_m|^2``, zero frequency at ``N // 2``.
+def vacuum_pattern(probe: Array, transfer: Array | None = None) -> Array:
+    """(N, N) float64: counts expected without a sample of a probe (M, N, N), zero frequency at ``N // 2``.
 
     With the transfer function (N, N) of a near field those in it.
     """
-    if transfer is not None:
-        return illumination(np.fft.ifft2(transfer * np.fft.fft2(probe.astype(np.complex128))))
-    waves = np.fft.fft2(probe.astype(np.complex128), norm="ortho")  # where the probe sits is phase only
-    return illumination(np.fft.fftshift(waves, axes=(-2, -1)))
+    from ptycho.physics.forward import Diffraction, frame_probes
+
+    probes, transfer = frame_probes(probe.astype(np.complex64), transfer=transfer)
+    return np.asarray(Diffraction((), probes, transfer).expected, np.float64)
 
 
 def _checked_counts(counts: Any) -> Counts:

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
 from ptycho.data.frames import Counts, chunks, mean_pattern, seen_through
-from ptycho.data.scan import Scan, empty_pattern, illumination
+from ptycho.data.scan import Scan, illumination, vacuum_pattern
 
 Array = np.ndarray
 
@@ -177,7 +177,7 @@ def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     """
     if scan.probe_known:
         return scan, 1.0
-    empty = float(empty_pattern(scan.probe, scan.transfer)[scan.mask].sum())
+    empty = float(vacuum_pattern(scan.probe, scan.transfer)[scan.mask].sum())
     if empty <= 1e-12 * scan.photons:  # zero, but for rounding
         raise ValueError(
             "Scan.probe sends no light to the used pixels through an empty sample; check that the mask is "

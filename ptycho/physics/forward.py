@@ -29,15 +29,18 @@ far field the probe carries a phase ramp (`centring`), so that patterns have the
 as they are measured: no pixel is moved.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
 
 from ptycho.arrays import Array, Complex, Float
+from ptycho.backend import compiled
 from ptycho.physics.detection import blurred, mode_sum
 from ptycho.physics.fourier import dft, fftshift, inverse_dft, make_complex, times_real
+from ptycho.physics.grid import ObjectGrid
 from ptycho.physics.interaction import Slices, exit_wave_adjoint, exit_wave_change, incident_waves, transmitted
 from ptycho.physics.patches import gather, patch_index, scatter
 from ptycho.physics.propagation import propagate, propagate_adjoint
@@ -259,3 +262,44 @@ class ForwardModel:
 def tensors(arrays: Arrays) -> dict[str, Array]:
     """Arrays as the backend's own: PyTorch does not mix its tensors with others."""
     return {name: ops.convert_to_tensor(value) for name, value in arrays.items()}
+
+
+def expected_counts(estimate: Arrays, batch: Arrays, *, specification: Specification) -> Float[Array, "B N N"]:
+    """Expected counts of a batch of frames, a pure function of arrays."""
+    return ForwardModel(estimate, batch, specification).expected
+
+
+@lru_cache(maxsize=8)
+def _compiled_counts(specification: Specification, names: tuple[str, ...]) -> Any:
+    """One compiled function for all scans and estimates that are alike; TensorFlow traces it for each set of shapes."""
+    return compiled(partial(expected_counts, specification=specification))
+
+
+def expected_batches(
+    estimate: Arrays,
+    grid: ObjectGrid,
+    positions: np.ndarray,
+    *,
+    opr_weights: np.ndarray | None = None,
+    transfer: np.ndarray | None = None,
+    spacing: np.ndarray | None = None,
+    batch_frames: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Expected counts of frames at ``positions (P, 2)``, in pixels of the scan: ``(<= B, N, N)`` float32, in order.
+
+    Outside the object the transmission is 0. ``batch_frames`` are computed at once; None: as many as take 2^20 pixels
+    of all probe modes, 8 MB for each complex array on the way. Other arguments: see the top of this module.
+    """
+    origin, subpixel = grid.frames(positions)
+    size = max(1, min(len(positions), batch_frames or 2**20 // estimate["probe"].size))
+    fixed = {name: array for name, array in (("transfer", transfer), ("spacing", spacing)) if array is not None}
+    specification = Specification(grid.shape, bool(subpixel.any()))
+    count = _compiled_counts(specification, (*sorted(estimate), *sorted(fixed)))
+    arrays = tensors(estimate)
+    for start in range(0, len(positions), size):
+        # The last batch is filled up with its last frame: one shape, so that it compiles once.
+        rows = np.arange(start, start + size).clip(max=len(positions) - 1)
+        batch = fixed | dict(origin=origin[rows], subpixel=subpixel[rows])
+        if opr_weights is not None:
+            batch["opr_weights"] = opr_weights[rows]
+        yield ops.convert_to_numpy(count(arrays, tensors(batch)))[: len(positions) - start]

@@ -17,7 +17,7 @@ from keras import ops
 
 from ptycho import backend
 from ptycho.arrays import Array, Complex, Float
-from ptycho.config import NEAR_FIELD_KINDS
+from ptycho.config import NEAR_FIELD_KINDS, Multislice, NearField
 from ptycho.physics.fourier import dft, inverse_dft
 from ptycho.physics.translation import shift_ramp
 
@@ -60,6 +60,17 @@ def moved_back(transfer: Complex[Array, "n m"], shifts: Float[Array, "*shifts 2"
     and detector have not moved. A far detector does not see it, a near one has it back in its place.
     """
     return ops.multiply(transfer, ops.conj(shift_ramp(shifts, (transfer.shape[-2], transfer.shape[-1]))))
+
+
+def free_space(path: NearField | Multislice | None, n: int) -> np.ndarray | None:
+    """The `transfer_function` ``(n, n)`` of a way through free space: to a near detector, or between slices.
+
+    None stays None: the far field, or a thin sample.
+    """
+    if path is None:
+        return None
+    distance = path.distance_px if isinstance(path, NearField) else path.spacing_px
+    return transfer_function((n, n), distance, path.wavelength_px, path.kind)
 
 
 def transfer_function(

@@ -1,23 +1,17 @@
-"""Scans with known truth, from the one forward model `ptycho.physics.diffraction.expected_counts`."""
+"""Scans with known truth, from the one forward model `ptycho.physics.forward`."""
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
-from ptycho.backend import compiled
 from ptycho.config import SimulationConfig
 from ptycho.data.scan import Scan
-from ptycho.physics.diffraction import expected_counts
-from ptycho.physics.patches import extract, split_positions
-from ptycho.physics.propagation import moved_back, transfer_function
-from ptycho.physics.translation import fourier_shift
+from ptycho.physics import forward
+from ptycho.physics.grid import ObjectGrid
+from ptycho.physics.propagation import free_space
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.probes import make_probe
 from ptycho.simulation.trajectories import jittered, raster, raster_shape, spiral
-
-BATCH_PIXELS = 2**21
-"""Probe-mode pixels computed in one go: 16 MB for each complex array on the way."""
 
 MARGIN_PX = 4
 """Pixels of the object beyond the outermost frames."""
@@ -33,7 +27,8 @@ def simulate(
 
     Parameters
     ----------
-    object : complex transmission ``(H, W)``; frames see nothing outside it, so it has to hold every frame.
+    object : complex transmission ``(H, W)``, or ``(S, H, W)`` of the slices of a thick sample; frames see nothing
+        outside it, so it has to hold every frame.
     probe : ``(M, N, N)`` or ``(N, N)`` in sqrt(photons). It is used as it is: the photons, diameter,
         defocus and modes of ``config`` then have no effect.
     positions : ``(P, 2)`` (y, x) in pixels of the object, sub-pixel welcome.
@@ -43,32 +38,40 @@ def simulate(
     positions and noise draw from generators of their own, so that another dose sees the same object at the
     same positions.
 
-    Raises ValueError where a frame lies outside the object, where the probe does not fit ``config.N``, and
-    where counts exceed uint32. Warns where the near field is undersampled (`transfer_function`).
+    Of a thick sample the scan's object is the product of the slices, all that a thin one could show.
+
+    Raises ValueError where a frame lies outside the object, where the probe does not fit ``config.N``, where the slices
+    are not as many as ``config.multislice`` says, and where counts exceed uint32. Warns where the near field is
+    undersampled (`transfer_function`).
     """
     object_rng, position_rng, noise_rng = (
         np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3)
     )
     probe = _made_probe(config) if probe is None else _checked_probe(probe, config.N)
     if positions is None:
-        positions = _made_positions(config, None if object is None else object.shape, position_rng)
+        positions = _made_positions(config, None if object is None else object.shape[-2:], position_rng)
     positions = np.asarray(positions, np.float64)
     sample = config.object_kind if object is None else "given object"
     if object is None:
-        object = make_object(config.object_kind, canvas_shape(positions, config.N), object_rng)
-    check_inside(positions, config.N, object.shape)
-    near, transfer = config.near_field, None
-    if near is not None:
-        transfer = transfer_function((config.N, config.N), near.distance_px, near.wavelength_px, near.kind)
-    frames = expected_batches(object, probe, positions, transfer=transfer)
+        object = _made_slices(config, canvas_shape(positions, config.N), object_rng)
+    slices = np.asarray(object, np.complex64)
+    slices = slices[None] if slices.ndim == 2 else slices
+    expected_slices = 1 if config.multislice is None else config.multislice.slices
+    if len(slices) != expected_slices:
+        raise ValueError(
+            f"the object has {len(slices)} slices, config.multislice says {expected_slices}: set one to fit"
+        )
+    check_inside(positions, config.N, slices.shape[1:])
+    transfer, spacing = free_space(config.near_field, config.N), free_space(config.multislice, config.N)
+    frames = expected_batches(slices, probe, positions, transfer=transfer, spacing=spacing)
     if config.noise:
         frames = (poisson_counts(frame, noise_rng) for frame in frames)
     return Scan(
         counts=stacked(frames, len(positions)),
         positions=positions,
         probe=probe,
-        object=np.asarray(object, np.complex64),
-        near_field=near,
+        object=slices.prod(axis=0),
+        near_field=config.near_field,
         source=f"simulated ({sample}, seed {config.seed})",
     )
 
@@ -79,22 +82,14 @@ def expected_batches(
     positions: np.ndarray,
     batch: int | None = None,
     transfer: np.ndarray | None = None,
+    spacing: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Expected counts float32 ``(<= batch, N, N)``, batch by batch in the order of ``positions``.
-
-    Each patch ``(N, N)`` is read at the whole part of its position, and the probe ``(M, N, N)`` is moved by
-    the sub-pixel rest (`fourier_shift`), a near field back by it. Outside the object the transmission is 0.
-    ``batch`` frames are computed at a time, by default as many as take some tens of MB. ``transfer (N, N)``
-    leads to the near field, None to the far one.
-    """
-    whole, rest = split_positions(positions)
-    count = batch or max(1, min(len(positions), BATCH_PIXELS // probe.size))
-    frames = compiled(partial(_moved_probe_frames if rest.any() else _whole_pixel_frames, transfer=transfer))
-    object, probe = np.asarray(object, np.complex64), np.asarray(probe, np.complex64)
-    for start in range(0, len(positions), count):
-        here = np.arange(start, start + count).clip(max=len(positions) - 1)  # one shape, so it compiles once
-        result = frames(object, probe, whole[here], rest[here])
-        yield np.asarray(result)[: len(positions) - start]
+    """Expected counts float32 ``(<= batch, N, N)`` of an object ``(H, W)`` or ``(S, H, W)`` and a probe ``(M, N, N)``,
+    batch by batch in the order of ``positions``; see `ptycho.physics.forward.expected_batches`."""
+    slices = np.asarray(object, np.complex64).reshape(-1, *np.shape(object)[-2:])
+    estimate = dict(object=slices, probe=np.asarray(probe, np.complex64))
+    grid = ObjectGrid((0, 0), (slices.shape[1], slices.shape[2]), probe.shape[-1])
+    return forward.expected_batches(estimate, grid, positions, batch_frames=batch, transfer=transfer, spacing=spacing)
 
 
 def poisson_counts(expected: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -126,14 +121,14 @@ def stacked(batches: Iterator[np.ndarray], length: int) -> np.ndarray:
 
 def canvas_shape(positions: np.ndarray, N: int) -> tuple[int, int]:
     """Shape (H, W) of an object that holds every frame, with `MARGIN_PX` beyond the last ones."""
-    high = split_positions(positions)[0].max(axis=0) + (N - N // 2) + MARGIN_PX
-    return int(high[0]), int(high[1])
+    grid = ObjectGrid.around(positions, N, MARGIN_PX)
+    return grid.origin[0] + grid.shape[0], grid.origin[1] + grid.shape[1]
 
 
 def check_inside(positions: np.ndarray, N: int, shape: tuple[int, ...]) -> None:
     """Raise ValueError if a frame of side N reaches beyond an object of ``shape`` (H, W)."""
-    whole = split_positions(positions)[0]
-    low, high = whole.min(axis=0) - N // 2, whole.max(axis=0) + (N - N // 2)
+    grid = ObjectGrid.around(positions, N)
+    low, high = np.array(grid.origin), np.add(grid.origin, grid.shape)
     if (low < 0).any() or (high > shape).any():
         raise ValueError(
             f"frames of {N} px span {low.tolist()} to {high.tolist()} (y, x), beyond the object of "
@@ -141,16 +136,13 @@ def check_inside(positions: np.ndarray, N: int, shape: tuple[int, ...]) -> None:
         )
 
 
-def _whole_pixel_frames(object, probe, whole, rest, transfer):
-    patches = extract(object[None], whole[None], tuple(probe.shape[-2:]))[0]
-    return expected_counts(patches, probe[None], transfer)
-
-
-def _moved_probe_frames(object, probe, whole, rest, transfer):
-    patches = extract(object[None], whole[None], tuple(probe.shape[-2:]))[0]
-    if transfer is not None:
-        transfer = moved_back(transfer, rest[:, None])
-    return expected_counts(patches, fourier_shift(probe[None], rest[:, None]), transfer)
+def _made_slices(config: SimulationConfig, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """A thin object, or the slices of a thick one, which share its contrast: each has the S-th root of an object."""
+    if config.multislice is None:
+        return make_object(config.object_kind, shape, rng)
+    count = config.multislice.slices
+    slices = np.stack([make_object(config.object_kind, shape, rng) for _ in range(count)])
+    return np.abs(slices) ** (1 / count) * np.exp(1j * np.angle(slices) / count)
 
 
 def _made_probe(config: SimulationConfig) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho.config import NearField
-from ptycho.data.scan import Scan, empty_pattern
+from ptycho.data.scan import Scan, vacuum_pattern
 from ptycho.diagnostics import statistics as doctor
 
 
@@ -183,7 +183,7 @@ def test_rescaled_probe_sends_the_measured_counts_to_the_used_pixels() -> None:
     guess = scan_of(probe=scan.probe * np.float32(0.013), mask=mask, probe_known=False)
     rescaled, factor = doctor.rescale_probe(guess)
     assert not rescaled.probe_known
-    assert empty_pattern(rescaled.probe)[mask].sum() == pytest.approx(guess.mean_counts, rel=1e-6)  # complex64
+    assert vacuum_pattern(rescaled.probe)[mask].sum() == pytest.approx(guess.mean_counts, rel=1e-6)  # complex64
     np.testing.assert_allclose(rescaled.probe, guess.probe * factor, rtol=1e-6)
     assert doctor.rescale_probe(rescaled)[1] == pytest.approx(1, rel=1e-6)
 
@@ -309,7 +309,7 @@ def test_a_guess_in_the_near_field_is_brought_to_the_counts_that_are_used() -> N
     near = NearField(distance_px=1.0, wavelength_px=0.1)
     scan = scan_of(near_field=near, mask=mask, probe=3e-4 * disc_probe(32, 8), probe_known=False)
     rescaled, _ = doctor.rescale_probe(scan)
-    assert empty_pattern(rescaled.probe, scan.transfer)[mask].sum() == pytest.approx(scan.mean_counts, rel=1e-5)
+    assert vacuum_pattern(rescaled.probe, scan.transfer)[mask].sum() == pytest.approx(scan.mean_counts, rel=1e-5)
     assert rescaled.photons < 1.2 * scan.mean_counts
 
 

@@ -16,7 +16,7 @@ from ptycho import formats
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
 from ptycho.data.frames import CHUNK_PIXELS
-from ptycho.data.scan import Scan, empty_pattern
+from ptycho.data.scan import Scan, vacuum_pattern
 from ptycho.formats import Format, losses, read_scan, write_scan
 from tests.formats.scans import assert_same, expected, misfit, recognised, said, scan_of, truth
 
@@ -555,6 +555,6 @@ def test_the_simulated_benchmark(name: str, data_folder: Path) -> None:
     assert scan.counts.dtype == np.uint16 and len(scan) == 1681 and scan.notes == ()
     assert scan.object is not None and scan.check_dose() is None
     assert scan.photons == pytest.approx(1e5, rel=1e-5)
-    assert empty_pattern(scan.probe).sum() == pytest.approx(scan.photons, rel=1e-9)
+    assert vacuum_pattern(scan.probe).sum() == pytest.approx(scan.photons, rel=1e-5)  # single precision
     part = scan.subset(slice(0, None, 100))
     assert abs(misfit(part.counts, expected(scan.object, part.positions, scan.probe.astype(complex)))) < 5

@@ -3,6 +3,7 @@
 import os
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 import ptycho.simulation.simulate as module
-from ptycho.config import NearField, SimulationConfig
+from ptycho.config import Multislice, NearField, SimulationConfig
 from ptycho.physics.propagation import transfer_function
 from ptycho.simulation.simulate import expected_batches, poisson_counts, simulate
+from tests.physics import oracle
 
 EPS = float(np.finfo(np.float32).eps)
 SMALL = SimulationConfig(N=24, positions=30, step_px=5.0, photons=3e4, seed=4)
@@ -288,7 +290,7 @@ def test_a_scan_without_noise_holds_expected_counts() -> None:
 
 def test_memory_holds_the_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """1200 frames are 9.8 MB; a batch of 20 costs, as float32, float64 and int64 together, 1.6 MB more."""
-    monkeypatch.setattr(module, "BATCH_PIXELS", 20 * 64**2)
+    monkeypatch.setattr(module, "expected_batches", partial(expected_batches, batch=20))
     object, config = np.ones((150, 150), np.complex64), SimulationConfig(positions=1200, step_px=1.5)
     simulate(replace(config, positions=30), object=object)  # imports and caches of the backend
     tracemalloc.start()
@@ -346,3 +348,20 @@ def test_benchmark_counts_are_poisson_around_our_frames(name: str) -> None:
     assert np.abs(excess / scatter).max() < 6
     assert abs(excess.sum()) < 5 * np.sqrt((scatter**2).sum())
     assert (e.sum(axis=(1, 2)) - counts.sum(axis=(1, 2))).std() < 1.1 * np.sqrt(e.sum(axis=(1, 2)).mean())
+
+
+def test_a_thick_sample_is_simulated_slice_by_slice() -> None:
+    """The expected counts are those of the oracle, and the scan's object is the product of the slices."""
+    thick = Multislice(slices=3, spacing_px=40.0, wavelength_px=0.2)
+    config = SimulationConfig(N=16, positions=9, step_px=3.0, noise=False, photons=1e4, multislice=thick)
+    rng = np.random.default_rng(2)
+    slices = np.exp(1j * rng.normal(0, 0.3, (3, 40, 40)))
+    scan = simulate(config, slices)
+    path = (thick.spacing_px, thick.wavelength_px, thick.kind)
+    expected = oracle.expected_counts(slices, scan.probe, scan.positions, spacing=path)
+    assert np.linalg.norm(scan.counts - expected) < 1e-5 * np.linalg.norm(expected)
+    np.testing.assert_allclose(scan.object, slices.prod(axis=0), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"has 2 slices, config.multislice says 3"):
+        simulate(config, slices[:2])
+    made = simulate(config)
+    assert made.counts.shape == (9, 16, 16) and np.abs(np.angle(made.object)).max() > 0.1

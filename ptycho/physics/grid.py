@@ -1,0 +1,50 @@
+"""The grid of an object: which of its pixels lie under the frames of a scan.
+
+Positions are (y, x) in pixels of the scan; ``origin`` is the scan's pixel at the first pixel of the object. Patches
+stay on the grid, at the integer part of a position; the probe moves by its sub-pixel part, in [-1/2, 1/2).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptycho.physics.patches import placed, split_positions
+
+
+@dataclass(frozen=True)
+class ObjectGrid:
+    """Pixels of an object that frames of N x N pixels lie on."""
+
+    origin: tuple[int, int]
+    """(y, x) of its first pixel, in pixels of the scan."""
+    shape: tuple[int, int]
+    """Height and width."""
+    N: int
+    """Side of the frames."""
+
+    @classmethod
+    def around(cls, positions: np.ndarray, N: int, margin: int = 0) -> "ObjectGrid":
+        """The smallest grid that holds all frames at ``positions (P, 2)``, with a margin on all sides, in pixels."""
+        integer, _ = split_positions(positions)
+        low, high = integer.min(axis=0) - N // 2 - margin, integer.max(axis=0) - N // 2 + N + margin
+        return cls((int(low[0]), int(low[1])), (int(high[0] - low[0]), int(high[1] - low[1])), N)
+
+    def frames(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where frames at ``positions (P, 2)`` lie: the object pixel under their first one, int32, and the sub-pixel
+        rest of their positions, float32, both ``(P, 2)``."""
+        integer, subpixel = split_positions(positions)
+        return (integer - self.N // 2 - np.array(self.origin)).astype("int32"), subpixel
+
+    def on_grid(self, positions: np.ndarray) -> np.ndarray:
+        """Positions in pixels of the object."""
+        return positions - np.array(self.origin)
+
+    def placed(self, image: np.ndarray, origin: np.ndarray, canvas: np.ndarray) -> np.ndarray:
+        """A copy of ``canvas``, on this grid, with an image on it whose first pixel is the scan's ``origin``."""
+        return placed(image, np.asarray(origin) - np.array(self.origin), canvas)
+
+
+def nearest_the_middle(positions: np.ndarray, count: int) -> np.ndarray:
+    """Indices, in ascending order, of the ``count`` of some positions ``(P, 2)`` that lie nearest their median."""
+    distance = np.linalg.norm(positions - np.median(positions, axis=0), axis=1)
+    return np.sort(np.argsort(distance, kind="stable")[:count])
