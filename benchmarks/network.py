@@ -38,7 +38,6 @@ from ptycho.network.files import load_pretrained, save_model
 from ptycho.pipelines.runs import ADAPTING
 from ptycho.reconstruction import reconstruct
 from ptycho.simulation.simulate import simulate
-from ptycho.training.pretrain import adapted
 from ptycho.training.train import train
 
 RECORD = Path(__file__).with_suffix(".jsonl")
@@ -105,7 +104,7 @@ def quality(
             at = CONDITIONS[name]
             scan = sim64("train", at.dose, at.every)
             if at.start:
-                model, rate = adapted(load_pretrained(), scan), ADAPTING
+                model, rate = load_pretrained(), ADAPTING
             else:
                 model, rate = build_model(ModelConfig(N=64, seed=seed, **PRESETS[at.preset]), scan.probe), {}
             start = time.perf_counter()
@@ -118,7 +117,7 @@ def quality(
             for which in ("test", "train"):
                 own = sim64(which, at.dose, at.every)
                 for views in (1, VIEWS) if which == "test" else (1,):
-                    scores = compare_objects(reconstruct(model, own, views=views).object, own.object)
+                    scores = compare_objects(reconstruct(model, own, symmetries=views).object, own.object)
                     name_of = which if views == 1 else f"{which}, views {views}"
                     entry[name_of] = {key: round(float(getattr(scores, key)), 4) for key in KEYS}
             record(entry)
@@ -226,9 +225,9 @@ def trust(views: int = 8) -> None:
     for name in ("step 8, 6.9e4", "step 8, 6.9e3", "step 8, 6.9e2", "step 24, 6.9e4"):
         at = CONDITIONS[name]
         scan = sim64("test", at.dose, at.every)
-        model = adapted(load_pretrained(), scan)
-        result = reconstruct(model, scan, views=views)
-        factor = calibration(model, scan, result, views=views)
+        model = load_pretrained()
+        result = reconstruct(model, scan, symmetries=views)
+        factor = calibration(model, scan, result, symmetries=views)
         sigma = uncertainty(result.spread, result.coverage, result.probe, factor)
         fit = register(result.object, scan.object)
         low = np.array(fit.origin_px)

@@ -42,7 +42,6 @@ from ptycho.refinement.refine import Refinement, refine
 from ptycho.refinement.solver import Solver
 from ptycho.simulation.probes import make_probe, with_modes
 from ptycho.simulation.simulate import expected_batches, simulate
-from ptycho.training.pretrain import adapted
 
 RECORD = Path(__file__).with_suffix(".jsonl")
 app = typer.Typer(add_completion=False)
@@ -147,7 +146,7 @@ def sim(network: Path | None = None) -> None:
             compile_s=round(compile_s, 1),
             along=[(round(s, 2), round(value, 2)) for s, value in ours],
         )
-    start = reconstruct(adapted(load_model(network) if network else load_pretrained(), scan), scan)
+    start = reconstruct(load_model(network).without_probe() if network else load_pretrained(), scan)
     for count in range(1, 11):
         warm = refine(scan, RefineConfig(epochs=count, noise="poisson", h1_weight=0.03), start=start).result
         cold = refine(scan, RefineConfig(epochs=count, noise="poisson")).result
@@ -176,10 +175,12 @@ def prior(networks: Path | None = None, views: int = 8) -> None:
         cold = snr(refine(scan, RefineConfig(noise="poisson")).result)
         nothing = np.zeros(len(scan), bool)
         for path in paths:
-            model = adapted(load_model(path) if path else load_pretrained(), scan)
-            alone = reconstruct(model, scan, views=views)
+            model = load_model(path).without_probe() if path else load_pretrained()
+            alone = reconstruct(model, scan, symmetries=views)
             begin = time.perf_counter()
-            fit = refine_network(model, scan, refine_config(RunConfig(), scan), alone, held_out=nothing, views=views)
+            fit = refine_network(
+                model, scan, refine_config(RunConfig(), scan), alone, held_out=nothing, symmetries=views
+            )
             record(
                 condition=f"prior, {name}",
                 model=path.stem if path else "pretrained",

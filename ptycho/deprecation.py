@@ -21,7 +21,7 @@ KEYS: dict[str, dict[str, str]] = {
         variation_from="opr_from",
         variations="opr_modes",
     ),
-    "functions": dict(withheld="held_out", report="progress"),
+    "functions": dict(withheld="held_out", report="progress", views="symmetries"),
 }
 """Old and new names: fields of a config, and keyword arguments of the functions that take them."""
 
@@ -39,6 +39,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ptycho.exports": ("ptycho.output.export",),
     "ptycho.files": ("ptycho.io",),
     "ptycho.live": ("ptycho.output.live",),
+    "ptycho.network.layers": ("ptycho.network.unet", "ptycho.network.probe"),
     "ptycho.pictures": ("ptycho.images",),
     "ptycho.plotting": ("ptycho.output.figures",),
     "ptycho.pretraining": ("ptycho.training.pretrain",),

@@ -16,13 +16,14 @@ from keras import ops
 from ptycho import params
 from ptycho.backend import compiled, free_trace_with, jit_compile
 from ptycho.config import ModelConfig
+from ptycho.network.architectures import ARCHITECTURES
 from ptycho.network.build import build_model
 from ptycho.physics.fourier import intensity
 from ptycho.physics.noise import poisson_nll
 from ptycho.physics.translation import fourier_shift
 from ptycho.simulation.probes import make_probe
 from ptycho.tf_helper import should_use_xla
-from ptycho.training.train import total_variation
+from ptycho.training.losses import total_variation
 
 _CORE = ("architecture", "stages", "width", "precision", "seed")
 _LEGACY = ("nphotons", "n_filters_scale", "probe.trainable", "intensity_scale.trainable", "amp_activation")
@@ -128,7 +129,7 @@ class GroupReconstruction(keras.layers.Layer):
         super().__init__(**{"dtype": "float32"} | kwargs)
         self.network, self.use_xla = network, use_xla
         if use_xla:
-            network.probe.shift = _compiled_shift()
+            network.shift = _compiled_shift()
 
     def build(self, input_shape=None):
         self.built = True
@@ -239,11 +240,12 @@ def _settings(overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_config(gridsize: int, N: int, modes: int, settings: dict[str, Any]) -> ModelConfig:
-    cnn = settings.get("architecture") == "cnn"
+    name = settings.get("architecture", "consensus")
+    kind = ARCHITECTURES.get(name, ARCHITECTURES["consensus"])  # an unknown name is refused below
     defaults: dict[str, Any] = dict(
-        stages=1 if cnn else 3,
-        width=(16 if cnn else 4) * int(settings["n_filters_scale"]),
-        amplitude_activation=settings["amp_activation"] if cnn else "exp",
+        stages=min(3, kind.most_stages),
+        width=(4 if kind.most_stages > 1 else 16) * int(settings["n_filters_scale"]),
+        amplitude_activation=settings["amp_activation"] if len(kind.activations) > 1 else kind.activations[0],
     )
     return ModelConfig(
         N=N,

@@ -38,8 +38,6 @@ def test_unknown_setting_is_named():
         (lambda: ModelConfig(N=8), r"N is 8"),
         (lambda: ModelConfig(N=64, gridsize=0), r"gridsize is 0"),
         (lambda: ModelConfig(N=64, architecture="resnet"), r"architecture is 'resnet'"),
-        (lambda: ModelConfig(N=64, architecture="cnn"), r"stages is 8"),
-        (lambda: ModelConfig(N=64, amplitude_activation="sigmoid"), r"amplitude_activation is 'sigmoid'"),
         (lambda: ModelConfig(N=64, gridsize=9), r"gridsize is 9"),
         (lambda: TrainingConfig(thinning=0.0), r"thinning is 0"),
         (lambda: TrainingConfig(thinning=1.1), r"thinning is 1.1"),

@@ -49,6 +49,7 @@ NAMES = {
     "ptycho.exports": "export",
     "ptycho.files": "BadFile",
     "ptycho.live": "live_page",
+    "ptycho.network.layers": "UNet",
     "ptycho.pictures": "Object",
     "ptycho.plotting": "save_png",
     "ptycho.pretraining": "pretrain",

@@ -21,26 +21,27 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 from ptycho.training import train as training
+from ptycho.training.losses import PhysicsTraining
 from ptycho.config import ModelConfig, SimulationConfig, TrainingConfig
 from ptycho.network.build import build_model
 from ptycho.simulation.simulate import simulate
 
 copies, parts = [], set()
-twin, object_loss = training.twin, training.PhysicsTraining.object_loss
+restored, object_loss = training.restored, PhysicsTraining.object_loss
 
 def watched(self, x, y):
     if keras.backend.backend() == "tensorflow":
         tf.py_function(lambda groups: parts.add(int(groups)), [tf.shape(x["target"])[0]], [])
     return object_loss(self, x, y)
 
-training.twin = lambda model: copies.append(twin(model)) or copies[-1]
+training.restored = lambda *args, **options: copies.append(restored(*args, **options)) or copies[-1]
 scan = simulate(SimulationConfig(N=24, positions=100, step_px=4.0, seed=5))
 settings = ModelConfig(N=24, gridsize=2, stages=1, width=4, probe_trainable=True, scale_trainable=True)
 how = dict(epochs=2, batch_groups=4, validation_fraction=0.1, mae_weight=0.1, tv_weight=0.1, realspace_weight=1.0)
 losses, weights = [], []
 for devices in (1, 2):
     if devices == 2:
-        training.PhysicsTraining.object_loss = watched
+        PhysicsTraining.object_loss = watched
     model = build_model(settings, scan.probe)
     history = training.train(model, scan, TrainingConfig(devices=devices, **how))
     losses.append([(entry["loss"], entry["validation_loss"]) for entry in history])

@@ -142,7 +142,7 @@ def test_true_patches_merge_into_the_object_in_place(xla, monkeypatch):
     counts = to_numpy(expected_counts(patches, fourier_shift(probe[None], fractions[:, None])))
     autoencoder, _ = create_model_with_gridsize(2, N, probe=probe, **(SMALL | {"stages": 1, "architecture": "single"}))
     layer = autoencoder.get_layer("reconstruction")
-    monkeypatch.setattr(layer.network, "alone", lambda *_: keras.ops.convert_to_tensor(patches[None]))
+    monkeypatch.setattr(layer.network, "single_frame_patches", lambda *_: keras.ops.convert_to_tensor(patches[None]))
     amplitude = np.sqrt(counts).transpose(1, 2, 0)[None]
     image, _, predicted = layer([amplitude, -offsets[:, ::-1].T[None, None].astype("float32")])
     lit = np.s_[N // 2 - 4 : N // 2 + 5, N // 2 - 4 : N // 2 + 5]

@@ -4,16 +4,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from keras import ops
 
 from ptycho.config import SimulationConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
+from ptycho.deprecation import renamed_keywords
 from ptycho.evaluation import register, uncertainty
 from ptycho.evaluation.trust import WITHIN_1, lit_pixels
 from ptycho.network.build import PtychoNetwork
 from ptycho.physics.patches import placed
 from ptycho.reconstruction import reconstruct
+from ptycho.reconstruction.stream import probe_of
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.simulate import MARGIN_PX, simulate
 
@@ -40,8 +41,9 @@ class Rehearsal(NamedTuple):
         return float(np.quantile(relative, WITHIN_1))
 
 
+@renamed_keywords
 def calibration(
-    model: PtychoNetwork, scan: Scan, result: Reconstruction | None = None, *, views: int = 1, seed: int = 0
+    model: PtychoNetwork, scan: Scan, result: Reconstruction | None = None, *, symmetries: int = 1, seed: int = 0
 ) -> float:
     """Factor that makes the `uncertainty` of a network's reconstruction right on a simulated scan.
 
@@ -53,10 +55,10 @@ def calibration(
 
     Raises ValueError as `rehearse` does.
     """
-    hard = rehearse(model, scan, result, views=views, seed=seed).factor
+    hard = rehearse(model, scan, result, symmetries=symmetries, seed=seed).factor
     if result is None:
         return hard
-    return float(np.sqrt(hard * rehearse(model, scan, result, again=True, views=views, seed=seed).factor))
+    return float(np.sqrt(hard * rehearse(model, scan, result, again=True, symmetries=symmetries, seed=seed).factor))
 
 
 def rehearse(
@@ -65,18 +67,18 @@ def rehearse(
     result: Reconstruction | None = None,
     *,
     again: bool = False,
-    views: int = 1,
+    symmetries: int = 1,
     seed: int = 0,
 ) -> Rehearsal:
-    """Simulate a scan like ``scan``, reconstruct it by ``views`` views, and lay it onto its truth.
+    """Simulate a scan like ``scan``, reconstruct it by ``symmetries`` symmetries, and lay it onto its truth.
 
     The truth is a sample of the kind `cells`, with the contrast of ``result`` if that is given, or, with ``again``, the
     result itself.
 
     Raises ValueError where the scan's N is not the model's, and where no well-lit pixel can be compared.
     """
-    simulated = _like(scan, result, again, ops.convert_to_numpy(model.probe.value()), seed)
-    found = reconstruct(model, simulated, views=views)
+    simulated = _like(scan, result, again, probe_of(model, scan.probe), seed)
+    found = reconstruct(model, simulated, symmetries=symmetries)
     truth = simulated.object
     assert truth is not None  # a simulated scan carries it
     # The positions are exact, so that the result is on the truth's pixels even where nothing can be registered.

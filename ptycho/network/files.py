@@ -24,12 +24,15 @@ PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
 def load_pretrained(name: str = "best") -> PtychoNetwork:
-    """A network of the package that has learned from simulated scans; ValueError if its file was damaged."""
+    """A network of the package that has learned from simulated scans, without a probe: it takes that of each scan.
+
+    Raises ValueError if its file was damaged.
+    """
     path = PRETRAINED / f"{name}.keras"
     expected = path.with_suffix(".sha256").read_text().split()[0]
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise ValueError(f"{path} is damaged: its SHA-256 is not {expected}; install the package again")
-    return load_model(path)
+    return load_model(path).without_probe()
 
 
 def load_model(path: str | os.PathLike) -> PtychoNetwork:

@@ -52,22 +52,21 @@ from ptycho.evaluation.trust import DARK
 from ptycho.formats import ReadOptions, read_scan, write_scan
 from ptycho.io import replace_text
 from ptycho.network.build import PtychoNetwork, build_model
+from ptycho.network.domain import far_from_training
 from ptycho.network.files import load_model, load_pretrained, save_model
 from ptycho.progress import Progress
 from ptycho.reconstruction import as_grown, find_probe, reconstruct
 from ptycho.reconstruction.predict import open_stream
-from ptycho.reconstruction.probe_retrieval import BRIGHT
+from ptycho.reconstruction.probe_retrieval import is_bright
 from ptycho.reconstruction.replay import Order, ReplayReport, replay
 from ptycho.refinement.refine import Refinement, divided, refine
 from ptycho.simulation.probes import with_modes
 from ptycho.simulation.simulate import simulate
-from ptycho.training.pretrain import adapted, pretrain
-from ptycho.training.train import History, far_from_training, train
+from ptycho.training.pretrain import pretrain
+from ptycho.training.schedule import History
+from ptycho.training.train import train
 
 Say = Callable[[str], None]
-
-STREAM_FRAMES = dict(consensus=512, single=64)
-"""Frames in a tile (or batch) where an object is watched as it grows: fewer than for the most work per second."""
 
 
 class Outcome(NamedTuple):
@@ -86,7 +85,7 @@ class Outcome(NamedTuple):
     """What is wrong with the scan or the result by the look of it."""
     before: "Outcome | None" = None
     """What the refinement started from, judged alike; None where nothing was refined, or from empty space."""
-    fit: History | None = None
+    fit: list[dict[str, Any]] | None = None
     """The epochs of the refinement, see `Refinement`."""
 
 
@@ -123,9 +122,7 @@ def probe_is_sought(scan: Scan, run: RunConfig) -> bool:
 
 def with_found_probe(scan: Scan, *, held_out: np.ndarray | None = None, progress: Progress | None = None) -> Scan:
     """A scan with the probe that the package's own network finds for it (`find_probe`)."""
-    solver = adapted(load_pretrained(), scan)
-    find_probe(solver, scan, held_out=held_out, progress=progress)
-    return replace(scan, probe=ops.convert_to_numpy(solver.probe.value()))
+    return replace(scan, probe=find_probe(load_pretrained(), scan, held_out=held_out, progress=progress).probe)
 
 
 def train_run(
@@ -148,7 +145,7 @@ def train_run(
         scan,
         result,
         findings=look_wrong(model, result, scan),
-        training=history,
+        training=[epoch.to_dict() for epoch in history],
         settings=_settings(folder),
     )
     return model, history
@@ -175,7 +172,10 @@ def train_network(
     if start is None:
         model = build_model(model_config(run, scan), scan.probe)
     else:
-        model = adapted(open_model(start), scan, **run.model)
+        source = open_model(start)
+        settings = source.settings.to_dict() | dict(scale_trainable=False, probe_trainable=False)
+        settings |= dict(N=scan.N, probe_modes=scan.modes) | run.model
+        model = build_model(ModelConfig.from_dict(settings), scan.probe, start=source)
     folder.mkdir(parents=True, exist_ok=True)
     record = provenance(scan) | dict(model=model.settings.to_dict(), training=training.to_dict(), start=start)
     _write_json(folder / "config.json", record)
@@ -187,9 +187,9 @@ def train_network(
         resume=resume,
         progress=progress and showing(progress, partial(reconstruct, model, scan)),
     )
-    if sought and model.settings.architecture != "cnn":
+    if sought and model.architecture.sees_probe:
         find_probe(model, scan, progress=progress)  # the network knows the object better now
-    _write_json(folder / "history.json", history)
+    _write_json(folder / "history.json", [epoch.to_dict() for epoch in history])
     save_model(model, folder / "model.keras")
     return model, history
 
@@ -206,20 +206,21 @@ def open_model(name: str | os.PathLike) -> PtychoNetwork:
 
 def ready_model(
     name: str | os.PathLike, scan: Scan, *, held_out: np.ndarray | None = None, progress: Progress | None = None
-) -> PtychoNetwork:
-    """A trained network (see `open_model`) for a scan; warns where the scan is far from what it was trained for.
+) -> tuple[PtychoNetwork, Scan]:
+    """A trained network (see `open_model`), and the scan with the probe that it takes; warns where the scan is far from
+    what the network was trained for.
 
-    A network of a run folder brings its own probe, the package's takes the scan's; where that is a guess, it is found
-    (`find_probe`) from the frames that are not held out.
+    A network with a probe of its own, as those of run folders, brings it where it fits the frames. Else it is the
+    scan's; where that is a guess, it is found (`find_probe`) from the frames that are not held out.
     """
     model = open_model(name)
-    if str(name) == "pretrained":
-        model = adapted(model, scan)
-        if not scan.probe_known:
-            find_probe(model, scan, held_out=held_out, progress=progress)
+    if model.probe is not None and model.settings.N != scan.N:
+        model = model.without_probe()
+    if model.probe is None and not scan.probe_known and model.architecture.sees_probe:
+        scan = replace(scan, probe=find_probe(model, scan, held_out=held_out, progress=progress).probe)
     for sentence in far_from_training(model, scan):
         warnings.warn(sentence, UserWarning, stacklevel=2)
-    return model
+    return model, scan
 
 
 def pretrain_run(
@@ -238,7 +239,7 @@ def pretrain_run(
     _write_json(folder / "config.json", record)
     checkpoint = folder / "checkpoint"
     model, history = pretrain(settings, model_settings, training, folder=checkpoint, resume=resume, progress=progress)
-    _write_json(folder / "history.json", history)
+    _write_json(folder / "history.json", [epoch.to_dict() for epoch in history])
     path = save_model(model, folder / "model.keras")
     replace_text(folder / "model.sha256", f"{hashlib.sha256(path.read_bytes()).hexdigest()}  model.keras\n")
     return history
@@ -283,20 +284,21 @@ def reconstruct_run(
     folder.mkdir(parents=True, exist_ok=True)
     views = usual_views(scan) if views is None else views
     held_out = scan.held_out_mask(hold_out_every) if hold_out_every else np.zeros(len(scan), bool)
+    history: History = []
     if model_folder is None:
         model, history = train_network(
             scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress
         )
     else:
-        model, history = ready_model(model_folder, scan, held_out=held_out, progress=progress), []
+        model, scan = ready_model(model_folder, scan, held_out=held_out, progress=progress)
         record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         _write_json(folder / "config.json", record)
     with dask_client(scheduler, workers) if scheduler or workers else nullcontext() as client:
-        ways: dict[str, Any] = dict(held_out=held_out, views=views, tile_frames=tile_frames, progress=progress)
+        ways: dict[str, Any] = dict(held_out=held_out, symmetries=views, tile_frames=tile_frames, progress=progress)
         result = reconstruct(model, scan, client=client, **ways)
     more = dict(hold_out_every=hold_out_every or 0, views=views, model=model.settings.to_dict())
     if views > 1:
-        factor = calibration(model, scan, result, views=views)
+        factor = calibration(model, scan, result, symmetries=views)
         more["uncertainty_calibration"] = factor
         result = replace(result, uncertainty=uncertainty(result.spread, result.coverage, result.probe, factor))
     if not refined:
@@ -316,11 +318,10 @@ def refine_config(run: RunConfig, scan: Scan) -> RefineConfig:
     """Settings of a refinement: a guessed probe is fitted too, and the noise is that of the counts.
 
     The Poisson likelihood is right for a model that is; where the probe is only sought, and pixels are not dark, least
-    squares of amplitudes bear better what the model lacks (`BRIGHT`).
+    squares of amplitudes bear better what the model lacks (`is_bright`).
     """
     sought = probe_is_sought(scan, run)
-    bright = scan.mean_counts >= BRIGHT * scan.mask.sum()
-    defaults: dict[str, Any] = dict(noise="amplitude" if sought and bright else "poisson")
+    defaults: dict[str, Any] = dict(noise="amplitude" if sought and is_bright(scan) else "poisson")
     if sought:
         defaults["probe_from"] = 1
     return RefineConfig.from_dict(defaults | run.refine)
@@ -355,7 +356,7 @@ def refine_network(
     _, judging = divided(scan, held_out, settings)
     unseen = held_out.copy()
     unseen[judging] = True
-    start = reconstruct(model, scan, held_out=unseen, views=views, progress=progress) if len(judging) else alone
+    start = reconstruct(model, scan, held_out=unseen, symmetries=views, progress=progress) if len(judging) else alone
     if not settings.h1_weight and len(judging):
 
         def trial(drift: float) -> float:
@@ -448,7 +449,7 @@ def _leave(
     training: History,
     found: Sequence[str],
     before: Outcome | None = None,
-    fit: History | None = None,
+    fit: list[dict[str, Any]] | None = None,
     checks: Sequence[Check] | None = None,
 ) -> Outcome:
     """Examine and judge a result, and leave its files in the folder."""
@@ -456,9 +457,10 @@ def _leave(
     from ptycho.output.report import save_report
 
     result, trust = examine(result, scan)
+    trained = [epoch.to_dict() for epoch in training]
     result.save(folder / "reconstruction.h5")
     save_png(result, folder / "object.png")
-    curve = training or [
+    curve = trained or [
         dict(epoch=entry["epoch"], loss=entry["error"], validation_loss=entry["held_out_error"])
         for entry in (fit or [])[1:]
     ]
@@ -473,7 +475,7 @@ def _leave(
         result,
         scores=outcome.scores,
         findings=sentences(outcome),
-        training=training,
+        training=trained,
         fit=(fit or [])[1:],
         settings=_settings(folder) | result.provenance,
         checks=checks,
@@ -515,7 +517,7 @@ def stream_run(
         scan, folder: what is played; where the results go.
         model_folder: run folder of the network.
         rate, order, seed: see `replay`.
-        tile_frames: see `Stream`; None: `STREAM_FRAMES`.
+        tile_frames: see `Stream`; None: `Architecture.streamed_frames`.
         progress: told of the progress.
 
     Raises:
@@ -523,13 +525,14 @@ def stream_run(
     """
     from ptycho.output.figures import save_png
 
-    folder, model = Path(folder), ready_model(model_folder, scan)
-    if model.settings.architecture == "cnn":
+    folder = Path(folder)
+    model, scan = ready_model(model_folder, scan)
+    if not model.architecture.common_phase:
         raise ValueError(
-            "the patches of a cnn have each a phase of their own, which takes the whole scan to tell: "
-            "use `ptycho reconstruct`"
+            f"the patches of a {model.settings.architecture} have each a phase of their own, which takes the complete "
+            "scan to tell: use `ptycho reconstruct`"
         )
-    size = tile_frames or STREAM_FRAMES[model.settings.architecture]
+    size = tile_frames or model.architecture.streamed_frames
     stream = open_stream(model, scan, np.arange(len(scan)), size)
     folder.mkdir(parents=True, exist_ok=True)
     record = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
@@ -589,11 +592,15 @@ def look_wrong(model: PtychoNetwork, result: Reconstruction, scan: Scan) -> tupl
     """Warnings about a network's result; of the bounded architecture ``cnn`` the network's own output is looked at,
     in a sample of frames: stitching turns the phases of patches."""
     patches = bound = None
-    if model.settings.architecture == "cnn":
+    if not model.architecture.common_phase:
         frames = np.unique(np.linspace(0, len(scan) - 1, min(SAMPLE, len(scan))).round().astype(int))
-        inputs = dict(counts=scan.counts[frames][None].astype("float32"), mask=scan.mask[None].astype("float32"))
-        patches = ops.convert_to_numpy(model.alone(inputs, *model.illuminate(inputs)))[0]
-        bound = 1.0 if model.settings.amplitude_activation == "sigmoid" else None
+        inputs = dict(
+            counts=scan.counts[frames][None].astype("float32"),
+            mask=scan.mask[None].astype("float32"),
+            probe=result.probe[None],
+        )
+        patches = ops.convert_to_numpy(model.single_frame_patches(inputs, *model.probes(inputs)))[0]
+        bound = model.architecture.amplitude_bound(model.settings)
     return warnings_of(result, scan, patches=patches, amplitude_bound=bound)
 
 

@@ -9,12 +9,14 @@ from ptycho.backend import backend_name
 from ptycho.config import ModelConfig
 from ptycho.data.frames import StoredFrames
 from ptycho.data.scan import Scan
+from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork, restored
 from ptycho.progress import Progress
 from ptycho.reconstruction.predict import open_stream
-from ptycho.reconstruction.stream import Layout, Share, Stream
+from ptycho.reconstruction.stream import Share, Stream
 
 
+@renamed_keywords
 def predict_on(
     client: Any,
     model: PtychoNetwork,
@@ -22,7 +24,7 @@ def predict_on(
     *,
     used: np.ndarray | None = None,
     tile_frames: int | None = None,
-    views: int = 1,
+    symmetries: int = 1,
     progress: Progress | None = None,
 ) -> Stream:
     """What `predict` gives, computed by the workers of a Dask ``client``, a tile of the scan at a time.
@@ -42,18 +44,21 @@ def predict_on(
             f"workers read their frames from the file, and those of {scan.source} are not read in parts: "
             "`ptycho convert` it to HDF5 (.h5)"
         )
-    if model.settings.architecture == "cnn":
+    if not model.architecture.common_phase:
         raise ValueError(
-            "the patches of a cnn have each a phase of their own: it takes one process to put them together"
+            f"the patches of a {model.settings.architecture} have each a phase of their own: it takes one process to "
+            "put them together"
         )
     used = np.arange(len(scan)) if used is None else np.asarray(used)
-    stream = open_stream(model, scan, used, tile_frames, views)
+    stream = open_stream(model, scan, used, tile_frames, symmetries)
     # A task of its own, not data sent out: when all workers that have it are lost, it is made again.
-    recipe = client.submit(_Recipe, backend_name(), model.settings, model.get_weights(), pure=False)
+    weights = model.without_probe().get_weights()  # the stream has the probe
+    recipe = client.submit(_Recipe, backend_name(), model.settings, weights, pure=False)
     tasks = {}
     for frames, layout in stream.parts():
-        part = counts.picked(used[frames]), stream.positions[frames], scan.mask
-        tasks[client.submit(_share, recipe, *part, views, layout, pure=False)] = frames
+        picked = counts.picked(used[frames]), stream.positions[frames]
+        options = dict(probe=stream.probe, mask=scan.mask, symmetries=symmetries, layout=layout)
+        tasks[client.submit(_share, recipe, *picked, options, pure=False)] = frames
     for task in as_completed(tasks):
         try:
             stream.take(tasks[task], task.result())
@@ -86,17 +91,15 @@ class _Recipe:
                 f"a worker computes with {backend_name()}, this process with {backend}: "
                 f"start the workers with KERAS_BACKEND={backend}"
             )
-        return restored(settings, weights)
+        return restored(settings, weights, has_probe=False)
 
 
-def _share(
-    recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, mask: np.ndarray, views: int, layout: Layout
-) -> Share:
+def _share(recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, options: dict[str, Any]) -> Share:
     """On a worker: the share of a part of the scan."""
     for file in counts.files:
         if not file.exists():
             raise ValueError(f"a worker does not see {file}: the scan has to be at the same path on all machines")
-    stream = Stream(recipe.network, positions, mask=mask, views=views, layout=layout)
+    stream = Stream(recipe.network, positions, **options)
     for number, frame in enumerate(counts[:]):
         stream.add(number, frame)
     stream.finish()

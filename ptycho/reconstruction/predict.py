@@ -6,63 +6,68 @@ import numpy as np
 
 from ptycho.data.frames import ahead
 from ptycho.data.scan import Scan
+from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork
 from ptycho.progress import Progress
-from ptycho.reconstruction.stream import Stream
+from ptycho.reconstruction.stream import Stream, probe_of
 from ptycho.reconstruction.tiles import Piece
 
 
+@renamed_keywords
 def predict(
     model: PtychoNetwork,
     scan: Scan,
     *,
     used: np.ndarray | None = None,
     tile_frames: int | None = None,
-    views: int = 1,
+    symmetries: int = 1,
     progress: Progress | None = None,
 ) -> Stream:
     """Reconstruct a scan tile by tile; the finished stream holds the object (``stream.mosaic``).
 
     Args:
-        model: a network for the scan's N.
-        scan: P frames, whose probe is not used: the model has its own.
+        model: a network. With a probe of its own it is for the scan's N, and the probe of the scan is not used.
+        scan: P frames.
         used: indices of the frames to look at; None: all of them.
-        tile_frames, views: see `Stream`.
-        progress: told of the progress.
+        tile_frames, symmetries: see `Stream`.
+        progress: called with the progress.
 
     Raises:
-        ValueError: the scan's N is not the model's, or it is in the near field.
+        ValueError: the model has a probe for frames of another N, or the scan is in the near field.
     """
     used = np.arange(len(scan)) if used is None else np.asarray(used)
-    stream = open_stream(model, scan, used, tile_frames, views)
+    stream = open_stream(model, scan, used, tile_frames, symmetries)
     for _ in feed(stream, scan, used, progress):
         pass
     return stream
 
 
 def open_stream(
-    model: PtychoNetwork, scan: Scan, used: np.ndarray, tile_frames: int | None = None, views: int = 1
+    model: PtychoNetwork, scan: Scan, used: np.ndarray, tile_frames: int | None = None, symmetries: int = 1
 ) -> Stream:
-    """A stream for the used frames of a scan; ValueError where its N is not the model's, and for the near field."""
+    """A stream for the used frames of a scan; ValueError as `predict`."""
     scan.require_far_field()
-    if scan.N != model.settings.N:
-        raise ValueError(f"the scan's frames have N {scan.N}, the model N {model.settings.N}")
-    return Stream(model, scan.positions[used], mask=scan.mask, tile_frames=tile_frames, views=views)
+    probe = probe_of(model, scan.probe)
+    positions = scan.positions[used]
+    return Stream(model, positions, probe=probe, mask=scan.mask, tile_frames=tile_frames, symmetries=symmetries)
 
 
-READ_AHEAD = 64
-"""Frames that are read at once of a scan that stays in its file, while the network has the last ones."""
+def feed(
+    stream: Stream, scan: Scan, used: np.ndarray, progress: Progress | None = None, *, read_ahead: int = 64
+) -> Iterator[Piece]:
+    """Give a stream the used frames of a scan, in its own order; yields the pieces as they come.
 
-
-def feed(stream: Stream, scan: Scan, used: np.ndarray, progress: Progress | None = None) -> Iterator[Piece]:
-    """Give a stream the used frames of a scan, in its own order; yields the pieces as they come."""
+    Of a scan that stays in its file ``read_ahead`` frames are read at once, while the network has the last ones.
+    """
     done = 0
     # Frames that wait for a tile would keep all that were read with them; those of a batch leave together.
-    own = np.copy if stream.layout.tiles else np.asarray
-    parts = [part for frames in stream.order() for part in np.split(frames, range(READ_AHEAD, len(frames), READ_AHEAD))]
-    for frames, counts in zip(parts, ahead(lambda frames: scan.counts[used[frames]], parts, 1), strict=True):
+    held = np.copy if stream.layout.tiles else np.asarray
+    chunks = [
+        chunk for frames in stream.order() for chunk in np.split(frames, range(read_ahead, len(frames), read_ahead))
+    ]
+    for frames, counts in zip(chunks, ahead(lambda frames: scan.counts[used[frames]], chunks, 1), strict=True):
         for frame, pattern in zip(frames, counts, strict=True):
-            yield from stream.add(int(frame), own(pattern))
+            yield from stream.add(int(frame), held(pattern))
         done += len(frames)
         if progress:
             progress("predicting", done, len(used), {})

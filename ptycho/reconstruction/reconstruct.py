@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
+from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork
 from ptycho.progress import Progress
 from ptycho.reconstruction.distributed import predict_on
@@ -16,37 +16,39 @@ from ptycho.reconstruction.stitch import stitch
 from ptycho.reconstruction.stream import Stream
 
 
+@renamed_keywords
 def reconstruct(
     model: PtychoNetwork,
     scan: Scan,
     *,
     held_out: np.ndarray | None = None,
     tile_frames: int | None = None,
-    views: int = 1,
+    symmetries: int = 1,
     client: Any = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """The object of a scan, by a trained network.
 
     Args:
-        model: a network for the scan's N, with its probe.
+        model: a network; see `predict` for whose probe it uses.
         scan: P frames.
         held_out: ``(P,)`` bool: frames that must not be looked at (their positions are reported all the same).
-        tile_frames, views: see `ptycho.reconstruction.Stream`.
+        tile_frames, symmetries: see `ptycho.reconstruction.Stream`.
         client: of Dask, whose workers compute it (`predict_on`); None: this process.
-        progress: told of the progress.
+        progress: called with the progress.
     """
     used = np.flatnonzero(~held_out) if held_out is not None else np.arange(len(scan))
     if client is not None:
-        ways: dict[str, Any] = dict(used=used, tile_frames=tile_frames, views=views, progress=progress)
-        return as_grown(predict_on(client, model, scan, **ways), scan, used)
-    stream = open_stream(model, scan, used, tile_frames, views)
+        stream = predict_on(
+            client, model, scan, used=used, tile_frames=tile_frames, symmetries=symmetries, progress=progress
+        )
+        return as_grown(stream, scan, used)
+    stream = open_stream(model, scan, used, tile_frames, symmetries)
     pieces = feed(stream, scan, used, progress)
-    if model.settings.architecture != "cnn":
+    if model.architecture.common_phase:
         for _ in pieces:
             pass
         return as_grown(stream, scan, used)
-    # Its patches have each a phase of their own.
     kept = list(pieces)
     if not kept:
         raise ValueError("no patch is finite; the network's output is not a number anywhere")
@@ -72,10 +74,10 @@ def as_grown(stream: Stream, scan: Scan, used: np.ndarray | None = None) -> Reco
     made_of[np.arange(len(scan)) if used is None else used] = taken
     return Reconstruction(
         object=stream.mosaic.object,
-        probe=ops.convert_to_numpy(stream.model.probe.value()),
+        probe=stream.probe,
         positions_px=scan.positions - stream.mosaic.origin,
         coverage=stream.mosaic.coverage,
-        spread=stream.spread if len(stream.views) > 1 else None,
+        spread=stream.spread if stream.symmetries > 1 else None,
         used_frames=made_of,
         used=int(taken.sum()),
         dropped=len(stream.dropped),

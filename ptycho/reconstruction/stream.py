@@ -10,19 +10,12 @@ import numpy as np
 from keras import ops
 
 from ptycho.backend import free_trace_with, jit_compile
-from ptycho.network.architectures import View
+from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork
+from ptycho.network.symmetries import Symmetry
 from ptycho.physics.diffraction import illumination
 from ptycho.physics.patches import split_positions
 from ptycho.reconstruction.tiles import Mosaic, Piece, Tile, cut, reach, window
-
-TILE_PIXELS = 2**24
-"""Detector pixels in a tile: 4 096 frames of 64 x 64. Memory follows from it: about 60 bytes each, 1 GB."""
-
-BATCH_PIXELS = 2**20
-"""Detector pixels in a batch of frames that are each on their own."""
-
-OFF_CANVAS = -(2**20)
 
 
 class Layout(NamedTuple):
@@ -38,29 +31,51 @@ class Layout(NamedTuple):
     """Whether any position is between pixels."""
 
     @classmethod
-    def of(cls, model: PtychoNetwork, positions: np.ndarray, tile_frames: int | None = None) -> "Layout":
-        """For frames at ``positions (P, 2)``; ``tile_frames`` as in `Stream`."""
-        side = model.settings.N
+    def of(
+        cls, model: PtychoNetwork, positions: np.ndarray, probe: np.ndarray, tile_frames: int | None = None
+    ) -> "Layout":
+        """For frames at ``positions (P, 2)`` with a probe ``(M, N, N)``; ``tile_frames`` as in `Stream`."""
+        N = probe.shape[-1]
         whole, fractions = split_positions(positions)
         subpixel = bool(fractions.any())
-        if model.settings.architecture != "consensus":
-            size = min(tile_frames or max(1, min(256, BATCH_PIXELS // side**2)), len(positions))
-            return cls([], size, 0, subpixel)
-        margin = reach(ops.convert_to_numpy(model.probe.value())) + ramp(side)
-        tiles = cut(positions, margin, tile_frames or usual_tile(side))
+        if not model.architecture.needs_neighbours:
+            return cls([], min(tile_frames or usual_batch(N), len(positions)), 0, subpixel)
+        margin = reach(probe) + ramp(N)
+        tiles = cut(positions, margin, tile_frames or usual_tile(N))
         span = max(np.ptp(whole[tile.frames], axis=0).max() for tile in tiles)
-        canvas = 8 * math.ceil((span + side) / 8)
+        multiple = model.architecture.multiple
+        canvas = multiple * math.ceil((span + N) / multiple)
         return cls(tiles, _rounded(max(len(tile.frames) for tile in tiles)), canvas, subpixel)
 
 
-def usual_tile(side: int) -> int:
-    """Frames of ``side`` pixels that are worked on at once."""
-    return max(1, TILE_PIXELS // side**2)
+def usual_tile(N: int, pixels: int = 2**24) -> int:
+    """Frames in a tile with so many detector pixels: 4 096 of 64 x 64. Memory is about 60 bytes a pixel, 1 GB."""
+    return max(1, pixels // N**2)
 
 
-def ramp(side: int) -> float:
-    """Half of the pixels over which a tile fades into the next, for frames of ``side`` pixels."""
-    return max(1.0, side / 16)
+def usual_batch(N: int, pixels: int = 2**20, most: int = 256) -> int:
+    """Frames in a batch where each is reconstructed without its neighbours: so many detector pixels."""
+    return max(1, min(most, pixels // N**2))
+
+
+def ramp(N: int) -> float:
+    """Half of the pixels over which a tile fades into the next."""
+    return max(1.0, N / 16)
+
+
+def probe_of(model: PtychoNetwork, probe: np.ndarray) -> np.ndarray:
+    """The probe ``(M, N, N)`` that a network uses for a scan: its own where it has one, else that of the scan.
+
+    ValueError where its own is for frames of another size.
+    """
+    if model.probe is None:
+        return probe
+    if probe.shape[-1] != model.settings.N:
+        raise ValueError(
+            f"the scan's frames have N {probe.shape[-1]}, the model N {model.settings.N}: `without_probe()` makes it "
+            "take the probe of any scan"
+        )
+    return ops.convert_to_numpy(model.probe.value())
 
 
 class Share(NamedTuple):
@@ -68,7 +83,7 @@ class Share(NamedTuple):
 
     mosaic: Mosaic
     variance: Mosaic | None
-    """Of the views, where there are several."""
+    """Of the symmetries, where there are several."""
     dropped: list[int]
     """Which frames of the part were not used."""
 
@@ -82,40 +97,47 @@ class Stream:
     Args:
         model: a trained network.
         positions: ``(P, 2)`` (y, x) in pixels, of all the frames that may come.
+        probe: ``(M, N, N)`` in sqrt(photons); None: the network's own.
         mask: ``(N, N)`` bool, True where a pixel is used; None uses all.
         tile_frames: frames in a tile (or batch) at most; fewer give a smaller delay and a little more work. None: as
-            many as memory should hold (`TILE_PIXELS`, `BATCH_PIXELS`).
+            many as memory should hold (`usual_tile`, `usual_batch`).
         max_wait: seconds that a frame may wait for its batch to fill (see `patience`); None: as long as it takes. Only
             for frames on their own.
-        views: how many of the 16 views of each tile to average (see `View`); with several, `spread` tells how far
-            they disagree.
+        symmetries: in how many of the 16 symmetries to show the network each tile, and average (see `Symmetry`); with
+            several, `spread` tells how far they disagree.
         layout: that of the scan, where the frames are a part of it; None: these are all there are.
 
     Raises:
         ValueError: positions or mask do not fit, or an option is out of its range.
     """
 
+    @renamed_keywords
     def __init__(
         self,
         model: PtychoNetwork,
         positions: np.ndarray,
         *,
+        probe: np.ndarray | None = None,
         mask: np.ndarray | None = None,
         tile_frames: int | None = None,
-        views: int = 1,
+        symmetries: int = 1,
         max_wait: float | None = None,
         layout: Layout | None = None,
     ):
-        side = model.settings.N
+        if probe is None:
+            if model.probe is None:
+                raise ValueError("the network has no probe of its own; give the probe of the scan")
+            probe = ops.convert_to_numpy(model.probe.value())
+        side = probe.shape[-1]
         if np.ndim(positions) != 2 or np.shape(positions)[1] != 2 or not len(positions):
             raise ValueError(f"positions have shape {np.shape(positions)}; expected (P, 2), one (y, x) a frame")
         if mask is not None and np.shape(mask) != (side, side):
             raise ValueError(f"mask has shape {np.shape(mask)}; the model takes frames of {side} x {side}")
-        if not 1 <= views <= View.COUNT:
-            raise ValueError(f"views is {views}; expected 1 to {View.COUNT}")
+        if not 1 <= symmetries <= Symmetry.COUNT:
+            raise ValueError(f"symmetries is {symmetries}; expected 1 to {Symmetry.COUNT}")
         if tile_frames is not None and tile_frames < 1:
             raise ValueError(f"tile_frames is {tile_frames}; expected 1 or more, or None")
-        self._together = model.settings.architecture == "consensus"
+        self._together = model.architecture.needs_neighbours
         if max_wait is not None and (self._together or not max_wait >= 0):
             raise ValueError(
                 f"max_wait is {max_wait}; expected 0 or more seconds, and a network that takes frames on their own: "
@@ -123,10 +145,11 @@ class Stream:
             )
         self.max_wait = max_wait
         self.model, self.positions = model, np.asarray(positions, float)
+        self.probe, self.N = np.asarray(probe, "complex64"), side
         self.mask = np.ones((side, side), "float32") if mask is None else np.asarray(mask, "float32")
         self.whole, self.fractions = split_positions(self.positions)
-        self.mosaic, self.views = Mosaic(self.positions, side), list(range(views))
-        self._variance = Mosaic(self.positions, side) if views > 1 else None
+        self.mosaic, self.symmetries = Mosaic(self.positions, side), symmetries
+        self._variance = Mosaic(self.positions, side) if symmetries > 1 else None
         self.dropped: list[int] = []
         """Frames that were not used: their values, or their patches, are not numbers."""
         self.arrived = np.zeros(len(positions), bool)
@@ -135,11 +158,11 @@ class Stream:
         self._held: dict[int, np.ndarray] = {}
         self._oldest = 0.0
         self._limit = tile_frames or usual_tile(side)
-        self.layout = layout or Layout.of(model, self.positions, tile_frames)
+        self.layout = layout or Layout.of(model, self.positions, self.probe, tile_frames)
         self._tiles, self._size, self._canvas, self._subpixel = self.layout
         if not self._together:
-            light = illumination(model.probe.value())
-            self._weight = ops.convert_to_numpy(light / ops.max(light))
+            weight = illumination(self.probe)
+            self._weight = ops.convert_to_numpy(weight / ops.max(weight))
         self._missing = [len(tile.frames) for tile in self._tiles]
         self._needed = np.zeros(len(positions), int)
         self._tiles_of: list[list[int]] = [[] for _ in positions]
@@ -147,7 +170,9 @@ class Stream:
             self._needed[tile.frames] += 1
             for frame in tile.frames:
                 self._tiles_of[frame].append(number)
-        self._step = _compiled_step(model, (self._size, self._canvas, self._subpixel, views > 1))
+        self._step = _compiled_step(
+            model, (self._size, self._canvas, self._subpixel, symmetries > 1, *self.probe.shape)
+        )
 
     def order(self) -> Iterator[np.ndarray]:
         """All frames, tile after tile: the order in which the fewest have to be held."""
@@ -199,7 +224,7 @@ class Stream:
 
     @property
     def spread(self) -> np.ndarray:
-        """Root mean square disagreement of the views ``(H, W)`` float32, of the complex object; 0 with one view."""
+        """Root mean square disagreement of the symmetries ``(H, W)`` float32, of the complex object; 0 with one."""
         if self._variance is None:
             return np.zeros(self.mosaic.shape, "float32")
         return np.sqrt(self._variance.object.real)
@@ -268,11 +293,11 @@ class Stream:
         frames = np.array([f for f in tile.frames if f in self._held], int)
         if not len(frames):
             return []
-        corner = self.whole[frames].min(axis=0) - self.model.settings.N // 2
+        corner = self.whole[frames].min(axis=0) - self.N // 2
         canvases, light = self._predict_tile(frames, corner)
         aligned = _in_phase(canvases, light)
         mean = np.mean(aligned, axis=0)
-        share = light * window(tile, corner, light.shape, ramp(self.model.settings.N))
+        share = light * window(tile, corner, light.shape, ramp(self.N))
         piece = Piece(mean, share, tuple(corner), frames)
         self.mosaic.add(piece)
         if self._variance is not None:
@@ -290,8 +315,8 @@ class Stream:
         self._held.clear()
         pieces = []
         for k, frame in enumerate(frames):
-            corner = tuple(self.whole[frame] - self.model.settings.N // 2)
-            alternatives = [view[k] for view in patches]
+            corner = tuple(self.whole[frame] - self.N // 2)
+            alternatives = [in_symmetry[k] for in_symmetry in patches]
             mean = alternatives[0] if len(alternatives) == 1 else np.mean(alternatives, axis=0)
             if not np.isfinite(mean).all():
                 self.dropped.append(int(frame))
@@ -304,31 +329,29 @@ class Stream:
         return pieces
 
     def _predict_tile(self, frames: np.ndarray, corner: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """A canvas ``(H, W)`` for each view, and the light on them, of held frames; ``corner`` is their first pixel."""
+        """Canvases ``(H, W)`` of held frames, one a symmetry, and their illumination, from pixel ``corner`` on."""
         inputs = self._inputs(frames)
-        positions = np.full((self._size, 2), OFF_CANVAS, "int32")
+        positions = np.full((self._size, 2), -(2**20), "int32")  # off the canvas
         positions[: len(frames)] = self.whole[frames] - corner
         inputs |= dict(positions=positions[None], canvas=np.zeros((1, self._canvas, self._canvas), "float32"))
-        outputs = [self._step.predict_on_batch(inputs | view) for view in self._seen(self._canvas)]
+        outputs = [self._step.predict_on_batch(inputs | arrays) for arrays in self._symmetry_arrays(self._canvas)]
         return [canvas[0] for canvas, _ in outputs], outputs[0][1][0]
 
     def _predict_batch(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Patches ``(P, N, N)`` of P held frames, for each view."""
-        inputs = self._inputs(frames)
-        views = self._seen(self.model.settings.N)
-        return [self._step.predict_on_batch(inputs | view)[0, : len(frames)] for view in views]
+        """Patches ``(P, N, N)`` of P held frames, for each symmetry."""
+        inputs, symmetries = self._inputs(frames), self._symmetry_arrays(self.N)
+        return [self._step.predict_on_batch(inputs | arrays)[0, : len(frames)] for arrays in symmetries]
 
-    def _seen(self, side: int) -> list[dict[str, np.ndarray]]:
-        """The views as inputs of the network, for canvases of ``side`` pixels; none for a single one."""
-        return [View.arrays(number, side) for number in self.views] if len(self.views) > 1 else [{}]
+    def _symmetry_arrays(self, side: int) -> list[dict[str, np.ndarray]]:
+        """The symmetries as inputs of the network, for canvases of ``side`` pixels; none for a single one."""
+        return [Symmetry.arrays(number, side) for number in range(self.symmetries)] if self.symmetries > 1 else [{}]
 
     def _inputs(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """The frames as the network takes them, filled up with empty ones to one size: one trace serves all."""
-        side = self.model.settings.N
-        counts = np.zeros((self._size, side, side), "float32")
+        counts = np.zeros((self._size, self.N, self.N), "float32")
         for row, frame in enumerate(frames):
             counts[row] = self._held[frame]
-        inputs = dict(counts=counts[None], mask=self.mask[None])
+        inputs = dict(counts=counts[None], mask=self.mask[None], probe=self.probe[None])
         if self._subpixel:
             fractions = np.zeros((self._size, 2), "float32")
             fractions[: len(frames)] = self.fractions[frames]
@@ -359,34 +382,31 @@ class _Predicting(keras.Model):
         self.compile(jit_compile=jit_compile(False))
 
 
-def _compiled_step(network: PtychoNetwork, shapes: tuple[int | bool, ...]) -> _Predicting:
+def _compiled_step(network: PtychoNetwork, shapes: tuple[int | bool, ...], kept: int = 4) -> _Predicting:
     """The network's own compiled step for inputs of these shapes: a second scan like the first is not traced again.
 
     One step for each: TensorFlow would trace one that meets a second shape for shapes it does not know. The last
-    `KEPT_STEPS` are kept. They are not layers of the network: set past Keras, which would save them along.
+    ``kept`` are kept. They are not layers of the network: set past Keras, which would save them along.
     """
     steps = network.__dict__.get("_steps")
     if steps is None:
         steps = {}
         object.__setattr__(network, "_steps", steps)
     if shapes not in steps:
-        while len(steps) >= KEPT_STEPS:
+        while len(steps) >= kept:
             del steps[next(iter(steps))]
-        steps[shapes] = _Tile(network) if network.settings.architecture == "consensus" else _Alone(network)
+        steps[shapes] = _Tile(network) if network.architecture.needs_neighbours else _SingleFrames(network)
     return steps[shapes]
-
-
-KEPT_STEPS = 4
 
 
 class _Tile(_Predicting):
     def call(self, inputs):
         free_trace_with(self)
         out = self.network(inputs)
-        return out["canvas"], out["light"]
+        return out["canvas"], out["illumination"]
 
 
-class _Alone(_Predicting):
+class _SingleFrames(_Predicting):
     def call(self, inputs):
         free_trace_with(self)
-        return self.network.alone(inputs, *self.network.illuminate(inputs))
+        return self.network.single_frame_patches(inputs, *self.network.probes(inputs))

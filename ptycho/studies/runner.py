@@ -42,7 +42,8 @@ from ptycho.simulation.probes import probe_diameter
 from ptycho.simulation.simulate import MARGIN_PX, simulate
 from ptycho.studies.arms import Arm, Row, Study, checked
 from ptycho.studies.summary import write_summary
-from ptycho.training.train import thinned
+from ptycho.training.batches import thin_counts
+from ptycho.training.schedule import History
 
 Say = Callable[[str], None]
 
@@ -91,7 +92,7 @@ def with_part_of_photons(scan: Scan, part: float, rng: np.random.Generator) -> S
     """The scan as it would have been with a ``part`` of its exposure: each photon is kept with this probability."""
     if part == 1:
         return scan
-    counts = np.concatenate([thinned(chunk, part, rng)[0].astype("uint32") for chunk in chunks(scan.counts)])
+    counts = np.concatenate([thin_counts(chunk, part, rng)[0].astype("uint32") for chunk in chunks(scan.counts)])
     return replace(scan, counts=counts, probe=(scan.probe * np.sqrt(part)).astype("complex64"))
 
 
@@ -141,7 +142,7 @@ def run_arm(arm: Arm, folder: Path, progress: Progress | None = None) -> Row:
         refine=dict(seed=arm.seed) | (arm.refine or {}),
     )
     ways: dict[str, Any] = dict(hold_out_every=data.hold_out_every, progress=progress)
-    history: list[dict[str, Any]] = []
+    history: History = []
     if arm.start == "empty":
         outcome = refine_run(data.test, own, run, resume=True, **ways)
     else:
@@ -156,8 +157,8 @@ def run_arm(arm: Arm, folder: Path, progress: Progress | None = None) -> Row:
     row = dict(name=arm.name, hash=arm.hash, seed=arm.seed, **arm.labels, N=data.test.N, start=arm.start)
     row |= dict(frames_trained=len(data.train) if history else 0, frames=len(data.test))
     row |= dict(counts_per_frame=data.test.mean_counts) | scores(arm, outcome, data)
-    row |= dict(epochs=len(history), losses=[entry["loss"] for entry in history])
-    seconds = dict(training=sum(entry["seconds"] for entry in history), arm=time.perf_counter() - begin)
+    row |= dict(epochs=len(history), losses=[epoch.loss for epoch in history])
+    seconds = dict(training=sum(epoch.seconds for epoch in history), arm=time.perf_counter() - begin)
     row |= dict(seconds=seconds, peak_memory_mb=round(peak_memory()))
     row |= {key: value for key, value in provenance(data.test).items() if key in ("ptycho", "backend", "versions")}
     row |= dict(folder=arm.folder, config=arm.to_dict())

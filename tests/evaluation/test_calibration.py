@@ -30,27 +30,27 @@ def test_the_factor_makes_the_band_right_and_holds_for_another_sample(model, sma
     """On its own simulation by construction, to one pixel of some hundred. On another sample errors are correlated over
     some 5 x 5 pixels and more at the edges of what the sample shows; of about 1000 lit pixels 40 are independent, and
     a share of 0.632 in each of the two scatters by 0.08: together 0.11, and 3 of these."""
-    first = rehearse(model, small_scan, views=VIEWS, seed=0)
-    factor = calibration(model, small_scan, views=VIEWS, seed=0)
+    first = rehearse(model, small_scan, symmetries=VIEWS, seed=0)
+    factor = calibration(model, small_scan, symmetries=VIEWS, seed=0)
     assert factor == pytest.approx(first.factor, rel=1e-3)
     pixels = first.where.sum()
     assert pixels > 500
     assert abs(share(first, first.factor) - 0.632) < 1e-3 + 1 / pixels
-    other = rehearse(model, small_scan, views=VIEWS, seed=1)
+    other = rehearse(model, small_scan, symmetries=VIEWS, seed=1)
     assert np.abs(other.truth - first.truth).max() > 0.1
     assert abs(share(other, factor) - 0.632) < 0.33
 
 
 def test_a_result_lends_the_rehearsal_its_contrast_and_itself(model, small_scan):
     """The contrast within what 20 cells show at random: a factor of exp(0.5) is twice sqrt(1 / 20)."""
-    result = reconstruct(model, small_scan, views=VIEWS)
+    result = reconstruct(model, small_scan, symmetries=VIEWS)
     lit = result.object[result.coverage > 0.1 * np.median(result.coverage)]
-    alike = rehearse(model, small_scan, result, views=VIEWS)
+    alike = rehearse(model, small_scan, result, symmetries=VIEWS)
     for kind in (np.abs, np.angle):
         wanted = kind(lit / lit.mean()).std()
         found = kind(alike.truth[alike.where] / alike.truth[alike.where].mean()).std()
         assert abs(np.log(found / wanted)) < 0.5
-    again = rehearse(model, small_scan, result, again=True, views=VIEWS)
+    again = rehearse(model, small_scan, result, again=True, symmetries=VIEWS)
     (height, width), whole = again.truth.shape, result.object.shape
     apart = min(
         np.abs(result.object[y : y + height, x : x + width] - again.truth).max()
@@ -58,13 +58,13 @@ def test_a_result_lends_the_rehearsal_its_contrast_and_itself(model, small_scan)
         for x in range(whole[1] - width + 1)
     )
     assert apart < 1e-6  # somewhere the truth of the rehearsal is the result, pixel by pixel
-    both = calibration(model, small_scan, result, views=VIEWS)
+    both = calibration(model, small_scan, result, symmetries=VIEWS)
     assert both == pytest.approx(np.sqrt(alike.factor * again.factor), rel=1e-3)
 
 
 def test_without_views_the_factor_is_over_shot_noise_alone(model, small_scan):
     """A network after three epochs is far from what its photons allow."""
-    assert calibration(model, small_scan, views=1) > 1
+    assert calibration(model, small_scan, symmetries=1) > 1
 
 
 def test_a_large_scan_is_rehearsed_on_a_compact_block(model, small_scan):

@@ -1,4 +1,4 @@
-"""Networks of any size: shapes, independence of samples, views, probes that come back as they were."""
+"""Networks of any size: shapes, independence of samples, symmetries, probes that come back as they were."""
 
 from typing import get_args
 
@@ -8,9 +8,10 @@ import pytest
 
 from ptycho.backend import bfloat16_pays
 from ptycho.config import ModelConfig
-from ptycho.network.architectures import PRIOR, Frames, View, merge
 from ptycho.network.build import build_model
-from ptycho.network.layers import Skips, UNet, depth_to_space, space_to_depth
+from ptycho.network.stages import FrameBatch, merge
+from ptycho.network.symmetries import Symmetry
+from ptycho.network.unet import Skips, UNet, depth_to_space, space_to_depth
 from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.patches import extract, patch_index
 from ptycho.physics.translation import fourier_shift
@@ -63,7 +64,7 @@ def canvas_of(model, inputs):
 def test_any_size_runs(N, kind):
     model = build_model(ModelConfig(N=N, width=2, **kind), probe_of(N))
     out = model(batch(np.random.default_rng(0), 1, 2, N, N + 6))
-    assert out["canvas"].shape == out["light"].shape == (1, N + 6, N + 6)
+    assert out["canvas"].shape == out["illumination"].shape == (1, N + 6, N + 6)
     assert out["patches"].shape == out["expected"].shape == (1, 2, N, N)
     assert all(np.isfinite(to_numpy(value)).all() for value in out.values())
 
@@ -94,7 +95,7 @@ def test_what_comes_with_the_canvas_belongs_to_it(kind, modes):
     for b, c in np.ndindex(2, 3):
         y, x = inputs["positions"][b, c] - 10
         light[b, y : y + 20, x : x + 20] += weight[b, c]
-    np.testing.assert_allclose(out["light"], light, atol=1e-5)
+    np.testing.assert_allclose(out["illumination"], light, atol=1e-5)
 
 
 @pytest.mark.parametrize("modes", [1, 3])
@@ -158,7 +159,7 @@ def test_frames_off_the_canvas_are_not_looked_at(kind):
     more = batch(rng, 2, 2, 20, 28) | {"positions": np.full((2, 2, 2), -(2**20), "int32")}
     filled = inputs | {k: np.concatenate([inputs[k], more[k]], axis=1) for k in ("counts", "positions", "fractions")}
     first, second = (model(z) for z in (inputs, filled))
-    for name in ("canvas", "light"):
+    for name in ("canvas", "illumination"):
         expected = to_numpy(first[name])
         np.testing.assert_allclose(to_numpy(second[name]), expected, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_array_equal(to_numpy(second["patches"])[:, 3:], 0)
@@ -181,12 +182,12 @@ def test_a_probe_that_comes_with_the_frames_replaces_the_own_one(kind):
     model = small(**kind)
     inputs = batch(np.random.default_rng(4), 2, 3, 20, 28)
     own, other = probe_of(20), np.roll(probe_of(20, photons=2e4), 2, axis=-1)
-    parts = lambda *probes: {"probe_parts": np.stack([np.stack([p.real, p.imag]) for p in probes])}
+    given = lambda *probes: {"probe": np.stack(probes)}
     plain = canvas_of(model, inputs)
     tolerance = 1e-4 * np.abs(plain).max()
-    np.testing.assert_allclose(canvas_of(model, inputs | parts(own, own)), plain, atol=tolerance)
+    np.testing.assert_allclose(canvas_of(model, inputs | given(own, own)), plain, atol=tolerance)
     foreign = canvas_of(small(probe=other, **kind), inputs)
-    mixed = canvas_of(model, inputs | parts(own, other))
+    mixed = canvas_of(model, inputs | given(own, other))
     np.testing.assert_allclose(mixed, np.stack([plain[0], foreign[1]]), atol=1e-4 * np.abs(mixed).max())
     assert np.abs(foreign[1] - plain[1]).max() > 100 * tolerance
 
@@ -243,16 +244,16 @@ def test_every_view_comes_back():
     """Inwards, then outwards, is the identity for all 16, which are all different; view 0 is no view."""
     images = normal(np.random.default_rng(0), 2, 7, 7, 3)
     seen = []
-    for number in range(View.COUNT):
-        view = View(View.arrays(number, 7))
-        inside = view.inwards(images, [1, -1, 1])
-        np.testing.assert_array_equal(to_numpy(view.outwards(inside, [1, -1, 1])), images)
-        np.testing.assert_array_equal(to_numpy(view.outwards(view.inwards(images))), images)
+    for number in range(Symmetry.COUNT):
+        symmetry = Symmetry(Symmetry.arrays(number, 7))
+        inside = symmetry.apply(images, [1, -1, 1])
+        np.testing.assert_array_equal(to_numpy(symmetry.undo(inside, [1, -1, 1])), images)
+        np.testing.assert_array_equal(to_numpy(symmetry.undo(symmetry.apply(images))), images)
         seen.append(to_numpy(inside))
-    for i in range(View.COUNT):
+    for i in range(Symmetry.COUNT):
         assert all((seen[i] != seen[j]).any() for j in range(i))
     np.testing.assert_array_equal(seen[0], images)
-    np.testing.assert_array_equal(to_numpy(View({}).inwards(images, [1, -1, 1])), images)
+    np.testing.assert_array_equal(to_numpy(Symmetry({}).apply(images, [1, -1, 1])), images)
     np.testing.assert_array_equal(seen[8], images * np.array([1, -1, 1], "float32"))
 
 
@@ -288,7 +289,7 @@ def test_a_view_is_the_same_experiment_mirrored(number, kind):
         counts=pattern(inputs["counts"]), mask=pattern(inputs["mask"]), positions=at, fractions=move
     )
     mirrored_probe = in_view(probe.conj() if conj else probe)
-    own = View.arrays(number, side if kind["architecture"] == "consensus" else N)
+    own = Symmetry.arrays(number, side if kind["architecture"] == "consensus" else N)
     viewed = canvas_of(small(N, probe, **kind), inputs | own)
     expected = in_view(viewed.conj() if conj else viewed)
     tolerance = 1e-4 * np.abs(expected).max()
@@ -303,11 +304,11 @@ def test_frames_on_their_own_are_merged_afterwards(kind):
     """One after another through a group of one, averaged by their light: the same object."""
     model = small(**kind)
     inputs = batch(np.random.default_rng(10), 1, 4, 20, 28)
-    total, light = np.full((28, 28), PRIOR, complex), np.full((28, 28), PRIOR)
+    total, light = np.full((28, 28), 1e-3, complex), np.full((28, 28), 1e-3)
     for c in range(4):
         one = {k: v[:, c : c + 1] if k in ("counts", "positions", "fractions") else v for k, v in inputs.items()}
-        probe, brightest = model.illuminate(one)
-        patch = to_numpy(model.alone(one, probe, brightest))[0, 0]
+        probe, brightest = model.probes(one)
+        patch = to_numpy(model.single_frame_patches(one, probe, brightest))[0, 0]
         weight = np.sum(np.abs(to_numpy(probe)[0, 0]) ** 2, axis=0) / to_numpy(brightest)[0, 0, 0]
         y, x = inputs["positions"][0, c] - 10
         total[y : y + 20, x : x + 20] += weight * patch
@@ -354,6 +355,25 @@ def test_a_fixed_probe_comes_back_bit_for_bit():
     np.testing.assert_array_equal(to_numpy(model.probe.value()), probe)
 
 
+def test_settings_that_do_not_go_with_the_architecture_are_refused():
+    with pytest.raises(ValueError, match=r"stages is 8; expected 1 to 1 with architecture='cnn'"):
+        build_model(ModelConfig(N=64, architecture="cnn"), probe_of(64))
+    with pytest.raises(ValueError, match=r"amplitude_activation is 'sigmoid'"):
+        build_model(ModelConfig(N=64, amplitude_activation="sigmoid"), probe_of(64))
+
+
+def test_a_network_without_a_probe_needs_that_of_the_frames():
+    model = build_model(ModelConfig(N=20, stages=2, width=4))
+    assert model.probe is None
+    inputs = batch(np.random.default_rng(4), 2, 3, 20, 28)
+    with pytest.raises(ValueError, match=r"inputs\['probe'\] is missing"):
+        model(inputs)
+    owner = build_model(ModelConfig(N=20, stages=2, width=4), probe_of(20), start=model)
+    np.testing.assert_array_equal(canvas_of(model, inputs | {"probe": probe_of(20)[None]}), canvas_of(owner, inputs))
+    with pytest.raises(ValueError, match="needs a probe"):
+        build_model(ModelConfig(N=20, probe_trainable=True))
+
+
 def test_bad_probes_are_refused():
     config = ModelConfig(N=32)
     with pytest.raises(ValueError, match=r"shape \(1, 16, 16\)"):
@@ -366,10 +386,10 @@ def test_merge_is_a_weighted_mean_on_an_empty_canvas():
     rng = np.random.default_rng(0)
     patches, weight = complex_normal(rng, 1, 2, 4, 4), rng.uniform(0.5, 1, (1, 2, 4, 4)).astype("float32")
     positions = np.array([[[3, 3], [3, 5]]], "int32")
-    places = patch_index(positions, (4, 4), (8, 10))
+    index = patch_index(positions, (4, 4), (8, 10))
     nothing = np.zeros((1, 2, 4, 4), "float32")
-    canvas = to_numpy(merge(patches, Frames(nothing, nothing, nothing, weight, places, (8, 10))))[0]
-    total, norm = np.full((8, 10), PRIOR, complex), np.full((8, 10), PRIOR)
+    canvas = to_numpy(merge(patches, FrameBatch(nothing, nothing, nothing, nothing, weight, index, (8, 10))))[0]
+    total, norm = np.full((8, 10), 1e-3, complex), np.full((8, 10), 1e-3)
     for patch, w, (y, x) in zip(patches[0], weight[0], positions[0], strict=True):
         total[y - 2 : y + 2, x - 2 : x + 2] += w * patch
         norm[y - 2 : y + 2, x - 2 : x + 2] += w

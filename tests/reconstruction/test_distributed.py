@@ -78,7 +78,7 @@ def assert_same(found: Reconstruction, wanted: Reconstruction) -> None:
 def test_the_shares_of_the_parts_add_up_in_any_order(scan, kind):
     """Without a cluster: streams for the parts, as the workers have them; frames that are no numbers among them."""
     model = network(scan, **kind)
-    whole, sum_of_parts = (Stream(model, scan.positions, tile_frames=TILE, views=2) for _ in range(2))
+    whole, sum_of_parts = (Stream(model, scan.positions, tile_frames=TILE, symmetries=2) for _ in range(2))
     counts = scan.counts[:].astype("float32")
     counts[[7, 80], 3, 4] = np.nan
     for frames in whole.order():
@@ -88,7 +88,7 @@ def test_the_shares_of_the_parts_add_up_in_any_order(scan, kind):
     parts = list(sum_of_parts.parts())
     assert len(parts) > 2
     for frames, layout in parts[::-1]:
-        part = Stream(model, scan.positions[frames], views=2, layout=layout)
+        part = Stream(model, scan.positions[frames], symmetries=2, layout=layout)
         for number, frame in enumerate(frames):
             part.add(number, counts[frame])
         part.finish()

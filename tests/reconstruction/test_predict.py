@@ -55,7 +55,7 @@ def test_positions_are_those_of_the_object(small_scan, settings):
 
 def test_several_views_leave_their_spread(model, small_scan, tmp_path):
     assert reconstruct(model, small_scan).spread is None
-    result = reconstruct(model, small_scan, views=2)
+    result = reconstruct(model, small_scan, symmetries=2)
     assert result.spread.shape == result.object.shape
     assert result.spread.max() > 0
     np.testing.assert_array_equal(Reconstruction.load(result.save(tmp_path / "r.h5")).spread, result.spread)

@@ -171,7 +171,7 @@ def test_few_frames_of_a_long_scan_are_held():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_warming_up_changes_nothing(kind, models, small_scan):
-    stream = Stream(models[kind], small_scan.positions, tile_frames=48, views=2)
+    stream = Stream(models[kind], small_scan.positions, tile_frames=48, symmetries=2)
     stream.warm_up()
     assert stream.held == 0
     assert not stream.arrived.any()

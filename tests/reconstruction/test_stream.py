@@ -64,7 +64,7 @@ def test_one_tile_is_the_network_on_one_group_of_all_frames(small_scan):
     lit = stream.mosaic.coverage > 0
     expected = to_numpy(out["canvas"])[0, :h, :w]
     np.testing.assert_allclose(stream.mosaic.object[lit], expected[lit], atol=1e-4 * np.abs(expected).max())
-    np.testing.assert_allclose(stream.mosaic.coverage[lit], to_numpy(out["light"])[0, :h, :w][lit], atol=1e-4)
+    np.testing.assert_allclose(stream.mosaic.coverage[lit], to_numpy(out["illumination"])[0, :h, :w][lit], atol=1e-4)
 
 
 def test_tiles_agree_with_one_tile(small_scan):
@@ -130,9 +130,9 @@ def test_what_does_not_fit_the_model_is_refused(small_scan):
             Stream(model, positions)
     with pytest.raises(ValueError, match="mask has shape"):
         Stream(model, small_scan.positions, mask=np.ones((3, 3)))
-    for views in (0, 17):
-        with pytest.raises(ValueError, match=f"views is {views}"):
-            Stream(model, small_scan.positions, views=views)
+    for symmetries in (0, 17):
+        with pytest.raises(ValueError, match=f"symmetries is {symmetries}"):
+            Stream(model, small_scan.positions, symmetries=symmetries)
 
 
 @every_kind
@@ -177,7 +177,7 @@ def test_a_scan_that_breaks_off_is_finished_with_what_there_is(small_scan, kind)
 @every_kind
 def test_several_views_tell_how_far_they_disagree(small_scan, kind):
     model = network(small_scan, kind)
-    one, several = predict(model, small_scan), predict(model, small_scan, views=3)
+    one, several = predict(model, small_scan), predict(model, small_scan, symmetries=3)
     lit = one.mosaic.coverage > 0.5
     np.testing.assert_array_equal(one.spread, 0)
     assert several.spread[lit].min() > 0

@@ -9,13 +9,14 @@ from ptycho.config import ModelConfig, PretrainingConfig, SimulationConfig, Trai
 from ptycho.evaluation import compare_objects
 from ptycho.network import files as checkpoint
 from ptycho.network.build import build_model
+from ptycho.network.domain import far_from_training
 from ptycho.network.files import load_model, load_pretrained, save_model
 from ptycho.reconstruction import reconstruct
 from ptycho.simulation.probes import make_probe
 from ptycho.simulation.simulate import simulate
-from ptycho.training.pretrain import adapted, pretrain, random_scan
-from ptycho.training.train import far_from_training, train
-from tests.helpers import normal, to_numpy
+from ptycho.training.pretrain import pretrain, random_scan
+from ptycho.training.train import train
+from tests.helpers import normal
 
 TINY = ModelConfig(N=32, gridsize=3, stages=2, width=4)
 
@@ -53,19 +54,25 @@ def test_pretraining_learns_and_says_from_what():
 
 @pytest.mark.slow
 def test_a_trained_network_serves_another_size_probe_and_number_of_modes(small_scan):
-    """Started from a network of N 24, one of N 32 with two modes begins with its stages, and its own probe."""
-    source = build_model(ModelConfig(N=24, gridsize=3, stages=2, width=4), small_scan.probe)
-    train(source, small_scan, TrainingConfig(epochs=2))
+    """Trained on frames of N 24 without a probe of its own, it reconstructs N 32 with two modes, as it is."""
+    network = build_model(ModelConfig(N=24, gridsize=3, stages=2, width=4))
+    train(network, small_scan, TrainingConfig(epochs=2))
     other = simulate(SimulationConfig(N=32, positions=49, step_px=5.0, probe_modes=2))
-    network = adapted(source, other)
-    assert (network.settings.N, network.settings.probe_modes) == (32, 2)
-    for mine, theirs in zip(network.nets, source.nets, strict=True):
-        for a, b in zip(mine.get_weights(), theirs.get_weights(), strict=True):
+    result = reconstruct(network, other)
+    assert np.isfinite(result.object).all()
+    np.testing.assert_array_equal(result.probe, other.probe)
+    # The same as that of a network that has this probe as its own.
+    settings = ModelConfig(N=32, probe_modes=2, gridsize=3, stages=2, width=4)
+    owner = build_model(settings, other.probe, start=network)
+    np.testing.assert_allclose(reconstruct(owner, other).object, result.object, atol=1e-5)
+    for net, source in zip(owner.nets, network.nets, strict=True):
+        for a, b in zip(net.get_weights(), source.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(to_numpy(network.probe.value()), other.probe)
-    assert np.isfinite(reconstruct(network, other).object).all()
     with pytest.raises(ValueError, match="width 8"):
-        adapted(source, other, width=8)
+        build_model(ModelConfig(N=24, stages=2, width=8), start=network)
+    with pytest.raises(ValueError, match="N 24, the model N 32"):
+        reconstruct(owner, small_scan)
+    assert np.isfinite(reconstruct(owner.without_probe(), small_scan).object).all()
 
 
 @pytest.mark.slow
@@ -99,5 +106,5 @@ def test_a_damaged_network_of_the_package_is_not_loaded(tmp_path, monkeypatch):
 def test_the_network_of_the_package_reconstructs_what_it_has_never_seen():
     """Another N, probe and object than any it learned from, and no training: 6 dB, twice the amplitude, above flat."""
     scan = simulate(SimulationConfig(N=48, positions=225, step_px=5.0, photons=1e5, probe_diameter=0.6, seed=11))
-    scores = compare_objects(reconstruct(adapted(load_pretrained(), scan), scan).object, scan.object)
+    scores = compare_objects(reconstruct(load_pretrained(), scan).object, scan.object)
     assert scores.snr_db > scores.flat.snr_db + 6

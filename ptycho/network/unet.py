@@ -1,4 +1,4 @@
-"""Keras layers: a small U-Net that works at any image size, and the probe as a weight."""
+"""A small U-Net that works at any image size."""
 
 from itertools import zip_longest
 from typing import Literal
@@ -6,9 +6,6 @@ from typing import Literal
 import keras
 import numpy as np
 from keras import ops
-
-from ptycho.physics.fourier import make_complex
-from ptycho.physics.translation import fourier_shift
 
 
 def space_to_depth(images, block: int):
@@ -73,9 +70,9 @@ class UNet(keras.layers.Layer):
 
         self.first = conv(self.widths[0])
         self.down = [conv(width) for width in self.widths]
-        ways = self.widths[-2::-1]
-        self.up = [conv(width) for width in (ways[:-1] if skips == "add" else ways)]
-        narrow = ways if skips == "add" else ()
+        coarse_to_fine = self.widths[-2::-1]
+        self.up = [conv(width) for width in (coarse_to_fine[:-1] if skips == "add" else coarse_to_fine)]
+        narrow = coarse_to_fine if skips == "add" else ()
         self.narrow = [
             keras.layers.Conv2D(width, 1, dtype=precision, name=f"narrow_{k}") for k, width in enumerate(narrow)
         ]
@@ -133,56 +130,4 @@ class UNet(keras.layers.Layer):
 
     def get_config(self):
         names = ("widths", "block", "outputs", "skips", "precision")
-        return super().get_config() | {name: getattr(self, name) for name in names}
-
-
-@keras.saving.register_keras_serializable("ptycho")
-class Probe(keras.layers.Layer):
-    """The probe ``(M, n, n)`` in sqrt(photons), and one factor between its photons and the counts, as weights.
-
-    Stored as a real and an imaginary variable in a unit of about ten times the probe's largest amplitude, so that
-    Adam at its usual 1e-3 moves it by about one per cent of its maximum a step. The unit is a power of two: a probe
-    that is not trained comes back bit for bit.
-    """
-
-    def __init__(self, modes, side, trainable_probe=False, trainable_scale=False, **kwargs):
-        super().__init__(**{"dtype": "float32"} | kwargs)
-        self.modes, self.side = modes, side
-        self.trainable_probe, self.trainable_scale = trainable_probe, trainable_scale
-        self.shift = fourier_shift
-
-    def build(self, input_shape=None):
-        shape = (self.modes, self.side, self.side)
-        add = lambda name, shape, on: self.add_weight(
-            name=name, shape=shape, initializer="zeros", trainable=on, dtype="float32"
-        )
-        self.unit = add("unit", (), False)
-        self.real = add("real", shape, self.trainable_probe)
-        self.imag = add("imag", shape, self.trainable_probe)
-        self.log_scale = add("log_scale", (), self.trainable_scale)
-        self.built = True
-
-    def assign(self, probe: np.ndarray) -> None:
-        """Set the probe ``(M, n, n)`` in sqrt(photons), and the scale to one."""
-        unit = np.float32(2.0 ** np.ceil(np.log2(10 * np.abs(probe).max())))
-        self.unit.assign(unit)
-        self.real.assign(probe.real / unit)
-        self.imag.assign(probe.imag / unit)
-        self.log_scale.assign(0.0)
-
-    def call(self, fractions):
-        """The probe moved by sub-pixel ``fractions (..., 2)``: ``(..., M, n, n)``, the scale applied."""
-        return self.moved(self.value(), fractions)
-
-    def moved(self, probe, fractions):
-        """Any probe ``(..., M, n, n)`` moved by sub-pixel ``fractions (..., 2)``."""
-        return self.shift(probe, ops.expand_dims(fractions, -2))
-
-    def value(self):
-        """The probe ``(M, n, n)``, the scale applied."""
-        factor = self.unit * ops.exp(0.5 * self.log_scale)
-        return make_complex(self.real * factor, self.imag * factor)
-
-    def get_config(self):
-        names = ("modes", "side", "trainable_probe", "trainable_scale")
         return super().get_config() | {name: getattr(self, name) for name in names}

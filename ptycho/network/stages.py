@@ -1,0 +1,148 @@
+"""The learned gradient scheme: stages that step by step change an object to fit its frames.
+
+The gradient of the data fit is computed frame by frame and added up on a canvas, over the illumination there: that is
+what an iterative engine has as well. A U-Net on the canvas turns it, with what it remembers of the stages before, into
+the next step (Adler & Oktem, Inverse Problems 33, 124007 (2017)). Many frames illuminate each canvas pixel, so the
+U-Nets cost little beside the Fourier transforms.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from keras import ops
+
+from ptycho.arrays import Array
+from ptycho.config import ModelConfig
+from ptycho.network.symmetries import Symmetry
+from ptycho.network.unet import UNet
+from ptycho.physics.diffraction import descent, first_descent, illumination
+from ptycho.physics.fourier import ifftshift, intensity, make_complex, polar, times_real
+from ptycho.physics.patches import gather, scatter
+
+
+class FrameBatch(NamedTuple):
+    """Frames, and where they lie on a batch of canvases."""
+
+    amplitudes: Array
+    """``(B, P, N, N)`` float32: square roots of the counts, zero frequency at pixel (0, 0)."""
+    mask: Array
+    """``(B, 1, N, N)``, likewise: 1 where a pixel is used, else 0."""
+    probe: Array
+    """``(B, P, M, N, N)`` or anything that broadcasts to it: the probe moved by the sub-pixel positions."""
+    peak: Array
+    """``(B, 1, 1)``: illumination ``sum_m |P_m|^2`` at its brightest pixel, in photons."""
+    weight: Array
+    """``(B, P, N, N)`` (or broadcasting to it): illumination of each patch pixel, over ``peak``."""
+    patch_index: Array | None
+    """``(B, P, N, N)``: `patch_index` of the patches; None where each canvas is one patch (P is 1)."""
+    shape: tuple[int, int]
+    """H, W of the canvases."""
+
+    @classmethod
+    def of(cls, counts: Array, mask: Array, probe: Array, peak: Array, index: Array | None, shape: tuple[int, int]):
+        """From centred counts and mask."""
+        weight = illumination(probe) / peak[:, None]
+        return cls(ops.sqrt(ifftshift(counts)), ifftshift(mask), probe, peak, weight, index, shape)
+
+    def extract(self, canvas: Array) -> Array:
+        """Patches ``(B, P, N, N)`` of canvases ``(B, H, W)``."""
+        return ops.expand_dims(canvas, 1) if self.patch_index is None else gather(canvas, self.patch_index)
+
+    def accumulate(self, patches: Array) -> Array:
+        """Sum of patches on canvases: adjoint of `extract`."""
+        return patches[:, 0] if self.patch_index is None else scatter(patches, self.patch_index, self.shape)
+
+    @property
+    def weights(self) -> Array:
+        """``weight`` of every frame ``(B, P, N, N)``, also where it is the same for all."""
+        return ops.multiply(self.weight, ops.ones_like(self.amplitudes))
+
+    @property
+    def illumination(self) -> Array:
+        """Sum of the weights on the canvases: ``(B, H, W)``, or ``(1, H, W)`` where it is the same for all."""
+        return self.weight[:, 0] if self.patch_index is None else self.accumulate(self.weights)
+
+
+def merge(patches: Array, frames: FrameBatch, vacuum: float = 1e-3) -> Array:
+    """``(sum_j w_j o_j + e) / (sum_j w_j + e)``: patches ``(B, P, N, N)`` averaged on canvases ``(B, H, W)``.
+
+    ``vacuum`` is e, in units of the brightest probe pixel: the canvas is 1, free space, where no probe falls.
+    """
+    weights = frames.weights
+    total = frames.accumulate(times_real(patches, weights))
+    norm = 1.0 / (frames.accumulate(weights) + vacuum)
+    return make_complex((ops.real(total) + vacuum) * norm, ops.imag(total) * norm)
+
+
+def learned_gradient(
+    nets: Sequence[UNet],
+    frames: FrameBatch,
+    inputs: Mapping[str, Array],
+    settings: ModelConfig,
+    *,
+    least_illumination: float = 0.02,
+    least_intensity: float = 0.05,
+) -> Array:
+    """Canvases ``(B, H, W)`` complex64 by the stages ``(a_k+1, phi_k+1) = (a_k, phi_k) + net_k(g_k, ...)``.
+
+    ``O_k = exp(a_k + i phi_k)`` is the object after k stages, free space at first. Each net sees
+
+        g_k = conj(O_k) sum_j conj(P_j) chi_j(O_k) / ((|O_k|^2 + i_0) (sum_j |P_j|^2 + w_0)),
+
+    the preconditioned gradient with respect to log-amplitude (real part) and phase (imaginary part), with chi_j the
+    exit-wave residual of frame j; the illumination; and what the last net left to remember. All act in the symmetry
+    that ``inputs`` give (`Symmetry.arrays`), if any.
+
+    Args:
+        nets: one for each stage.
+        frames: what was measured.
+        inputs: of the network, for its symmetry.
+        settings: of the network.
+        least_illumination: w_0, over the brightest probe pixel. The weights of a network belong to its value.
+        least_intensity: i_0. Likewise.
+    """
+    symmetry = Symmetry(inputs)
+    illuminated = frames.illumination
+    # Where little light falls, the gradient is noise: it is faded out.
+    fade = ops.sqrt(ops.minimum(illuminated, 1.0))
+    preconditioner = fade / ((illuminated + least_illumination) * frames.peak)
+    known = symmetry.apply(channels(fade, ops.log1p(illuminated)))
+    if frames.patch_index is None:
+        known = ops.broadcast_to(known, (ops.shape(frames.amplitudes)[0], *known.shape[1:]))
+    canvas: Array | None = None
+    first: Array = None
+    state: Array = None
+    memory: Array = None
+    for k, net in enumerate(nets):
+        if canvas is None:  # free space
+            change = frames.accumulate(first_descent(frames.amplitudes, frames.probe, frames.mask))
+            change = times_real(change, preconditioner / (1 + least_intensity))
+        else:
+            patches = frames.extract(canvas)
+            change = frames.accumulate(descent(patches, frames.amplitudes, frames.probe, frames.mask))
+            change = times_real(change * ops.conj(canvas), preconditioner / (intensity(canvas) + least_intensity))
+        gradient = symmetry.apply(channels(ops.real(change), ops.imag(change)), [1, -1])
+        if k == 0:
+            first = gradient
+            h = net(ops.concatenate([gradient, known], axis=-1))
+            # Log-amplitude and phase stay one array: apart they would have to be put together again.
+            state = h[..., :2]
+        else:
+            phase = state[..., 1]
+            now = channels(state[..., 0], ops.sin(phase), 1 - ops.cos(phase))
+            h = net(ops.concatenate([4.0 * gradient, first, now, known, memory], axis=-1))
+            state = state + h[..., :2]
+        memory = h[..., 2:]
+        out = symmetry.undo(state, [1, -1])
+        canvas = polar(out[..., 0], out[..., 1])
+    return canvas
+
+
+def gradient_channels(settings: ModelConfig, k: int) -> int:
+    """Channels that stage ``k`` of `learned_gradient` sees: gradient and illumination; later the state as well."""
+    return 4 if k == 0 else 9 + settings.memory
+
+
+def channels(*images: Array) -> Array:
+    """Stack real images ``(B, H, W)`` as the channels of one ``(B, H, W, c)``."""
+    return ops.stack(images, axis=-1)
