@@ -1,11 +1,11 @@
-"""What a live page costs: the same fit or training without a page, with one that nobody looks at, and looked at.
+"""What a live page costs: the same fit or training without a page, with one that is closed, and with one that is open.
 
     python benchmarks/live.py compare SCAN                  # refinement: three rounds of each; docs/results.md
     python benchmarks/live.py compare SCAN --training
 
-The rounds alternate, so that what else the machine does meets all alike. Who looks is headless Chromium on the same
-machine, which draws without a graphics card and takes its time from the same cores: a browser on another machine costs
-less (``client`` is one that takes what is sent and draws nothing).
+The rounds alternate, so that other load on the machine affects all conditions alike. The browser is headless Chromium
+on the same machine, which draws without a graphics card on the same cores: one on another machine costs less
+(``client`` receives everything and draws nothing).
 """
 
 import json
@@ -23,14 +23,14 @@ import typer
 
 from ptycho.config import RefineConfig, RunConfig, TrainingConfig
 from ptycho.network.build import build_model
-from ptycho.output.live import Painter, live_page
+from ptycho.output.live import live_page
 from ptycho.pipelines.runs import model_config, open_scan, showing
 from ptycho.reconstruction import reconstruct
 from ptycho.refinement.refine import refine
 from ptycho.training.train import train
 
 app = typer.Typer(add_completion=False)
-CONDITIONS = ("no page", "nobody looks", "client", "chromium")
+CONDITIONS = ("no page", "closed", "client", "chromium")
 
 
 @app.command()
@@ -38,18 +38,18 @@ def compare(
     path: Path, training: Annotated[bool, typer.Option("--training")] = False, epochs: int = 90, rounds: int = 3
 ) -> None:
     """Seconds of each condition, and their ratio to those without a page: medians over the rounds."""
-    scan = open_scan(path, lambda said: print(said, file=sys.stderr))
+    scan = open_scan(path, lambda line: print(line, file=sys.stderr))
     if training:
         model = build_model(model_config(RunConfig(), scan), scan.probe)
         config = TrainingConfig(epochs=epochs, patience=1000)
-        run = lambda report: train(model, scan, config, progress=showing(report, partial(reconstruct, model, scan)))
+        run = lambda progress: train(model, scan, config, progress=showing(progress, partial(reconstruct, model, scan)))
     else:
         settings = RefineConfig(epochs=epochs, patience=1000)
-        run = lambda report: refine(scan, settings, progress=report)
-    quiet = lambda *said: None
+        run = lambda progress: refine(scan, settings, progress=progress)
+    quiet = lambda *progress: None
     run(quiet)  # compiles
     seconds: dict[str, list[float]] = {name: [] for name in CONDITIONS}
-    pictures: dict[str, list[int]] = {name: [] for name in CONDITIONS}
+    snapshots: dict[str, list[int]] = {name: [] for name in CONDITIONS}
     for _ in range(rounds):
         for name in CONDITIONS:
             if name == "no page":
@@ -57,37 +57,36 @@ def compare(
                 run(quiet)
                 seconds[name].append(time.perf_counter() - begin)
                 continue
-            said: list[str] = []
-            with live_page(scan, quiet, say=said.append) as report:
-                assert isinstance(report, Painter)
-                with looking(said[0].removeprefix("live: "), name):
+            messages: list[str] = []
+            with live_page(scan, quiet, say=messages.append) as progress:
+                with browser(messages[0].removeprefix("live: "), name):
                     begin = time.perf_counter()
-                    run(report)
+                    run(progress)
                     seconds[name].append(time.perf_counter() - begin)
-                pictures[name].append(report.count)
+                snapshots[name].append(progress.count)
     base = float(np.median(seconds["no page"]))
-    for name, found in seconds.items():
-        loss = 100 * (float(np.median(found)) / base - 1)
-        row = dict(condition=name, seconds=[round(s, 2) for s in found], loss_percent=round(loss, 1))
-        print(json.dumps(row | dict(pictures=pictures[name])), flush=True)
+    for name, times in seconds.items():
+        loss = 100 * (float(np.median(times)) / base - 1)
+        row = dict(condition=name, seconds=[round(s, 2) for s in times], loss_percent=round(loss, 1))
+        print(json.dumps(row | dict(snapshots=snapshots[name])), flush=True)
 
 
 @contextmanager
-def looking(url: str, who: str) -> Iterator[None]:
-    """Somebody who has the page open, as a process of its own."""
-    if who == "nobody looks":
+def browser(url: str, kind: str) -> Iterator[None]:
+    """A browser with the page open, in another process."""
+    if kind == "closed":
         yield
         return
-    with subprocess.Popen([sys.executable, __file__, "look", url, who], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, __file__, "look", url, kind], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline().strip() == "open"
         yield
         process.terminate()
 
 
 @app.command()
-def look(url: str, who: str) -> None:
-    """Have the page open until the process is ended."""
-    if who == "client":
+def look(url: str, kind: str) -> None:
+    """Keep the page open until the process is terminated."""
+    if kind == "client":
         from bokeh.client import pull_session
 
         with pull_session(url=url) as session:
@@ -98,8 +97,8 @@ def look(url: str, who: str) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport=dict(width=1280, height=900))
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = chromium.new_page(viewport=dict(width=1280, height=900))
         page.goto(url)
         page.wait_for_timeout(2000)
         print("open", flush=True)

@@ -308,7 +308,7 @@ def cryo() -> None:
     Neighbours of the regular raster see the same pixels by the same parts of the probe, so that errors of the probe
     become a pattern with the period of the raster: told here by its power over that of other directions.
     """
-    from ptycho.output.figures import save_png
+    from ptycho.output.images import save_png
 
     scan = read_scan(data("cryo_rotavirus_A_48x48_bin2.npz"))
     for name, more in (("plain", {}), ("smooth", dict(h1_weight=0.3))):

@@ -1,4 +1,4 @@
-"""Complex images made fit to be looked at, and pictures inlined in HTML. No display needed."""
+"""Complex images for display: cropped, without phase ramp, and as pictures in HTML. Needs no display."""
 
 import base64
 import html
@@ -9,35 +9,30 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray
-
-LIT = 0.1
-"""Part of the largest coverage from which on a pixel is worth showing."""
-
-FINE = 16
-"""Parts of a Fourier pixel to which a phase ramp is found."""
+from ptycho.arrays import Array, Complex, Float, Num
 
 
-def shown_region(coverage: Array) -> tuple[slice, slice]:
-    """The box around the well-lit part of an object ``(H, W)``."""
-    lit = coverage > LIT * coverage.max()
-    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+def illuminated_region(coverage: Float[Array, "H W"], threshold: float = 0.1) -> tuple[slice, slice]:
+    """The smallest box around all pixels whose coverage is above this fraction of the largest."""
+    illuminated = coverage > threshold * coverage.max()
+    rows, columns = np.flatnonzero(illuminated.any(axis=1)), np.flatnonzero(illuminated.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def levelled(image: Array) -> Array:
-    """A complex image without the linear phase ramp and global phase that ptychography cannot know.
+def ramp_removed(image: Complex[Array, "H W"], subdivisions: int = 16) -> Complex[Array, "H W"]:
+    """The image without its linear phase ramp and global phase, which ptychography cannot determine.
 
-    The ramp is where the spectrum of the image peaks, which for an object on an empty background is the
-    background's; it is found to a sixteenth of a Fourier pixel: by padding to half a pixel, then around that peak.
+    The ramp ``exp(2 pi i (f_y y + f_x x))`` is the frequency at which the spectrum of the image peaks: for an object in
+    vacuum, that of the vacuum. Zero padding locates the peak to half a Fourier pixel, and a discrete Fourier transform
+    around it to 1 / ``subdivisions``.
     """
     from scipy import fft
 
     size = [2 * s for s in image.shape]
     coarse = np.abs(fft.fft2(image, size))
     peak = np.unravel_index(np.argmax(coarse), coarse.shape)
-    steps = np.arange(-FINE // 2, FINE // 2 + 1)
-    frequencies = [np.fft.fftfreq(n)[k] + steps / (FINE * s) for n, k, s in zip(size, peak, image.shape)]
+    steps = np.arange(-subdivisions // 2, subdivisions // 2 + 1)
+    frequencies = [np.fft.fftfreq(n)[k] + steps / (subdivisions * s) for n, k, s in zip(size, peak, image.shape)]
     waves = [np.exp(-2j * np.pi * np.outer(f, np.arange(s))) for f, s in zip(frequencies, image.shape)]
     fine = np.abs(waves[0] @ image @ waves[1].T)
     y, x = np.unravel_index(np.argmax(fine), fine.shape)
@@ -45,82 +40,89 @@ def levelled(image: Array) -> Array:
     return flat * np.exp(-1j * np.angle(flat.sum()))
 
 
-def contrast(image: Array) -> tuple[float, float]:
-    """The values that are drawn as black and white: all but the outermost half per cent lies between them."""
+def displayed_object(image: Complex[Array, "H W"], coverage: Float[Array, "H W"]) -> Complex[Array, "h w"]:
+    """The illuminated region of an object, without phase ramp and global phase: what every page and figure shows."""
+    return ramp_removed(image[illuminated_region(coverage)])
+
+
+def contrast_limits(image: Float[Array, "H W"]) -> tuple[float, float]:
+    """The values drawn as black and white: the percentiles 0.5 and 99.5."""
     low, high = (float(value) for value in np.percentile(image, (0.5, 99.5)))
     return low, max(high, low + 1e-6)
 
 
-def colours_of(name: str, low: float, high: float) -> str:
-    """The colour map of one of the `parts` of an image: gray, but cyclic for a phase that may wrap."""
+def colour_map(name: str, low: float, high: float) -> str:
+    """The colour map of an amplitude or a phase: gray, but cyclic for a phase that may wrap."""
     return "twilight" if name.startswith("phase") and high - low > np.pi else "gray"
 
 
-def parts(image: Array) -> dict[str, Array]:
-    """What is drawn of a complex image: its amplitude, and its phase in radians."""
+def amplitude_and_phase(image: Complex[Array, "H W"]) -> dict[str, Float[Array, "H W"]]:
+    """The two real images that are drawn of a complex one, by their titles."""
     return {"amplitude": np.abs(image), "phase (rad)": np.angle(image)}
 
 
-def inlined(png: bytes, alt: str) -> str:
-    """A PNG as an element of a page that needs no other file."""
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
-def described(png: bytes, alt: str, text: str) -> str:
-    """A PNG in a page, with a line of text above it."""
-    return f"<div><p>{html.escape(text)}</p>{inlined(png, f'{alt}: {text}')}</div>"
-
-
-def panels(images: Mapping[str, tuple[Array, str]], points: Array | None = None) -> bytes:
-    """Small pictures side by side as PNG: (image, colour map) by title, and positions (P, 2) of (y, x), if any."""
-    from matplotlib.figure import Figure
-
-    count = len(images) + (points is not None)
-    figure = Figure(figsize=(2.8 * count, 2.6), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    for ax, (title, (image, colours)) in zip(axes, images.items()):
-        low, high = contrast(image)
-        shown = ax.imshow(binned(image, 256)[0], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-        figure.colorbar(shown, ax=ax, shrink=0.8)
-        ax.set_title(title, fontsize=9)
-        ax.set_axis_off()
-    if points is not None:
-        axes[-1].plot(points[:, 1], points[:, 0], ".", markersize=2)
-        axes[-1].set_title("positions (px)", fontsize=9)
-        axes[-1].set_aspect("equal")
-        axes[-1].invert_yaxis()
-        axes[-1].tick_params(labelsize=7)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=80)
-    return out.getvalue()
-
-
-def binned(image: Array, side: int) -> tuple[Array, int]:
+def binned(image: Num[Array, "H W"], side: int) -> tuple[Num[Array, "h w"], int]:
     """(H, W) averaged over squares of k pixels, so that no side is longer than ``side``; and k."""
     k = -(-max(image.shape) // side)
     height, width = (n - n % k for n in image.shape)
     return image[:height, :width].reshape(height // k, k, width // k, k).mean(axis=(1, 3)), k
 
 
-def object_picture(image: Array, text: str) -> str:
-    """A complex image (H, W) as HTML: amplitude and phase without what ptychography cannot know, and a line of text."""
-    view = levelled(binned(image, 512)[0])
-    pictures = {name: (part, colours_of(name, *contrast(part))) for name, part in parts(view).items()}
-    return described(panels(pictures), "amplitude and phase", text)
+def inline_png(png: bytes, alt: str) -> str:
+    """A PNG as an HTML element that needs no other file."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def captioned_png(png: bytes, alt: str, caption: str) -> str:
+    """A PNG as HTML, below a caption."""
+    return f"<div><p>{html.escape(caption)}</p>{inline_png(png, f'{alt}: {caption}')}</div>"
+
+
+def thumbnails(
+    images: Mapping[str, tuple[Float[Array, "_ _"], str]], positions: Float[Array, "P 2"] | None = None
+) -> bytes:
+    """Small images side by side as PNG: (image, colour map) by title, then the positions (y, x) where given."""
+    from matplotlib.figure import Figure
+
+    count = len(images) + (positions is not None)
+    figure = Figure(figsize=(2.8 * count, 2.6), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for ax, (title, (image, colours)) in zip(axes, images.items()):
+        low, high = contrast_limits(image)
+        artist = ax.imshow(binned(image, 256)[0], cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        figure.colorbar(artist, ax=ax, shrink=0.8)
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()
+    if positions is not None:
+        axes[-1].plot(positions[:, 1], positions[:, 0], ".", markersize=2)
+        axes[-1].set_title("positions (px)", fontsize=9)
+        axes[-1].set_aspect("equal")
+        axes[-1].invert_yaxis()
+        axes[-1].tick_params(labelsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return buffer.getvalue()
+
+
+def object_picture(image: Complex[Array, "H W"], caption: str) -> str:
+    """A complex image as HTML: amplitude and phase, without phase ramp, below a caption."""
+    pair = amplitude_and_phase(ramp_removed(binned(image, 512)[0]))
+    images = {name: (values, colour_map(name, *contrast_limits(values))) for name, values in pair.items()}
+    return captioned_png(thumbnails(images), "amplitude and phase", caption)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Object:
     """A complex image, ``(H, W)`` transmission, that a notebook shows as a picture: ``Object(scan.object)``."""
 
-    values: Array
+    values: np.ndarray
     pixel_size_m: float | None = None
 
     def __post_init__(self) -> None:
         if np.ndim(self.values) != 2:
             raise ValueError(f"Object.values has shape {np.shape(self.values)}; expected (H, W), one image")
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.values, dtype=dtype, copy=copy)
 
     def __repr__(self) -> str:

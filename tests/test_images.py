@@ -10,7 +10,7 @@ from matplotlib import image as images
 
 from ptycho import Object
 from ptycho.data.reconstruction import Reconstruction
-from ptycho.images import binned, levelled
+from ptycho.images import binned, ramp_removed
 
 
 @pytest.mark.parametrize("shape", [(60, 91), (128, 128)])
@@ -21,7 +21,7 @@ def test_ramp_and_phase_are_taken_out(shape):
     weak = 1 + 0.1 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
     y, x = np.indices(shape)
     slope = 2 * np.pi * np.array([3.37 / shape[0], -5.81 / shape[1]])
-    flat = levelled(weak * np.exp(1j * (slope[0] * y + slope[1] * x + 2.0)))
+    flat = ramp_removed(weak * np.exp(1j * (slope[0] * y + slope[1] * x + 2.0)))
     np.testing.assert_allclose(np.abs(flat), np.abs(weak), rtol=1e-12)
     assert np.angle(flat.sum()) == pytest.approx(0, abs=1e-12)
     # Noise moves the peak by far less than the steps it is sought in.

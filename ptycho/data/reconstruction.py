@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from ptycho.config import Multislice, NearField
-from ptycho.images import object_picture, shown_region
+from ptycho.images import illuminated_region, object_picture
 from ptycho.io import replaced
 
 FORMAT = "ptycho-reconstruction"
@@ -87,7 +87,7 @@ class Reconstruction:
 
     def _repr_html_(self) -> str:
         """The object as a notebook shows it."""
-        return object_picture(self.object[shown_region(self.coverage)], repr(self))
+        return object_picture(self.object[illuminated_region(self.coverage)], repr(self))
 
     @property
     def N(self) -> int:

@@ -100,12 +100,12 @@ class Scan:
 
     def _repr_html_(self) -> str:
         """A pattern, the probe and the positions, as a notebook shows them."""
-        from ptycho.images import described, panels
+        from ptycho.images import captioned_png, thumbnails
 
         pattern = np.log10(self.counts[len(self) // 2].astype(np.float32) + 1)
         amplitude = np.sqrt(illumination(self.probe))
         pictures = {"pattern, log10(counts + 1)": (pattern, "magma"), "probe (sqrt photons)": (amplitude, "viridis")}
-        return described(panels(pictures, self.positions), "a pattern, the probe and the positions", repr(self))
+        return captioned_png(thumbnails(pictures, self.positions), "a pattern, the probe and the positions", repr(self))
 
     @property
     def N(self) -> int:

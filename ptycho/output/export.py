@@ -1,4 +1,4 @@
-"""A result in the files that other people open: images, HDF5, CXI, and a figure ready for a paper."""
+"""Export of a result: images, HDF5, CXI, and a figure ready for a paper."""
 
 import os
 import shutil
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ptycho.data.product import Product
 from ptycho.formats import ReadOptions, read_product, reconstruction, write_product
-from ptycho.images import contrast, levelled, parts, shown_region
+from ptycho.images import amplitude_and_phase, contrast_limits, displayed_object, ramp_removed
 from ptycho.io import replaced
-from ptycho.output.figures import save_gray, save_paper_figure
+from ptycho.output.figures import save_paper_figure
+from ptycho.output.images import save_gray
 
 
 def export(
@@ -18,16 +19,16 @@ def export(
     formats: Sequence[str] | None = None,
     pixel_size_m: float | None = None,
 ) -> list[Path]:
-    """Write a result into a folder, in each of `FORMATS` or those that are named; the files, in this order.
+    """Write a result into a folder in each of the formats; returns the files, in this order.
 
-    Images (``tiff``, ``png``, ``figure``) show the part that was lit, without the phase ramp and the global phase that
-    ptychography cannot know; ``hdf5`` and ``cxi`` hold object, probe and positions as they are.
+    Images (``tiff``, ``png``, ``figure``) show the illuminated region, without the phase ramp and the global phase,
+    which ptychography cannot determine; ``hdf5`` and ``cxi`` hold object, probe and positions unchanged.
 
     Args:
         source: a run folder, its ``reconstruction.h5``, or a result of another program.
-        folder: where the files go; it is made.
+        folder: the folder for the files; it is created.
         formats: some of `FORMATS`; None: all.
-        pixel_size_m: side of an object pixel, where the result does not know it.
+        pixel_size_m: side of an object pixel, if the result does not contain it.
 
     Raises:
         ValueError: there is no such format, or no result in ``source``.
@@ -44,36 +45,36 @@ def export(
         )
     product = read_product(path, options=ReadOptions(pixel_size_m=pixel_size_m))
     folder.mkdir(parents=True, exist_ok=True)
-    view = shown(product)
-    return [file for name in chosen for file in FORMATS[name](product, view, folder)]
+    image = displayed(product)
+    return [file for name in chosen for file in FORMATS[name](product, image, folder)]
 
 
-def shown(product: Product) -> Product:
-    """The well-lit part of an object, levelled, without probe and positions."""
-    image = product.object
-    if product.probe is not None and product.positions is not None:
-        image = image[shown_region(reconstruction.coverage(image.shape, product.probe, product.positions))]
-    return Product(object=levelled(image), pixel_size_m=product.pixel_size_m)
+def displayed(product: Product) -> Product:
+    """The object as images show it, without probe and positions: see `displayed_object`."""
+    if product.probe is None or product.positions is None:
+        return Product(object=ramp_removed(product.object), pixel_size_m=product.pixel_size_m)
+    coverage = reconstruction.coverage(product.object.shape, product.probe, product.positions)
+    return Product(object=displayed_object(product.object, coverage), pixel_size_m=product.pixel_size_m)
 
 
-def _tiff(product: Product, view: Product, folder: Path) -> list[Path]:
-    write_product(view, folder / "object.tif", "tiff")
+def _tiff(product: Product, image: Product, folder: Path) -> list[Path]:
+    write_product(image, folder / "object.tif", "tiff")
     return [folder / f"object_{name}.tif" for name in ("amplitude", "phase")]
 
 
-def _png(product: Product, view: Product, folder: Path) -> list[Path]:
-    size = "" if view.pixel_size_m is None else f"; a pixel is {1e9 * view.pixel_size_m:.5g} nm"
+def _png(product: Product, image: Product, folder: Path) -> list[Path]:
+    size = "" if image.pixel_size_m is None else f"; a pixel is {1e9 * image.pixel_size_m:.5g} nm"
     files = []
-    for title, image in parts(view.object).items():
-        low, high = contrast(image)
+    for title, values in amplitude_and_phase(image.object).items():
+        low, high = contrast_limits(values)
         name = title.partition(" ")[0]
         text = f"{title}: {low:.4g} is black, {high:.4g} white{size}"
-        files.append(save_gray(image, folder / f"{name}.png", (low, high), text))
+        files.append(save_gray(values, folder / f"{name}.png", (low, high), text))
     return files
 
 
-def _hdf5(product: Product, view: Product, folder: Path) -> list[Path]:
-    """With all that the package keeps of a result of its own."""
+def _hdf5(product: Product, image: Product, folder: Path) -> list[Path]:
+    """A result of this package is copied whole."""
     target = folder / "reconstruction.h5"
     if not reconstruction.recognises_product(Path(product.source)):
         return [write_product(product, target, "reconstruction")]
@@ -84,17 +85,17 @@ def _hdf5(product: Product, view: Product, folder: Path) -> list[Path]:
     return [target]
 
 
-def _cxi(product: Product, view: Product, folder: Path) -> list[Path]:
+def _cxi(product: Product, image: Product, folder: Path) -> list[Path]:
     return [write_product(product, folder / "object.cxi", "cxi")]
 
 
-def _figure(product: Product, view: Product, folder: Path) -> list[Path]:
+def _figure(product: Product, image: Product, folder: Path) -> list[Path]:
     files = [folder / "figure.pdf", folder / "figure.png"]
-    save_paper_figure(view.object, view.pixel_size_m, *files)
+    save_paper_figure(image.object, image.pixel_size_m, *files)
     return files
 
 
 FORMATS: dict[str, Callable[[Product, Product, Path], list[Path]]] = dict(
     tiff=_tiff, png=_png, hdf5=_hdf5, cxi=_cxi, figure=_figure
 )
-"""What writes each: called with the result, the part of it that is shown, and the folder."""
+"""The writer of each format; its arguments are the result, its object as images show it, and the folder."""

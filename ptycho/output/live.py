@@ -1,198 +1,98 @@
-"""A computation as a page that changes with it, served from this process: object, probe and losses as they improve.
+"""A run as a live page, served from its process: object, probe and losses as they improve.
 
-Bokeh's server runs in a thread and hands out the latest picture. Pictures are made between two epochs, by the thread
-that computes, and only while somebody looks and the time that they take stays a small part of the whole (`SHARE`).
+Bokeh's server runs in a thread and serves the latest snapshot, see `ptycho.output.snapshots`.
 """
 
 import asyncio
 import socket
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from ptycho.data.scan import Scan
-from ptycho.output.progress_bars import told
-from ptycho.output.report import (
-    SCRIPT,
-    STYLE,
-    Shown,
+from ptycho.output.page import style_and_script
+from ptycho.output.panels import (
     add_curves,
     colour_range,
     curve_plot,
+    mode_images,
     object_panels,
-    probe_images,
+    pixel_unit,
     probe_panels,
-    shown,
-    unit_of,
 )
+from ptycho.output.snapshots import Budget, LiveState, Snapshot, SnapshotProgress
 from ptycho.progress import Progress
 
-HOME = "127.0.0.1"
+if TYPE_CHECKING:
+    from bokeh.document import Document
+    from bokeh.models import ColumnDataSource
+
+LOCALHOST = "127.0.0.1"
 """The address that only this machine reaches."""
 
-SHARE = 0.02
-"""Part of the time that may go into opening pages, making pictures and serving them."""
-
-HEAD_START_S = 0.5
-"""Seconds on top of it, which the opening of a page takes: a short run has more to show than its first picture."""
-
-PERIOD_S = 1.0
-"""Seconds between two looks at what there is to show."""
-
-SIDE = 384
-"""Pixels along the longest side of the object in the page: 1.2 MB for each picture."""
-
-
-class Picture(NamedTuple):
-    """An image of the sample on its way, as the page draws it."""
-
-    stage: str
-    object: Shown
-    probe: np.ndarray
-
-
-class Board:
-    """What there is to show, written by the thread that computes and read by the one that serves.
-
-    Each attribute is replaced as a whole.
-    """
-
-    def __init__(self, scan: Scan):
-        self.scan = scan
-        self.status, self.ended = "starting", False
-        self.losses: dict[str, dict[str, list[float]]] = {}
-        """Of each stage: its epochs, and its numbers by name."""
-        self.picture: Picture | None = None
-        self.looked_at = -np.inf
-        """When somebody last had the page open, by `time.monotonic`."""
-        self.served = -np.inf
-        """When a page was last brought up to date."""
-        self.serving = 0.0
-        """Seconds of the processor that the serving thread has taken since it could serve."""
-
-    @property
-    def watched(self) -> bool:
-        return time.monotonic() - self.looked_at < 3 * PERIOD_S
-
-
-class Painter:
-    """Passes reports on, and puts on a board what they bring, as far as the time allows."""
-
-    def __init__(self, board: Board, progress: Progress):
-        self.board, self.passed_on = board, progress
-        self.begin = self.last = time.monotonic()
-        self.spent = 0.0
-        """Seconds that pictures have taken."""
-        self.cost: dict[str, float] = {}
-        """The same of the last one of each stage."""
-        self.count = 0
-        """Pictures made."""
-        self.unseen: tuple[str, Callable[[], Any]] | None = None
-        """The stage and the image of the last report, while the board has no picture of it."""
-
-    def __call__(
-        self,
-        what: str,
-        done: float,
-        total: float,
-        numbers: Mapping[str, float],
-        image: Callable[[], Any] | None = None,
-        /,
-    ) -> None:
-        self.passed_on(what, done, total, numbers, image)
-        self.board.status = ": ".join([f"{what} {100 * done / max(total, 1e-9):.0f} %", *filter(None, [told(numbers)])])
-        if done == int(done) and numbers:
-            before = self.board.losses.get(what, dict(epoch=[]))
-            count = bisect_left(before["epoch"], done)  # a trial begins again
-            after = {
-                name: [*before.get(name, [np.nan] * count)[:count], value]
-                for name, value in dict(epoch=int(done), **numbers).items()
-            }
-            self.board.losses = self.board.losses | {what: after}
-        if image is not None:
-            self.unseen = what, image
-            if self.due(what):
-                self.paint(what, image)
-
-    def due(self, what: str) -> bool:
-        """Whether somebody looks, and the next picture is within what pictures may take."""
-        now = time.monotonic()
-        if not self.board.watched or now - self.last < PERIOD_S:
-            return False
-        return self.spent + self.cost.get(what, 0.0) + self.board.serving <= SHARE * (now - self.begin) + HEAD_START_S
-
-    def finish(self) -> None:
-        """Leave the last image to who looks: what the run is at its end, unless it takes long to make."""
-        if self.unseen is not None and self.board.watched and self.cost.get(self.unseen[0], 0.0) < PERIOD_S:
-            self.paint(*self.unseen)
-
-    def paint(self, what: str, image: Callable[[], Any]) -> None:
-        begin = time.monotonic()
-        result = image()
-        self.board.picture = Picture(what, shown(self.board.scan, result, SIDE), result.probe)
-        self.last = time.monotonic()
-        # The first of a stage compiles what the run needs at its end anyway.
-        self.spent += self.last - begin if what in self.cost else 0.0
-        self.cost[what] = self.last - begin
-        self.count += 1
-        self.unseen = None
+ALL_INTERFACES = ("0.0.0.0", "::")
 
 
 @contextmanager
 def live_page(
-    scan: Scan, progress: Progress, address: str | None = None, say: Callable[[str], None] = print
-) -> Iterator[Progress]:
-    """Serve the page of a run while the context lasts; yields the report to give to the run.
+    scan: Scan,
+    progress: Progress,
+    address: str | None = None,
+    say: Callable[[str], None] = print,
+    budget: Budget | None = None,
+) -> Iterator[SnapshotProgress]:
+    """Serve the page of a run while the context lasts; yields the progress callback for the run.
 
     Args:
-        scan: what is reconstructed.
-        report: told all the same.
-        address: ``HOST`` or ``HOST:PORT`` to listen at; None: `HOME`. A free port where none is named. There is no
-            password: whoever reaches the address sees the page.
-        say: told where the page is.
+        scan: the scan of the run.
+        progress: a callback that receives everything, too.
+        address: ``HOST`` or ``HOST:PORT`` to listen at; None: this machine only. Without a port any free one is used.
+            There is no password: whoever reaches the address sees the page.
+        say: called with the address of the page.
+        budget: the time that the page may take from the run; None: the defaults.
 
     Raises:
-        ValueError: the address is none, or cannot be listened at.
+        ValueError: the address is invalid, or in use.
     """
-    host, port = host_and_port(address or HOME)
-    board = Board(scan)
-    server, painter = _Server(board, host, port), Painter(board, progress)
+    host, port = host_and_port(address or LOCALHOST)
+    state = LiveState(scan, budget or Budget())
+    server, snapshots = _Server(state, host, port), SnapshotProgress(state, progress)
     say(f"live: {server.url}")
     end = "stopped before its end"
     try:
-        yield painter
-        painter.finish()
+        yield snapshots
+        snapshots.finish()
         end = "finished"
     finally:
-        board.status, board.ended = f"{end}; this page is no longer served", True
-        ended = time.monotonic()
-        while board.watched and board.served <= ended and time.monotonic() - ended < 3 * PERIOD_S:
-            time.sleep(PERIOD_S / 10)
+        state.status, state.ended = f"{end}; this page is no longer served", True
+        # Open pages get the final status before the server stops.
+        period, ended = state.budget.period_s, time.monotonic()
+        while state.viewed and state.last_updated <= ended and time.monotonic() - ended < 3 * period:
+            time.sleep(period / 10)
         server.stop()
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """The parts of ``HOST`` or ``HOST:PORT``; port 0, which is any free one, where none is named."""
+    """Host and port of ``HOST`` or ``HOST:PORT``; port 0, which is any free one, if there is none."""
     try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port or 0
+        url = urlsplit(f"//{address}")
+        host, port = url.hostname, url.port or 0
     except ValueError:
-        host, port = None, 0
-    if not host or parts.netloc != address or "@" in address:
-        raise ValueError(f"{address!r} is no address to listen at: write HOST or HOST:PORT, as {HOME}:5006")
+        url, host, port = None, None, 0
+    if not host or url is None or url.netloc != address or "@" in address:
+        raise ValueError(f"{address!r} is no address to listen at: write HOST or HOST:PORT, as {LOCALHOST}:5006")
     return host, port
 
 
 class _Server:
-    """Bokeh's server, with a thread and an event loop of its own."""
+    """Bokeh's server, in its own thread and event loop."""
 
-    def __init__(self, board: Board, host: str, port: int):
+    def __init__(self, state: LiveState, host: str, port: int):
         from tornado.ioloop import IOLoop
 
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -202,22 +102,22 @@ class _Server:
             raise ValueError(f"cannot listen at {in_url(host)}:{port}: {error.strerror or error}") from error
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        self.url = f"http://{in_url(socket.gethostname() if host in EVERYWHERE else host)}:{port}/"
-        self.board, self.loop = board, IOLoop(make_current=False)
+        self.url = f"http://{in_url(socket.gethostname() if host in ALL_INTERFACES else host)}:{port}/"
+        self.state, self.loop = state, IOLoop(make_current=False)
         origins = [f"{in_url(name)}:{port}" for name in names_of(host)]
         self.thread = threading.Thread(target=self._run, args=(listener, origins), name="live", daemon=True)
         self.thread.start()
 
     def _run(self, listener: socket.socket, origins: list[str]) -> None:
-        from bokeh import plotting  # noqa: F401  (a second, while the run reads its files; a page needs it at once)
+        from bokeh import plotting  # noqa: F401  (takes a second, now while the run reads its files, not when a page opens)
         from bokeh.server.server import BaseServer
         from bokeh.server.tornado import BokehTornado
         from tornado.httpserver import HTTPServer
 
         ready = time.thread_time()
 
-        def page(document) -> None:
-            _Page(document, self.board, ready)
+        def page(document: "Document") -> None:
+            _Page(document, self.state, ready)
 
         asyncio.set_event_loop(self.loop.asyncio_loop)  # type: ignore[attr-defined]
         pages = BokehTornado(page, extra_websocket_origins=origins)
@@ -234,28 +134,25 @@ class _Server:
         self.thread.join()
 
 
-EVERYWHERE = ("0.0.0.0", "::")
-
-
 def names_of(host: str) -> set[str]:
-    """Under which names a browser may ask for what the page shows: the pages of other sites cannot."""
-    names = {HOME, "localhost", host}
-    if host in EVERYWHERE:
-        own = socket.gethostname()
-        names |= {own, socket.getfqdn(), *socket.gethostbyname_ex(own)[2]}
+    """Host names from which a browser may connect; pages of other sites cannot read this one."""
+    names = {LOCALHOST, "localhost", host}
+    if host in ALL_INTERFACES:
+        machine = socket.gethostname()
+        names |= {machine, socket.getfqdn(), *socket.gethostbyname_ex(machine)[2]}
     return names
 
 
 def in_url(host: str) -> str:
+    """A host as a URL has it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
-CONTENTS = """
+TEMPLATE = """
 {%% from macros import embed %%}
 {%% block preamble %%}
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>%s</style>
-<script>%s</script>
+%s
 {%% endblock %%}
 {%% block contents %%}
 <main>
@@ -269,7 +166,7 @@ CONTENTS = """
 """
 
 
-FOLLOW = """
+UPDATE_RANGE = """
   const [start, end, low, high] = this.tags
   const given = this.given ?? first
   const chosen = this.value[0] != given[0] || this.value[1] != given[1]
@@ -277,112 +174,118 @@ FOLLOW = """
   this.given = [low, high]
   this.setv({start: Math.min(start, value[0]), end: Math.max(end, value[1]), step: (end - start) / 500, value})
 """
-"""Gives a colour range its new ends and, unless another was chosen, its new values: in the browser, as what is chosen
-there and what comes from here would cross on the way."""
+"""Gives a colour range its new limits and, unless the user chose another, its new values. This runs in the browser:
+the choice of the user and the values from the server would cross on the way."""
 
 
-LAST = "this.document.config.setv({reconnect_session: false, notify_connection_status: false}, {sync: false})"
-"""Leaves what is shown alone when the server goes."""
+KEEP_PAGE = "this.document.config.setv({reconnect_session: false, notify_connection_status: false}, {sync: false})"
+"""Leaves the page unchanged when the server stops."""
 
 
 class _Page:
-    """One page in one browser, brought up to date from the board every `PERIOD_S`."""
+    """One page in one browser, updated from the state every period."""
 
-    def __init__(self, document, board: Board, ready: float = 0.0):
+    def __init__(self, document: "Document", state: LiveState, ready: float = 0.0):
         from bokeh.layouts import column
         from bokeh.models import CustomJS
         from bokeh.models.widgets import Div
 
-        self.document, self.board, self.ready = document, board, ready
-        self.status = Div(name="status", text=board.status)
-        self.status.js_on_change("tags", CustomJS(code=LAST))
-        self.parts = {name: column(Div(text="none yet"), name=name) for name in ("object", "probe", "losses")}
-        self.picture: Picture | None = None
+        self.document: Any = document  # Bokeh's annotations lack its session
+        self.state, self.ready = state, ready
+        self.status = Div(name="status", text=state.status)
+        self.status.js_on_change("tags", CustomJS(code=KEEP_PAGE))
+        self.sections = {name: column(Div(text="none yet"), name=name) for name in ("object", "probe", "losses")}
+        self.snapshot: Snapshot | None = None
         self.curves: dict[str, Any] = {}
-        self.sources: dict[str, Any] = {}
-        """Of each stage, what its curves are drawn from."""
+        self.sources: dict[str, ColumnDataSource] = {}
+        """Of each stage, the data of its curves."""
         self.losses: dict[str, dict[str, list[float]]] = {}
-        """As `Board.losses`, what these hold."""
-        self.drawn: dict[str, list[Any]] = {}
-        """Of each part of the object, its image and its colour range."""
+        """`LiveState.losses` as the sources hold them."""
+        self.drawn: dict[str, tuple[Any, Any]] = {}
+        """Of amplitude and phase, the image and the slider of its colour range."""
         self.modes: list[tuple[Any, Any]] = []
         """Of each mode of the probe, its plot and its image."""
-        document.title = f"{board.scan.source or 'scan'}: live"
-        document.template = CONTENTS % (STYLE, SCRIPT.read_text())
-        for part in (self.status, *self.parts.values()):
-            document.add_root(part)
+        self.document.title = f"{state.scan.source or 'scan'}: live"
+        self.document.template = TEMPLATE % style_and_script()  # type: ignore[assignment]
+        for root in (self.status, *self.sections.values()):
+            document.add_root(root)
         self.show()
-        document.add_periodic_callback(self.look, int(1000 * PERIOD_S))
+        document.add_periodic_callback(self.update, int(1000 * state.budget.period_s))
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Called while the session lives, which is some seconds longer than the page is open."""
         if self.document.session_context.session.connection_count:
-            self.board.looked_at = time.monotonic()
+            self.state.last_viewed = time.monotonic()
             self.show()
-            self.board.served = time.monotonic()
-        self.board.serving = time.thread_time() - self.ready
+            self.state.last_updated = time.monotonic()
+        self.state.serving_s = time.thread_time() - self.ready
 
     def show(self) -> None:
-        board = self.board
-        if board.ended:
+        """Bring the page up to date."""
+        state = self.state
+        if state.ended:
             self.status.tags = ["ended"]
-        if self.status.text != board.status:
-            self.status.text = board.status
-        for what, losses in board.losses.items():
-            self.draw_losses(what, losses)
-        if board.picture is not None and board.picture is not self.picture:
-            self.draw(board.picture)
+        if self.status.text != state.status:
+            self.status.text = state.status
+        for stage, losses in state.losses.items():
+            self.draw_losses(stage, losses)
+        if state.snapshot is not None and state.snapshot is not self.snapshot:
+            self.draw_snapshot(state.snapshot)
 
-    def draw_losses(self, what: str, losses: dict[str, list[float]]) -> None:
+    def draw_losses(self, stage: str, losses: Mapping[str, list[float]]) -> None:
+        """Draw the curves of a stage, or send what is new of them."""
         from bokeh.models import ColumnDataSource
 
-        before = self.losses.get(what, {})
-        had, names = len(before.get("epoch", [])), [name for name in losses if name != "epoch"]
+        before = self.losses.get(stage, {})
+        count, names = len(before.get("epoch", [])), [name for name in losses if name != "epoch"]
+        columns = {name: list(values) for name, values in losses.items()}
         if before.keys() != losses.keys():
-            # One for all curves: what is new takes one message.
-            source = self.sources[what] = ColumnDataSource({name: list(values) for name, values in losses.items()})
-            plot = self.curves[what] = curve_plot("epoch", "", logarithmic=True, title=what)
+            # One source for all curves, so that an epoch is one message.
+            source = self.sources[stage] = ColumnDataSource(columns)
+            plot = self.curves[stage] = curve_plot("epoch", "", logarithmic=True, title=stage)
             add_curves(plot, {name: ("epoch", name) for name in names}, source=source)
-            self.parts["losses"].children = list(self.curves.values())
-        elif losses["epoch"][:had] != before["epoch"] or losses[names[0]][:had] != before[names[0]]:
-            self.sources[what].data = {name: list(values) for name, values in losses.items()}
-        elif len(losses["epoch"]) > had:
-            self.sources[what].stream({name: values[had:] for name, values in losses.items()})
-        self.losses[what] = losses
+            self.sections["losses"].children = list(self.curves.values())
+        elif losses["epoch"][:count] != before["epoch"] or losses[names[0]][:count] != before[names[0]]:
+            self.sources[stage].data = columns
+        elif len(losses["epoch"]) > count:
+            self.sources[stage].stream({name: values[count:] for name, values in losses.items()})
+        self.losses[stage] = dict(losses)
 
-    def open(self, picture: Picture) -> None:
-        """Make the figures of an object of another size than before."""
+    def draw_snapshot(self, snapshot: Snapshot) -> None:
+        """Draw a snapshot: into the panels of the last one if its object has the same size."""
+        before, self.snapshot = self.snapshot, snapshot
+        same_size = before is not None and before.object[1:] == snapshot.object[1:]
+        if not same_size:
+            with self.document.models.freeze():  # Bokeh goes through all models once, not for each change
+                self.make_object_panels(snapshot)
+        for name, image in snapshot.object.images.items():
+            renderer, slider = self.drawn[name]
+            if same_size:
+                renderer.data_source.data = dict(image=[image])
+            _, limits, value = colour_range(name, image)
+            slider.tags = [*limits, *value]
+        self.draw_probe(snapshot.probe)
+
+    def make_object_panels(self, snapshot: Snapshot) -> None:
+        """Replace the panels of the object."""
         from bokeh.models import CustomJS
 
-        panels = object_panels(picture.object, unit_of(self.board.scan)[1])
-        for name, panel in zip(picture.object.parts, panels.children, strict=True):
+        panels: Any = object_panels(snapshot.object, pixel_unit(self.state.scan))
+        for name, panel in zip(snapshot.object.images, panels.children, strict=True):
             plot, (slider, _) = panel.children[0], panel.children[1].children
-            slider.js_on_change("tags", CustomJS(args=dict(first=slider.value), code=FOLLOW))
-            self.drawn[name] = [plot.renderers[0], slider]
-        self.parts["object"].children = [panels]
-
-    def draw(self, picture: Picture) -> None:
-        before, self.picture = self.picture, picture
-        alike = before is not None and (before.object.extent, before.object.binned) == picture.object[1:]
-        if not alike:
-            with self.document.models.freeze():  # Bokeh goes through all models once, not for each change
-                self.open(picture)
-        for name, image in picture.object.parts.items():
-            drawn, slider = self.drawn[name]
-            if alike:
-                drawn.data_source.data = dict(image=[image])
-            _, ends, value = colour_range(name, image)
-            slider.tags = [*ends, *value]
-        self.draw_probe(picture.probe)
+            slider.js_on_change("tags", CustomJS(args=dict(first=slider.value), code=UPDATE_RANGE))
+            self.drawn[name] = plot.renderers[0], slider
+        self.sections["object"].children = [panels]
 
     def draw_probe(self, probe: np.ndarray) -> None:
-        images = probe_images(probe)
+        """Draw the modes of a probe: into the panels of the last one if it has as many."""
+        images = mode_images(probe)
         if len(self.modes) != len(images):
-            panels = probe_panels(probe)
-            self.parts["probe"].children = [panels]
+            panels: Any = probe_panels(probe)
+            self.sections["probe"].children = [panels]
             self.modes = [(plot, plot.renderers[0]) for plot in panels.children]
             return
-        for (plot, drawn), (title, amplitude, _) in zip(self.modes, images, strict=True):
-            drawn.glyph.color_mapper.high = float(amplitude.max()) or 1.0
-            drawn.data_source.data = dict(image=[amplitude])
+        for (plot, renderer), (title, amplitude, _) in zip(self.modes, images, strict=True):
+            renderer.glyph.color_mapper.high = float(amplitude.max()) or 1.0
+            renderer.data_source.data = dict(image=[amplitude])
             plot.title.text = title

@@ -1,4 +1,4 @@
-"""Progress as it is made: a bar for each thing that takes its time, and logs for TensorBoard."""
+"""Progress bars in a terminal or a notebook, and logs for TensorBoard."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ from ptycho.progress import Progress
 
 @contextmanager
 def progress_bar(tensorboard: str | os.PathLike | None = None) -> Iterator[Progress]:
-    """A `Progress` that draws one bar for each thing that is reported on, with the time left and the numbers it tells.
+    """A `Progress` that draws one bar for each stage, with the remaining time and the stage's numbers.
 
-    In a terminal the bars are rich's, in a notebook tqdm's. With a folder ``tensorboard`` the numbers are written there
-    too (`tensorboard_log`): ``with progress_bar() as report: train(model, scan, report=report)``.
+    The bars are rich's in a terminal and tqdm's in a notebook. With a folder ``tensorboard`` the numbers are also
+    written there (`tensorboard_log`): ``with progress_bar() as progress: train(model, scan, progress=progress)``.
     """
     from rich.console import Console
 
@@ -21,12 +21,12 @@ def progress_bar(tensorboard: str | os.PathLike | None = None) -> Iterator[Progr
         log = stack.enter_context(tensorboard_log(tensorboard)) if tensorboard is not None else None
         bars = stack.enter_context(_notebook_bars() if Console().is_jupyter else _terminal_bars())
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
-            bars(what, done, total, numbers)
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+            bars(stage, done, total, numbers)
             if log:
-                log(what, done, total, numbers)
+                log(stage, done, total, numbers)
 
-        yield report
+        yield progress
 
 
 @contextmanager
@@ -45,13 +45,13 @@ def _terminal_bars() -> Iterator[Progress]:
     with Progress(*columns) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
-            note = told(numbers)
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, note=note)
-            bars.update(tasks[what], completed=done, total=total, note=note)
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+            note = number_text(numbers)
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, note=note)
+            bars.update(tasks[stage], completed=done, total=total, note=note)
 
-        yield report
+        yield progress
 
 
 @contextmanager
@@ -62,43 +62,45 @@ def _notebook_bars() -> Iterator[Progress]:
     with ExitStack() as stack:
         bars: dict[str, tqdm] = {}
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
-            if what not in bars:
-                bars[what] = stack.enter_context(tqdm(desc=what, total=total, bar_format=shape))
-            bar = bars[what]
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+            if stage not in bars:
+                bars[stage] = stack.enter_context(tqdm(desc=stage, total=total, bar_format=shape))
+            bar = bars[stage]
             bar.total = total
-            bar.set_postfix_str(told(numbers), refresh=False)
+            bar.set_postfix_str(number_text(numbers), refresh=False)
             bar.update(done - bar.n)
 
-        yield report
+        yield progress
 
 
-def told(numbers: Mapping[str, float]) -> str:
-    """Numbers by their names, for people."""
+def number_text(numbers: Mapping[str, float]) -> str:
+    """Numbers by their names, as text."""
     return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
 
 
 @contextmanager
 def tensorboard_log(folder: str | os.PathLike) -> Iterator[Progress]:
-    """A `Progress` that writes the numbers of whole steps as TensorBoard's scalars, by names like ``training/loss``.
+    """A `Progress` that writes the numbers of complete steps as TensorBoard's scalars, named like ``training/loss``.
 
-    What begins again, as the trials of a refinement do, goes on under another name: ``refining_2/error``.
+    A stage that starts again, as the trials of a refinement do, continues under another name: ``refining_2/error``.
     Raises ValueError where tensorboardX is not installed.
     """
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise ValueError("the writer of TensorBoard's logs is missing: pip install 'ptycho[tensorboard]'") from error
+        raise ValueError(
+            "tensorboardX, which writes TensorBoard's logs, is not installed: pip install 'ptycho[tensorboard]'"
+        ) from error
     last: dict[str, tuple[float, int]] = {}
     with SummaryWriter(os.fspath(folder)) as writer:
 
-        def report(what: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
-            before, turn = last.get(what, (0.0, 1))
-            turn += done < before
-            last[what] = (done, turn)
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+            before, trial = last.get(stage, (0.0, 1))
+            trial += done < before
+            last[stage] = (done, trial)
             if done == int(done):
-                name = what if turn == 1 else f"{what}_{turn}"
+                name = stage if trial == 1 else f"{stage}_{trial}"
                 for key, value in numbers.items():
                     writer.add_scalar(f"{name}/{key}".replace(" ", "_"), value, int(done))
 
-        yield report
+        yield progress

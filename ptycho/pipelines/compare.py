@@ -15,7 +15,7 @@ from ptycho.config import RunConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.io import replace_text
-from ptycho.output.figures import save_png
+from ptycho.output.images import save_png
 from ptycho.output.report import save_comparison
 from ptycho.pipelines.runs import Outcome, examine, judge, provenance, refine_config, scores_record
 from ptycho.progress import Progress

@@ -453,7 +453,8 @@ def _leave(
     checks: Sequence[Check] | None = None,
 ) -> Outcome:
     """Examine and judge a result, and leave its files in the folder."""
-    from ptycho.output.figures import save_figure, save_png
+    from ptycho.output.figures import save_figure
+    from ptycho.output.images import save_png
     from ptycho.output.report import save_report
 
     result, trust = examine(result, scan)
@@ -523,7 +524,7 @@ def stream_run(
     Raises:
         ValueError: the network is a ``cnn``, or for frames of another size.
     """
-    from ptycho.output.figures import save_png
+    from ptycho.output.images import save_png
 
     folder = Path(folder)
     model, scan = ready_model(model_folder, scan)

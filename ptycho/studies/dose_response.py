@@ -181,7 +181,7 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
     from matplotlib.figure import Figure
 
     from ptycho.data.reconstruction import Reconstruction
-    from ptycho.output.figures import levelled, shown_region
+    from ptycho.images import amplitude_and_phase, contrast_limits, displayed_object
 
     first = min((row["N"], row["seed"]) for row in rows)
     shown = [row for row in rows if (row["N"], row["seed"]) == first]
@@ -194,9 +194,9 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
         axes[0, column].imshow(np.log10(pattern + 1.0), cmap="magma")
         axes[0, column].set_title(f"{row['counts_per_frame']:.2g} counts a frame", fontsize=9)
         result = Reconstruction.load(folder / row["folder"] / "reconstruction.h5")
-        view = levelled(result.object[shown_region(result.coverage)])
-        for k, image in enumerate((np.abs(view), np.angle(view))):
-            low, high = np.percentile(image, (0.5, 99.5))
+        pair = amplitude_and_phase(displayed_object(result.object, result.coverage))
+        for k, image in enumerate(pair.values()):
+            low, high = contrast_limits(image)
             axes[line + k, column].imshow(image, cmap="gray", vmin=low, vmax=high)
     for ax in axes.ravel():
         ax.set_xticks([])

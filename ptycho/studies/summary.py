@@ -1,37 +1,46 @@
-"""A study on one page: table and figures, and what every arm was told."""
+"""A study on one page: table, figures and the settings of every arm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ptycho.images import inlined
-from ptycho.output.report import listed, save_page, table
-
-LEFT_OUT = ("versions.", "folder", "hash", "ptycho", "backend", "seconds.training", "flat.amplitude_psnr")
+from ptycho.output.page import Bullets, Paragraph, Picture, Provenance, Table, save_page
 
 
 def write_summary(
     folder: Path,
     title: str,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     failures: Sequence[str],
     figures: Sequence[Path],
-    settings: dict[str, Any],
+    settings: Mapping[str, object],
+    omitted: tuple[str, ...] = (
+        "versions.",
+        "folder",
+        "hash",
+        "ptycho",
+        "backend",
+        "seconds.training",
+        "flat.amplitude_psnr",
+    ),
 ) -> Path:
-    """Write ``report.html``: rows are flat, failures sentences, figures PNG files, which are packed into the page."""
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if not key.startswith(LEFT_OUT)]
-    arms = [[_shown(row.get(key, "")) for key in columns] for row in rows]
-    pictures = "".join(f"<section>{inlined(path.read_bytes(), f'{path.stem}: {title}')}</section>" for path in figures)
+    """Write ``report.html``: rows are flat, failures sentences, figures PNG files, which the page includes.
+
+    Columns that begin with an ``omitted`` name are left to ``results.csv``.
+    """
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if not key.startswith(omitted)]
+    cells = [[_cell(row.get(key, "")) for key in columns] for row in rows]
     return save_page(
         folder / "report.html",
         title,
-        {},
-        above=listed("Arms that failed", failures) + pictures,
-        end=(table("Arms", [key.replace(".", " ") for key in columns], arms) if arms else "")
-        + "<p>All numbers: results.csv, results.json.</p>",
-        settings=settings,
+        [
+            Bullets("Arms that failed", failures),
+            *(Picture(path, f"{path.stem}: {title}") for path in figures),
+            Table("Arms", [key.replace(".", " ") for key in columns], cells),
+            Paragraph("All numbers: results.csv, results.json."),
+            Provenance(settings),
+        ],
     )
 
 
-def _shown(value: Any) -> str:
+def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

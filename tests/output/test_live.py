@@ -9,6 +9,8 @@ import pytest
 
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.output import live
+from ptycho.output.panels import object_images
+from ptycho.output.snapshots import Budget, LiveState, Snapshot, SnapshotProgress
 
 
 def result_of(scan) -> Reconstruction:
@@ -25,8 +27,8 @@ class Clock:
 
 
 def test_pictures_are_made_only_while_somebody_looks_and_in_their_part_of_the_time(small_scan, monkeypatch):
-    clock, board, told, made = Clock(monkeypatch), live.Board(small_scan), [], []
-    painter = live.Painter(board, lambda *said: told.append(said))
+    clock, state, told, made = Clock(monkeypatch), LiveState(small_scan, Budget()), [], []
+    snapshots = SnapshotProgress(state, lambda *said: told.append(said))
 
     def image() -> Reconstruction:
         made.append(clock.now)
@@ -37,53 +39,53 @@ def test_pictures_are_made_only_while_somebody_looks_and_in_their_part_of_the_ti
         end = clock.now + seconds
         while clock.now < end:
             clock.now += 1.0
-            board.looked_at = clock.now if watched else board.looked_at
-            painter("refining", 1, 10, {}, image)
+            state.last_viewed = clock.now if watched else state.last_viewed
+            snapshots("refining", 1, 10, {}, image)
 
     run(100, watched=False)
-    assert not made and board.picture is None and len(told) == 100
+    assert not made and state.snapshot is None and len(told) == 100
     run(1000, watched=True)
     # The first compiles, and is free. Of the rest as many as go into the share, less one that is not due yet.
-    allowed = live.SHARE * (clock.now - 100.0) + live.HEAD_START_S
-    assert allowed - 2 * 2.0 <= painter.spent <= allowed
-    assert board.picture.object.parts["amplitude"].shape == small_scan.object.shape
+    allowed = state.budget.fraction * (clock.now - 100.0) + state.budget.head_start_s
+    assert allowed - 2 * 2.0 <= snapshots.spent_s <= allowed
+    assert state.snapshot.object.images["amplitude"].shape == small_scan.object.shape
     count = len(made)
     run(1000, watched=False)
     assert len(made) <= count + 1  # somebody looked three seconds ago
-    count, board.serving = len(made), live.SHARE * 10_000
+    count, state.serving_s = len(made), state.budget.fraction * 10_000
     run(1000, watched=True)
     assert len(made) == count  # serving has taken it all
 
 
 def test_who_looks_at_the_end_sees_the_last_image(small_scan, monkeypatch):
-    clock, board, made = Clock(monkeypatch), live.Board(small_scan), []
-    painter = live.Painter(board, lambda *said: None)
+    clock, state, made = Clock(monkeypatch), LiveState(small_scan, Budget()), []
+    snapshots = SnapshotProgress(state, lambda *said: None)
 
     def image() -> Reconstruction:
         made.append(clock.now)
         return result_of(small_scan)
 
-    painter("refining", 1, 10, {}, image)
-    painter.finish()
+    snapshots("refining", 1, 10, {}, image)
+    snapshots.finish()
     assert not made  # nobody looks
-    board.looked_at = clock.now = clock.now + 2.0
-    painter("refining", 2, 10, {}, image)
-    painter("refining", 3, 10, {}, image)  # too soon after
+    state.last_viewed = clock.now = clock.now + 2.0
+    snapshots("refining", 2, 10, {}, image)
+    snapshots("refining", 3, 10, {}, image)  # too soon after
     assert len(made) == 1
-    painter.finish()
-    painter.finish()
+    snapshots.finish()
+    snapshots.finish()
     assert len(made) == 2
 
 
 def test_losses_are_those_of_whole_epochs_and_begin_again_with_a_trial(small_scan):
-    board = live.Board(small_scan)
-    painter = live.Painter(board, lambda *said: None)
+    state = LiveState(small_scan, Budget())
+    snapshots = SnapshotProgress(state, lambda *said: None)
     for done in (1, 1.5, 2, 3):
-        painter("training", done, 4, dict(loss=1 / done))
-    assert board.losses == dict(training=dict(epoch=[1, 2, 3], loss=[1.0, 0.5, 1 / 3]))
-    painter("training", 1, 4, dict(loss=0.9))
-    assert board.losses == dict(training=dict(epoch=[1], loss=[0.9]))
-    assert board.status == "training 25 %: loss 0.9"
+        snapshots("training", done, 4, dict(loss=1 / done))
+    assert state.losses == dict(training=dict(epoch=[1, 2, 3], loss=[1.0, 0.5, 1 / 3]))
+    snapshots("training", 1, 4, dict(loss=0.9))
+    assert state.losses == dict(training=dict(epoch=[1], loss=[0.9]))
+    assert state.status == "training 25 %: loss 0.9"
 
 
 def test_addresses():
@@ -127,19 +129,21 @@ def test_pages_of_other_sites_are_refused(small_scan):
 def test_a_page_is_handed_new_pictures_and_leaves_the_colour_range_to_the_browser(small_scan):
     from bokeh.document import Document
 
-    board = live.Board(small_scan)
-    page = live._Page(Document(), board)
+    state = LiveState(small_scan, Budget())
+    page = live._Page(Document(), state)
     result = result_of(small_scan)
     for part in (1.0, 0.5):
         fainter = replace(result, object=(part * result.object).astype("complex64"))
-        board.picture = live.Picture("refining", live.shown(small_scan, fainter, live.SIDE), part * result.probe)
+        state.snapshot = Snapshot(
+            "refining", object_images(small_scan, fainter, state.budget.side_px), part * result.probe
+        )
         page.show()
         ((_, shown),) = page.modes
         assert np.array_equal(shown.data_source.data["image"][0], np.abs(part * result.probe[0]).astype("float32"))
         assert shown.glyph.color_mapper.high == shown.data_source.data["image"][0].max()
-        image = board.picture.object.parts["amplitude"]
-        drawn = page.parts["object"].select_one(dict(name="amplitude")).data_source.data["image"][0]
-        slider = page.parts["object"].select_one(dict(name="amplitude: colour range"))
+        image = state.snapshot.object.images["amplitude"]
+        drawn = page.sections["object"].select_one(dict(name="amplitude")).data_source.data["image"][0]
+        slider = page.sections["object"].select_one(dict(name="amplitude: colour range"))
         assert np.array_equal(drawn, image)
         assert slider.tags[:2] == [image.min(), image.max()]
     assert slider.value == pytest.approx(2 * np.array(slider.tags[2:]), rel=1e-5)  # the first; float32 images
@@ -149,27 +153,27 @@ def test_curves_get_what_is_new_and_begin_again_with_a_trial(small_scan):
     from bokeh.document import Document
     from bokeh.models import ColumnDataSource
 
-    board = live.Board(small_scan)
-    page, painter = live._Page(Document(), board), live.Painter(board, lambda *said: None)
+    state = LiveState(small_scan, Budget())
+    page, snapshots = live._Page(Document(), state), SnapshotProgress(state, lambda *said: None)
     sent: list[str] = []
     page.document.on_change(lambda event: sent.append(getattr(event, "kind", "")))
 
     def shown() -> dict[str, list[float]]:
-        (plot,) = page.parts["losses"].select(dict(type=ColumnDataSource))
+        (plot,) = page.sections["losses"].select(dict(type=ColumnDataSource))
         return {name: list(values) for name, values in plot.data.items()}
 
-    painter("training", 1, 4, dict(loss=1.0))
+    snapshots("training", 1, 4, dict(loss=1.0))
     page.show()
     sent.clear()
     for done in (2, 3):
-        painter("training", done, 4, dict(loss=1 / done))
+        snapshots("training", done, 4, dict(loss=1 / done))
     page.show()
     assert shown() == dict(epoch=[1, 2, 3], loss=[1.0, 0.5, 1 / 3])
     assert sent.count("ColumnsStreamed") == 1 and "ColumnDataChanged" not in sent
-    painter("training", 1, 4, dict(loss=0.9))
+    snapshots("training", 1, 4, dict(loss=0.9))
     page.show()
     assert shown() == dict(epoch=[1], loss=[0.9])
-    painter("training", 2, 4, dict(loss=0.8, held_out=0.7))
+    snapshots("training", 2, 4, dict(loss=0.8, held_out=0.7))
     page.show()
     late = shown()
     assert late["loss"] == [0.9, 0.8] and np.isnan(late["held_out"][0]) and late["held_out"][1] == 0.7

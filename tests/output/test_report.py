@@ -11,7 +11,9 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.evaluation import compare_objects, expected_counts
-from ptycho.output.report import PATTERNS_BYTES, _patterns, binned, colour_range, palette, save_report
+from ptycho.images import binned
+from ptycho.output.panels import colour_range, palette, pattern_images
+from ptycho.output.report import save_report
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_the_page_stands_alone_and_says_what_was_found(small_scan, truth_as_resu
 
 
 def test_patterns_are_those_of_the_frames_and_their_predictions(small_scan, truth_as_result):
-    frames, images = _patterns(small_scan, truth_as_result)
+    frames, images = pattern_images(small_scan, truth_as_result, 4_000_000)
     assert len(frames) == len(small_scan)
     assert images["measured"].shape == (len(frames), 24, 24)
     predicted = expected_counts(small_scan.object, small_scan.probe, small_scan.positions, frames)
@@ -75,15 +77,16 @@ def test_patterns_are_those_of_the_frames_and_their_predictions(small_scan, trut
 
 
 def test_of_a_large_scan_some_frames_are_in_the_page(small_scan):
-    times = 1 + PATTERNS_BYTES // (24 * 24 * len(small_scan))
+    most_bytes = 4_000_000
+    times = 1 + most_bytes // (24 * 24 * len(small_scan))
     large = replace(
         small_scan,
         counts=np.tile(small_scan.counts, (times, 1, 1)),
         positions=np.concatenate([small_scan.positions + (0, 100 * k) for k in range(times)]),
         object=None,
     )
-    frames, images = _patterns(large, None)
-    assert images["measured"].nbytes <= PATTERNS_BYTES < large.counts.size
+    frames, images = pattern_images(large, None, most_bytes)
+    assert images["measured"].nbytes <= most_bytes < large.counts.size
     assert frames[0] == 0 and frames[-1] == len(large) - 1
 
 

@@ -1,0 +1,40 @@
+"""Arrays as PNG files, one screen pixel for one of the image."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ptycho.images import amplitude_and_phase, contrast_limits, displayed_object
+from ptycho.io import replaced
+
+if TYPE_CHECKING:  # images of arrays need no framework
+    from ptycho.data.reconstruction import Reconstruction
+
+
+def save_png(result: "Reconstruction", path: str | os.PathLike) -> Path:
+    """The object as one gray image: amplitude beside phase."""
+    pair = amplitude_and_phase(displayed_object(result.object, result.coverage))
+    return save_gray(np.concatenate([_normalised(image) for image in pair.values()], axis=1), path, (0, 1))
+
+
+def save_gray(image: np.ndarray, path: str | os.PathLike, limits: tuple[float, float], text: str = "") -> Path:
+    """An image (H, W) as PNG of 8 bits, black and white at ``limits``, with an optional description in the file."""
+    from PIL.Image import fromarray
+    from PIL.PngImagePlugin import PngInfo
+
+    low, high = limits
+    metadata = PngInfo()
+    if text:
+        metadata.add_text("Description", text)
+    with replaced(path) as partial:
+        gray = np.clip((image - low) * (255 / (high - low)), 0, 255)
+        fromarray(np.rint(gray).astype(np.uint8)).save(partial, format="PNG", pnginfo=metadata)
+    return Path(path)
+
+
+def _normalised(image: np.ndarray) -> np.ndarray:
+    """The values within the contrast limits, from 0 to 1."""
+    low, high = contrast_limits(image)
+    return np.clip((image - low) / (high - low), 0, 1)
