@@ -1,4 +1,4 @@
-"""Pictures for people: levelled by the least change, small, inlined, and described in words."""
+"""Pictures for people: without phase ramp, small, inlined, and described in words."""
 
 import base64
 import io
