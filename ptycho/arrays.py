@@ -9,8 +9,8 @@ modes, ``n`` detector (and patch) side, ``H W`` object or canvas.
 
 from typing import Any
 
-from jaxtyping import Bool, Complex, Float, Inexact, Int, Num, Shaped
+from jaxtyping import Bool, Complex, Float, Inexact, Int, Num, Real, Shaped
 
 Array = Any
 
-__all__ = ["Array", "Bool", "Complex", "Float", "Inexact", "Int", "Num", "Shaped"]
+__all__ = ["Array", "Bool", "Complex", "Float", "Inexact", "Int", "Num", "Real", "Shaped"]

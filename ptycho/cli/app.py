@@ -419,7 +419,7 @@ def convert_command(
 @app.command(name="info")
 def info_command(scan: ScanFile) -> None:
     """Say what is in a scan file, and what looks wrong with it."""
-    from ptycho.diagnostics.statistics import describe
+    from ptycho.diagnostics.describe import describe
     from ptycho.formats import read_scan
 
     data = read_scan(scan)
@@ -490,7 +490,7 @@ def doctor_command(
     data = read_scan(scan)
     checks = examine(data)
     if as_json:
-        said = dict(file=str(scan), notes=data.notes, checks=[check._asdict() for check in checks])
+        said = dict(file=str(scan), notes=data.notes, checks=[check.to_json() for check in checks])
         print(json.dumps(said, indent=1, ensure_ascii=False))
     else:
         _table(["check", "", "found", "what to do"], checks)

@@ -1,1 +1,1 @@
-"""Measured data: the `Scan`, what is wrong with it (`doctor`), the files it comes from (`formats`)."""
+"""Measured data: the `Scan` with its frames and beam, and reconstructions."""

@@ -1,4 +1,4 @@
-"""The beam that a scan was taken with, and what energy, distance and detector pixel say of the object pixel.
+"""The beam of a scan, and the object pixel that follows from energy, distance and detector pixel.
 
 Constants are those of CODATA 2022 (the first three exact by definition of the SI).
 """
@@ -19,13 +19,13 @@ Particle = Literal["photon", "electron"]
 
 @dataclass(frozen=True, kw_only=True)
 class Beam:
-    """What the sample is seen with, and from how far."""
+    """Particles, their energy, and the distance to the detector."""
 
     energy_eV: float
     """Energy of a photon; kinetic energy of an electron, the acceleration voltage in eV."""
     particle: Particle = "photon"
     distance_m: float | None = None
-    """From the sample to the detector; None where it is not known or, behind lenses, means nothing."""
+    """From the sample to the detector; None where it is not known, or meaningless behind lenses."""
 
     def __post_init__(self) -> None:
         for name in ("energy_eV", "distance_m"):

@@ -9,30 +9,35 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from ptycho.arrays import Array, Float, Int, Shaped
 from ptycho.io import BadFile
 
-Array = np.ndarray
-Step = tuple[Callable[..., Array], tuple[Any, ...]]
+Function = Callable[..., np.ndarray]
+Step = tuple[Function, tuple[Any, ...]]
+"""A function of frames (B, N, N), and its further arguments."""
+Cache = dict[tuple[str, tuple[Step, ...]], np.ndarray]
+"""Values computed for all frames of a source, by name and by the steps they were mapped through before."""
 Item = TypeVar("Item")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class StoredFrames:
-    """Frames (P, N, N) as a file or an array holds them, seen through some steps; indexing the first axis reads them.
+    """Frames (P, N, N) that stay in a file or an array, mapped through some functions; indexing reads them.
 
-    It goes where an array of counts goes, `Scan.counts` above all; ``np.asarray`` reads everything. Frames picked by
-    `picked`, and seen `through` a function, stay where they are as well. What has been found out about all frames of a
-    file is kept for all views of it. Another process that gets one (by pickle) opens the file itself, or gets the
-    frames that this is a view of, of an array in memory.
+    It goes where an array of counts goes, `Scan.counts` above all; ``np.asarray`` reads everything. `picked` and
+    `mapped` give views that read nothing. Values computed for all frames of a file (`cached`) are kept for all its
+    views. A process that gets one by pickle opens the file itself, or, where the frames are in memory, gets a copy of
+    those of this view.
     """
 
     ndim = 3
+    _steps: tuple[Step, ...]
 
-    def __init__(self, source: "Source"):
+    def __init__(self, source: "Source") -> None:
         self._source, self._steps = source, ()
         self._frame = np.zeros((1, *source.shape[1:]), source.dtype)
         self.rows = np.arange(source.shape[0])
-        """(P,) int64: which frames of the source these are."""
+        """(P,) int64: indices of these frames in the source."""
 
     @classmethod
     def of_file(cls, path: str | Path, key: str) -> "StoredFrames":
@@ -45,10 +50,10 @@ class StoredFrames:
         return frames if isinstance(frames, StoredFrames) else cls(_Memory(frames))
 
     @classmethod
-    def joined(cls, parts: Sequence["StoredFrames"]) -> "StoredFrames":
-        """One after the other, all of the same size, in a dtype that holds them all; a single part as it is."""
-        dtype = np.result_type(*(part.dtype for part in parts))
-        same = [part if part.dtype == dtype else part.through(np.ndarray.astype, dtype) for part in parts]
+    def joined(cls, stacks: Sequence["StoredFrames"]) -> "StoredFrames":
+        """One after the other, all of the same size, in a dtype that holds them all; a single stack as it is."""
+        dtype = np.result_type(*(stack.dtype for stack in stacks))
+        same = [stack if stack.dtype == dtype else stack.mapped(np.ndarray.astype, dtype) for stack in stacks]
         return same[0] if len(same) == 1 else cls(_Joined(tuple(same)))
 
     @property
@@ -75,7 +80,7 @@ class StoredFrames:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Any) -> Array:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, tuple):
             frames, within = self[index[0]], index[1:]
             return frames[within] if frames.ndim == 2 else frames[(slice(None), *within)]
@@ -83,12 +88,12 @@ class StoredFrames:
             return self._read(self.rows[[index]])[0]
         return self._read(self.rows[index])
 
-    def __iter__(self) -> Iterator[Array]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         return (self[k] for k in range(len(self)))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        found = self._read(self.rows)
-        return found if dtype is None else found.astype(dtype, copy=False)
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        frames = self._read(self.rows)
+        return frames if dtype is None else frames.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
         return f"StoredFrames({self.shape}, {self.dtype}, {self._source})"
@@ -102,55 +107,54 @@ class StoredFrames:
         """The frames that an index of the first axis picks, unread."""
         return self._like(self.rows[index])
 
-    def through(self, step: Callable[..., Array], *arguments: Any) -> "StoredFrames":
-        """The frames, unread, as ``step(frames, *arguments)`` makes them of any (B, N, N), each on its own.
+    def mapped(self, function: Function, *arguments: Any) -> "StoredFrames":
+        """The frames, unread, as ``function(frames, *arguments)`` of any (B, N, N), each independent of the others.
 
-        ``step`` is a function of a module, and ``arguments`` can be hashed.
+        ``function`` belongs to a module, so that it can be pickled, and ``arguments`` can be hashed.
         """
-        found = self._like(self.rows)
-        found._steps, found._frame = (*self._steps, (step, arguments)), step(self._frame, *arguments)
-        return found
+        view = self._like(self.rows)
+        view._steps, view._frame = (*self._steps, (function, arguments)), function(self._frame, *arguments)
+        return view
 
-    def once(self, name: str, find: Callable[["StoredFrames"], Array]) -> Array:
-        """What ``find`` tells of each of these frames ``(P, ...)``; of all in a file, seen so, it is found once."""
-        known = self._source.known
-        if known is None:
-            return find(self)
+    def cached(self, name: str, compute: Callable[["StoredFrames"], np.ndarray]) -> np.ndarray:
+        """``compute(frames)`` (P, ...), a value per frame; it is computed once for all frames of a file."""
+        cache = self._source.cache
+        if cache is None:
+            return compute(self)
         key = (name, self._steps)
-        if key not in known:
-            known[key] = find(self._like(np.arange(self._source.shape[0])))
-        return known[key][self.rows]
+        if key not in cache:
+            cache[key] = compute(self._like(np.arange(self._source.shape[0])))
+        return cache[key][self.rows]
 
-    def _like(self, rows: Array) -> "StoredFrames":
-        found = object.__new__(StoredFrames)
-        found._source, found._steps, found._frame, found.rows = self._source, self._steps, self._frame, rows
-        return found
+    def _like(self, rows: Int[Array, " P"]) -> "StoredFrames":
+        view = object.__new__(StoredFrames)
+        view._source, view._steps, view._frame, view.rows = self._source, self._steps, self._frame, rows
+        return view
 
-    def _read(self, rows: Array) -> Array:
-        found = self._source.read(rows)
-        for step, arguments in self._steps:
-            found = step(found, *arguments)
-        return found
-
-    _steps: tuple[Step, ...]
+    def _read(self, rows: Int[Array, " P"]) -> np.ndarray:
+        frames = self._source.read(rows)
+        for function, arguments in self._steps:
+            frames = function(frames, *arguments)
+        return frames
 
 
-Counts = Array | StoredFrames
-"""Frames that are there, or are read when they are asked for."""
-CHUNK_PIXELS = 2**18
-"""Pixels looked at in one go: 2 MB as float64."""
+Counts = np.ndarray | StoredFrames
+"""Frames that are in memory, or are read when they are asked for."""
 
 
-def chunks(counts: Counts) -> Iterator[Array]:
-    """Consecutive frames of (P, N, N), `CHUNK_PIXELS` pixels or one frame at most; views of those in memory."""
-    size = max(1, CHUNK_PIXELS // max(1, counts.size // len(counts)))
+def chunks(counts: Counts, pixels: int = 2**18) -> Iterator[Shaped[Array, "B N N"]]:
+    """Consecutive frames of (P, N, N), views of those in memory, in chunks of at most so many pixels, or of one frame.
+
+    The default is 2 MB as float64, which stays in the cache of a core.
+    """
+    size = max(1, pixels // max(1, counts.size // len(counts)))
     return (counts[i : i + size] for i in range(0, len(counts), size))
 
 
-def ahead(function: Callable[[Item], Found], items: Sequence[Item], workers: int) -> Iterator[Found]:
-    """A function of each of some items, in their order; as many as there are workers are made ready ahead, not all."""
+def ahead(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    """``map(function, items)`` in threads, in order; one more than ``workers`` results are prepared ahead, not all."""
     with ThreadPoolExecutor(workers) as pool:
-        coming: deque[Future[Found]] = deque()
+        coming: deque[Future[Result]] = deque()
         for item in items:
             coming.append(pool.submit(function, item))
             if len(coming) > workers:
@@ -159,13 +163,13 @@ def ahead(function: Callable[[Item], Found], items: Sequence[Item], workers: int
             yield coming.popleft().result()
 
 
-def seen_through(frames: Counts, step: Callable[..., Array], *arguments: Any) -> Counts:
-    """``step(frames, *arguments)``: now of an array, when they are read of stored frames."""
-    return frames.through(step, *arguments) if isinstance(frames, StoredFrames) else step(frames, *arguments)
+def mapped(frames: Counts, function: Function, *arguments: Any) -> Counts:
+    """``function(frames, *arguments)``: at once of an array, when they are read of stored frames."""
+    return frames.mapped(function, *arguments) if isinstance(frames, StoredFrames) else function(frames, *arguments)
 
 
-def mean_pattern(counts: Counts) -> Array:
-    """(N, N) float64: mean over all frames (P, N, N), without a float copy of the stack."""
+def mean_pattern(counts: Counts) -> Float[Array, "N N"]:
+    """Mean over all frames (P, N, N) in float64, without a float copy of the stack."""
     total = np.zeros(counts.shape[1:], np.float64)
     for chunk in chunks(counts):
         total += chunk.sum(axis=0, dtype=np.float64)
@@ -182,59 +186,60 @@ class Source(Protocol):
     @property
     def files(self) -> tuple[Path, ...]: ...
     @property
-    def known(self) -> dict[Any, Array] | None:
-        """What has been found out about all of them, by name; None where looking again costs less."""
+    def cache(self) -> Cache | None:
+        """Values computed for all frames; None where computing them again costs less."""
 
-    def read(self, rows: Array) -> Array:
-        """Frames by number, in the order asked for: a copy."""
+    def read(self, rows: Int[Array, " B"]) -> Shaped[Array, "B N N"]:
+        """Frames by index, in the order asked for: a copy."""
         ...
 
 
 class _Memory:
-    known, files = None, ()
+    cache, files = None, ()
 
-    def __init__(self, frames: Array):
+    def __init__(self, frames: np.ndarray) -> None:
         self.frames, self.shape, self.dtype = frames, frames.shape, frames.dtype
 
     def __repr__(self) -> str:
         return "in memory"
 
-    def read(self, rows: Array) -> Array:
+    def read(self, rows: Int[Array, " B"]) -> Shaped[Array, "B N N"]:
         return self.frames[rows]
 
 
 class _Joined:
-    def __init__(self, parts: tuple[StoredFrames, ...]):
-        self.parts, self.known = parts, dict[Any, Array]()
-        self.files = tuple(dict.fromkeys(file for part in parts for file in part.files))
-        self.ends = np.cumsum([len(part) for part in parts])
-        self.shape, self.dtype = (int(self.ends[-1]), *parts[0].shape[1:]), parts[0].dtype
+    def __init__(self, stacks: tuple[StoredFrames, ...]) -> None:
+        self.stacks: tuple[StoredFrames, ...] = stacks
+        self.cache: Cache = {}
+        self.files = tuple(dict.fromkeys(file for stack in stacks for file in stack.files))
+        self.ends = np.cumsum([len(stack) for stack in stacks])
+        self.shape, self.dtype = (int(self.ends[-1]), *stacks[0].shape[1:]), stacks[0].dtype
 
     def __repr__(self) -> str:
-        return ", ".join(str(part._source) for part in self.parts)
+        return ", ".join(str(stack._source) for stack in self.stacks)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | dict(known={})  # as of a file
+        return self.__dict__ | dict(cache={})  # as of a file
 
-    def read(self, rows: Array) -> Array:
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        which = np.searchsorted(self.ends, rows, side="right")
-        for number in np.unique(which):
-            here, part = which == number, self.parts[number]
-            found[here] = part[rows[here] - (self.ends[number] - len(part))]
-        return found
+    def read(self, rows: Int[Array, " B"]) -> Shaped[Array, "B N N"]:
+        frames = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        owner = np.searchsorted(self.ends, rows, side="right")
+        for number in np.unique(owner):
+            chosen, stack = owner == number, self.stacks[number]
+            frames[chosen] = stack[rows[chosen] - (self.ends[number] - len(stack))]
+        return frames
 
 
 class _File:
-    """One data set, opened when it is first read; h5py has one lock for all files, and so has this for its own."""
+    """One data set, opened when it is first read. h5py has one lock for all files; this one is for its own."""
 
-    def __init__(self, path: Path, key: str):
+    def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
-        self.known: dict[Any, Array] = {}
+        self.cache: Cache = {}
         self._lock, self._data = threading.Lock(), self._opened()
         *counted, height, width = self._data.shape
         self._columns = counted[-1]
-        """Frames that lie in one row of a raster; all of them where there is none."""
+        """Frames in a row of a raster; all of them where there is none."""
         self.shape = (int(np.prod(counted)), height, width)
         self.dtype = self._data.dtype.newbyteorder("=")
 
@@ -252,16 +257,16 @@ class _File:
         return h5py.File(self.path, "r")[self.key]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Not what is known: that is of all frames, and most of those who get a few of them do not ask.
+        # Without the cache: it is of all frames, and most processes that get a few of them do not ask.
         return {name: getattr(self, name) for name in ("path", "key", "shape", "dtype", "_columns")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.known, self._lock, self._data = {}, threading.Lock(), None
+        self.cache, self._lock, self._data = {}, threading.Lock(), None
 
-    def read(self, rows: Array) -> Array:
-        """Those that follow one another in the file in one go. BadFile for damaged ones."""
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+    def read(self, rows: Int[Array, " B"]) -> Shaped[Array, "B N N"]:
+        """Runs of frames that follow one another in the file are read in one go. BadFile for damaged ones."""
+        frames = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         breaks = (np.diff(ascending) != 1) | (ascending[1:] % self._columns == 0)
@@ -270,18 +275,18 @@ class _File:
             self._data = self._opened() if self._data is None else self._data
             for run in runs:
                 try:
-                    self._read_run(found, run, int(rows[run[0]]))
+                    self._read_run(frames, run, int(rows[run[0]]))
                 except Exception as error:  # HDF5 on damaged bytes raises whatever it meets
-                    what = str(error) or type(error).__name__
-                    raise BadFile(f"{self.path} has a damaged {self.key!r} ({what}); copy the file again") from error
-        return found
+                    reason = str(error) or type(error).__name__
+                    raise BadFile(f"{self.path} has a damaged {self.key!r} ({reason}); copy the file again") from error
+        return frames
 
-    def _read_run(self, found: Array, run: Array, first: int) -> None:
-        there: tuple[Any, ...] = (slice(first, first + len(run)),)
+    def _read_run(self, frames: np.ndarray, run: Int[Array, " run"], first: int) -> None:
+        source: tuple[Any, ...] = (slice(first, first + len(run)),)
         if self._data.ndim == 4:
             column = first % self._columns
-            there = (first // self._columns, slice(column, column + len(run)))
+            source = (first // self._columns, slice(column, column + len(run)))
         if (np.diff(run) == 1).all():
-            self._data.read_direct(found, there, np.s_[int(run[0]) : int(run[0]) + len(run)])
+            self._data.read_direct(frames, source, np.s_[int(run[0]) : int(run[0]) + len(run)])
         else:
-            found[run] = self._data[there]
+            frames[run] = self._data[source]

@@ -1,25 +1,24 @@
-"""What other programs leave as their result: an object, the probe and positions it was found with, no frames."""
+"""Results of other programs: an object, with the probe and positions that belong to it, but no frames."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from ptycho.arrays import Array, Complex, Float
 from ptycho.data.beam import Beam
 from ptycho.data.scan import checked_image, checked_pixel_size
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Product:
     """A result as `ptycho convert` takes it from one file to another, in the conventions of `Scan`."""
 
-    object: Array
-    """(H, W) complex64 transmission; of several slices or modes the first, which ``notes`` says."""
-    probe: Array | None = None
-    """(M, N, N) complex64 in whatever units the program kept it in."""
-    positions: Array | None = None
-    """(P, 2) float64 (y, x): the object pixel under probe pixel ``(N // 2, N // 2)``."""
+    object: Complex[Array, "H W"]
+    """complex64 transmission; of several slices or modes the first, which ``notes`` says."""
+    probe: Complex[Array, "M N N"] | None = None
+    """complex64, in the units of the program."""
+    positions: Float[Array, "P 2"] | None = None
+    """float64 (y, x): the object pixel under probe pixel ``(N // 2, N // 2)``."""
     pixel_size_m: float | None = None
     beam: Beam | None = None
     source: str = ""

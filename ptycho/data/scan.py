@@ -1,7 +1,7 @@
 """A ptychography scan as one immutable value, checked when it is made.
 
-Light: numpy, and scipy where it is needed. The counts keep the dtype they were recorded in; what is measured
-on them is measured chunk by chunk, so a scan never costs a second copy of its stack.
+The counts keep the dtype they were recorded in, and all statistics are computed chunk by chunk, so that a scan never
+costs a second copy of its stack. The module needs numpy only, so that readers and ``ptycho info`` start fast.
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.arrays import Array, Bool, Complex, Float, Real
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
 from ptycho.data.detector import (
@@ -21,12 +22,7 @@ from ptycho.data.detector import (
     cropped_probe,
     window,
 )
-from ptycho.data.frames import Counts, StoredFrames, chunks, mean_pattern, seen_through
-
-Array = np.ndarray
-
-SMALLEST_SPREAD_PX = 1e-3
-"""Positions closer together than this are one position, or are metres given as pixels."""
+from ptycho.data.frames import Counts, StoredFrames, chunks, mapped, mean_pattern
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -40,26 +36,26 @@ class Scan:
     counts: Counts
     """(P, N, N) photon counts (intensity), any real numeric dtype, zero frequency at pixel ``N // 2``; in the near
     field the pixel straight behind that of the probe. `StoredFrames` are read when they are asked for."""
-    positions: Array
-    """(P, 2) float64 (y, x): the object pixel, fractions allowed, under probe pixel ``(N // 2, N // 2)``."""
-    probe: Array
-    """(M, N, N) complex64 in sqrt(photons); an (N, N) probe is taken as one mode."""
-    mask: Any = None
-    """(N, N) bool, True where a detector pixel is used; None uses all of them. Always an array afterwards."""
-    object: Array | None = None
-    """(H, W) complex64 true transmission, in whose pixels the positions are, or None."""
+    positions: Float[Array, "P 2"]
+    """float64 (y, x): the object pixel, with sub-pixel part, under probe pixel ``(N // 2, N // 2)``."""
+    probe: Complex[Array, "M N N"]
+    """complex64 in sqrt(photons); an (N, N) probe is taken as one mode."""
+    mask: Bool[Array, "N N"] = None
+    """True where a detector pixel is used; None uses all of them, and becomes an array."""
+    object: Complex[Array, "H W"] | None = None
+    """complex64: the true transmission, in whose pixels the positions are; None where it is not known."""
     pixel_size_m: float | None = None
-    """Side of an object pixel in metres, for scale bars; no computation uses it."""
+    """Side of an object pixel, for scale bars; no computation uses it."""
     beam: Beam | None = None
     """Energy, particle and distance, kept for files in metres; no computation uses it."""
     probe_known: bool = True
-    """False: the probe is a guess in arbitrary units, to be rescaled to the counts and sought along with the object."""
+    """False: the probe is a guess in arbitrary units, to be rescaled to the counts and refined with the object."""
     near_field: NearField | None = None
-    """Where the detector is; None: in the far field."""
+    """Distance of a detector in the near field; None: far field."""
     source: str = ""
-    """Where the scan came from, for people."""
+    """The file or simulation that the scan came from, for people."""
     notes: tuple[str, ...] = ()
-    """Sentences about the data that a user should be told: what a reader assumed, found or left out."""
+    """Sentences about the data for the user: what a reader assumed, noticed or left out."""
 
     def __post_init__(self) -> None:
         counts = _checked_counts(self.counts)
@@ -75,7 +71,7 @@ class Scan:
             raise ValueError(f"Scan.beam is {self.beam!r}; expected a Beam, or None where it is not known")
         if not (self.near_field is None or isinstance(self.near_field, NearField)):
             raise ValueError(f"Scan.near_field is {self.near_field!r}; expected a NearField, or None for the far field")
-        if not any(chunk[:, self.mask].any() for chunk in chunks(counts)):  # the first tells, as a rule
+        if not any(chunk[:, self.mask].any() for chunk in chunks(counts)):  # mostly the first chunk decides
             raise ValueError(
                 f"Scan.counts is 0 in every used pixel of all {frames} frames; check that the right data set "
                 "was read and that the mask is True where a pixel is used (invert it if not)"
@@ -118,8 +114,8 @@ class Scan:
         return len(self.probe)
 
     @cached_property
-    def transfer(self) -> Array | None:
-        """(N, N) complex64 transfer function of the near field (`transfer_function`); None for the far field."""
+    def transfer(self) -> Complex[Array, "N N"] | None:
+        """Transfer function of the near field (`transfer_function`), complex64; None for the far field."""
         if self.near_field is None:
             return None
         from ptycho.physics.propagation import transfer_function
@@ -127,26 +123,26 @@ class Scan:
         near = self.near_field
         return transfer_function((self.N, self.N), near.distance_px, near.wavelength_px, near.kind)
 
-    def require_far_field(self, what: str = "networks", instead: str = "refine the scan without one") -> None:
-        """Raise ValueError for a scan in the near field, where ``what`` (in the plural) cannot take it."""
+    def require_far_field(self, users: str = "networks", instead: str = "refine the scan without one") -> None:
+        """Raise ValueError for a scan in the near field, which its ``users`` (a plural) cannot take."""
         if self.near_field is not None:
-            raise ValueError(f"Scan.near_field is {self.near_field}; {what} are for the far field only: {instead}")
+            raise ValueError(f"Scan.near_field is {self.near_field}; {users} are for the far field only: {instead}")
 
     @cached_property
-    def frame_counts(self) -> Array:
-        """(P,) float64: total counts of each frame over the used pixels."""
+    def frame_counts(self) -> Float[Array, " P"]:
+        """Total counts of each frame over the used pixels, float64."""
         used = self.mask.ravel().astype(np.float64)
 
-        def totals(counts: Counts) -> Array:
+        def totals(counts: Counts) -> np.ndarray:
             return np.concatenate([chunk.reshape(len(chunk), -1).astype(np.float64) @ used for chunk in chunks(counts)])
 
-        if isinstance(self.counts, StoredFrames):  # a pass over a large file: once for all scans that come of it
-            return self.counts.once(f"totals {self.mask.tobytes().hex()}", totals)
+        if isinstance(self.counts, StoredFrames):  # a pass over a large file: once for all scans made from it
+            return self.counts.cached(f"totals {self.mask.tobytes().hex()}", totals)
         return totals(self.counts)
 
     @cached_property
-    def mean_pattern(self) -> Array:
-        """(N, N) float64: mean over the frames in every pixel, used or not."""
+    def mean_pattern(self) -> Float[Array, "N N"]:
+        """Mean over the frames in every pixel, used or not; float64."""
         return mean_pattern(self.counts)
 
     @property
@@ -164,22 +160,21 @@ class Scan:
         """Median distance in object pixels to the nearest other position; repeats count once; NaN for one."""
         from scipy.spatial import cKDTree
 
-        places = np.unique(self.positions, axis=0)
-        if len(places) == 1:
+        distinct = np.unique(self.positions, axis=0)
+        if len(distinct) == 1:
             return float("nan")
-        distances, _ = cKDTree(places).query(places, k=2)
+        distances, _ = cKDTree(distinct).query(distinct, k=2)
         return float(np.median(distances[:, 1]))
 
     @property
     def probe_diameter_px(self) -> float:
         """Diameter in object pixels of the disc of the probe's effective area ``(sum I)^2 / sum I^2``.
 
-        I is the intensity summed over modes. It is the diameter itself for an evenly lit disc, and four
-        standard deviations (the D4-sigma width of ISO 11146) for a Gaussian. No threshold, and faint wings
-        count little.
+        I is the intensity summed over modes. The diameter of a uniform disc is its own, that of a Gaussian four
+        standard deviations (the D4-sigma width of ISO 11146). There is no threshold, and faint wings count little.
         """
-        light = illumination(self.probe)
-        return float(2 * np.sqrt(light.sum() ** 2 / (light**2).sum() / np.pi))
+        intensity = illumination(self.probe)
+        return float(2 * np.sqrt(intensity.sum() ** 2 / (intensity**2).sum() / np.pi))
 
     @property
     def overlap(self) -> float:
@@ -195,29 +190,25 @@ class Scan:
         if not isinstance(index, slice):
             index = np.atleast_1d(np.asarray(index))
             index = index if index.size else slice(0)
-        there = isinstance(index, slice) and not isinstance(self.counts, StoredFrames)
-        counts = self.counts[index] if there else StoredFrames.of(self.counts).picked(index)
+        slice_of_array = isinstance(index, slice) and not isinstance(self.counts, StoredFrames)
+        counts = self.counts[index] if slice_of_array else StoredFrames.of(self.counts).picked(index)
         return replace(self, counts=counts, positions=self.positions[index])
-
-    def masked(self, good: Array) -> "Scan":
-        """The same frames, unread; pixels are used where this scan's mask and ``good`` (N, N) are both True."""
-        return replace(self, mask=self.mask & _checked_mask(good, self.N))
 
     def cropped(self, side: int) -> "Scan":
         """A view of the middle ``side x side`` detector pixels: object pixels become ``N / side`` times as large.
 
-        Positions, true object and pixel size go along; of the probe stays what would reach these pixels without a
-        sample. Raises ValueError for another number than 2 to N, and in the near field.
+        Positions, true object and pixel size are converted; the probe is band-limited to what would reach these pixels
+        without a sample. Raises ValueError for another number than 2 to N, and in the near field.
         """
         if side == self.N:
             return self
-        self.require_far_field("cropped frames", "leave them whole")
+        self.require_far_field("cropped frames", "leave them as they are")
         if not 2 <= side <= self.N:
             raise ValueError(f"frames of {self.N} pixels cannot be cropped to {side}; expected 2 to {self.N}")
         scale = side / self.N
         return replace(
             self,
-            counts=seen_through(self.counts, window, side),
+            counts=mapped(self.counts, window, side),
             positions=self.positions * scale,
             probe=cropped_probe(self.probe, side),
             mask=window(self.mask, side),
@@ -230,9 +221,9 @@ class Scan:
         """A view of sums of ``k x k`` detector pixels: the window of the probe becomes ``N / k``, its pixels stay.
 
         A sum is used where all its pixels are; where N is no multiple of k the frames are `cropped` to one first. The
-        physics takes a sum for ``k^2`` times the counts in its middle: light of the probe beyond its new window is
-        lost, and waves from far parts of the probe interfere less than they should, as in a probe of more modes; a note
-        says how much. Raises ValueError for another number than 1 to ``N // 2``, and in the near field.
+        forward model takes a sum for ``k^2`` times the counts at its centre: what of the probe lies beyond its new
+        window is lost, and waves from opposite sides of the probe interfere with less contrast, as in a probe of more
+        modes; a note says how much. Raises ValueError for another number than 1 to ``N // 2``, and in the near field.
         """
         if k == 1:
             return self
@@ -242,10 +233,11 @@ class Scan:
         if self.N % k:
             return self.cropped(self.N // k * k).binned(k)
         probe = binned_probe(self.probe, k)
-        lost, washed = 1 - illumination(probe).sum() / self.photons, 1 - bin_contrast(self.N, k, self.probe_diameter_px)
+        lost = 1 - illumination(probe).sum() / self.photons
+        blurred = 1 - bin_contrast(self.N, k, self.probe_diameter_px)
         note = (
             f"{k} x {k} detector pixels were added up: {max(0.0, 100 * lost):.2g} % of the probe are beyond its "
-            f"smaller window, and waves from its opposite sides lose {100 * washed:.2g} % of their contrast."
+            f"smaller window, and waves from its opposite sides lose {100 * blurred:.2g} % of their contrast."
         )
         return replace(
             self,
@@ -255,60 +247,57 @@ class Scan:
             notes=(*self.notes, note),
         )
 
-    def held_out_mask(self, every: int, offset: int = 0) -> Array:
-        """(P,) bool: True for frames ``offset``, ``offset + every``, ``offset + 2 every``, ..."""
+    def held_out_mask(self, every: int, offset: int = 0) -> Bool[Array, " P"]:
+        """True for frames ``offset``, ``offset + every``, ``offset + 2 every``, ..."""
         if not (every >= 2 and 0 <= offset < every):
             raise ValueError(f"every is {every} and offset {offset}; expected every >= 2 and 0 <= offset < every")
         return np.arange(len(self)) % every == offset
 
     def split(self, every: int, offset: int = 0) -> tuple["Scan", "Scan"]:
-        """``(fitted, held_out)``: each ``every``-th frame from ``offset`` on is held out, to judge by."""
+        """``(fitted, held_out)``: every ``every``-th frame from ``offset`` on is held out."""
         held_out = self.held_out_mask(every, offset)
         return self.subset(~held_out), self.subset(held_out)
 
-    def with_probe(self, probe: Array, known: bool = True) -> "Scan":
+    def with_probe(self, probe: Complex[Array, "..."], known: bool = True) -> "Scan":
         """The same scan with another probe, (M, N, N) or (N, N), in sqrt(photons) if it is known."""
         return replace(self, probe=probe, probe_known=known)
 
     def check_dose(self) -> str | None:
         """A sentence if a known probe and the counts cannot both be right, else None.
 
-        No transmission is above 1, so a frame holds at most ``sum |probe|^2`` counts; a detector gain or a
-        probe in other units breaks that. Far fewer counts than the empty sample would send to the used pixels
-        are as suspicious.
+        No transmission is above 1, so a frame holds at most ``sum |probe|^2`` counts; a detector gain or a probe in
+        other units breaks that. Far fewer counts than reach the used pixels without a sample are as suspicious.
         """
         if not self.probe_known:
             return None
-        counts, photons, empty = (
-            self.mean_counts,
-            self.photons,
-            float(vacuum_pattern(self.probe, self.transfer)[self.mask].sum()),
-        )
+        counts, photons = self.mean_counts, self.photons
+        vacuum = float(vacuum_pattern(self.probe, self.transfer)[self.mask].sum())
         remedy = "check the units of both, or mark the probe as a guess (probe_known=False) to have it rescaled"
         if counts > 1.05 * photons:
             return (
                 f"The frames hold {counts:.4g} counts on average, {counts / photons:.3g} times the "
                 f"{photons:.4g} photons of the probe, and no sample amplifies; {remedy}."
             )
-        if counts < 0.05 * empty:
+        if counts < 0.05 * vacuum:
             return (
-                f"The frames hold {counts:.4g} counts on average, only {100 * counts / empty:.2g} % of the "
-                f"{empty:.4g} photons that the probe sends to the used pixels through an empty sample; "
-                f"{remedy}."
+                f"The frames hold {counts:.4g} counts on average, only {100 * counts / vacuum:.2g} % of the "
+                f"{vacuum:.4g} photons that the probe sends to the used pixels without a sample; {remedy}."
             )
         return None
 
 
-def illumination(probe: Array) -> Array:
-    """(N, N) float64: ``sum_m |P_m|^2`` of a probe (M, N, N), photons on each object pixel."""
-    wide = probe.astype(np.complex128)
-    return (wide.real**2 + wide.imag**2).sum(axis=0)
+def illumination(probe: Complex[Array, "M N N"]) -> Float[Array, "N N"]:
+    """``sum_m |P_m|^2``: photons on each object pixel, float64."""
+    double = probe.astype(np.complex128)
+    return (double.real**2 + double.imag**2).sum(axis=0)
 
 
-def vacuum_pattern(probe: Array, transfer: Array | None = None) -> Array:
-    """(N, N) float64: counts expected without a sample of a probe (M, N, N), zero frequency at ``N // 2``.
+def vacuum_pattern(
+    probe: Complex[Array, "M N N"], transfer: Complex[Array, "N N"] | None = None
+) -> Float[Array, "N N"]:
+    """Counts expected without a sample, ``sum_m |F P_m|^2``, zero frequency at ``N // 2``; float64.
 
-    With the transfer function (N, N) of a near field those in it.
+    With the transfer function of a near field, counts in it.
     """
     from ptycho.physics.forward import Diffraction, frame_probes
 
@@ -324,14 +313,14 @@ def _checked_counts(counts: Any) -> Counts:
             "and give one scan at a time"
         )
     if counts.size == 0:
-        raise ValueError(f"Scan.counts has shape {counts.shape}, which holds no frames; give one frame at least")
+        raise ValueError(f"Scan.counts has shape {counts.shape}, which holds no frames; give at least one frame")
     if counts.dtype.kind not in "uif":
         raise ValueError(
             f"Scan.counts has dtype {counts.dtype}; expected real numbers: photon counts, not complex waves"
         )
     if isinstance(counts, StoredFrames):
         if counts.dtype.kind != "u":
-            counts.once("valid", _all_valid)
+            counts.cached("valid", _all_valid)
         return counts
     counts = counts.astype(counts.dtype.newbyteorder("="), copy=False)
     if counts.dtype.kind != "u":
@@ -339,7 +328,7 @@ def _checked_counts(counts: Any) -> Counts:
     return counts
 
 
-def _all_valid(counts: Counts) -> Array:
+def _all_valid(counts: Counts) -> Bool[Array, " P"]:
     first = 0
     for chunk in chunks(counts):
         _require_valid_counts(chunk, first)
@@ -347,8 +336,8 @@ def _all_valid(counts: Counts) -> Array:
     return np.ones(len(counts), bool)
 
 
-def _require_valid_counts(chunk: Array, first: int) -> None:
-    """The extremes decide (a NaN is both of them); the place is looked for only when one is bad."""
+def _require_valid_counts(chunk: Real[Array, "B N N"], first: int) -> None:
+    """The extremes decide (a NaN is both of them); the bad pixel is searched for only when one of them is bad."""
     if chunk.min() >= 0 and chunk.max() < np.inf:
         return
     frame, y, x = np.argwhere(~((chunk >= 0) & (chunk < np.inf)))[0]
@@ -359,7 +348,8 @@ def _require_valid_counts(chunk: Array, first: int) -> None:
     )
 
 
-def _checked_positions(positions: Any, frames: int) -> Array:
+def _checked_positions(positions: Any, frames: int, least_spread_px: float = 1e-3) -> Float[Array, "P 2"]:
+    """Positions that spread less are one position, or metres given as pixels."""
     positions = np.asarray(positions)
     if positions.size == 0:
         raise ValueError("Scan.positions is empty; every frame needs its (y, x) in object pixels")
@@ -378,7 +368,7 @@ def _checked_positions(positions: Any, frames: int) -> Array:
             "position (`scan.subset`, or index counts and positions alike)"
         )
     spread = np.ptp(positions, axis=0).max()
-    if frames > 1 and spread < SMALLEST_SPREAD_PX:
+    if frames > 1 and spread < least_spread_px:
         raise ValueError(
             f"Scan.positions are all the same: {positions[0].tolist()} within {spread:.3g} pixels; expected "
             "object pixels: divide positions in metres by the pixel size"
@@ -386,7 +376,7 @@ def _checked_positions(positions: Any, frames: int) -> Array:
     return positions
 
 
-def _checked_probe(probe: Any, N: int) -> Array:
+def _checked_probe(probe: Any, N: int) -> Complex[Array, "M N N"]:
     probe = np.asarray(probe)
     if probe.ndim == 2:
         probe = probe[None]
@@ -410,7 +400,7 @@ def _checked_probe(probe: Any, N: int) -> Array:
     return probe
 
 
-def _checked_mask(mask: Any, N: int) -> Array:
+def _checked_mask(mask: Any, N: int) -> Bool[Array, "N N"]:
     if mask is None:
         return np.ones((N, N), bool)
     mask = np.asarray(mask)
@@ -426,8 +416,8 @@ def _checked_mask(mask: Any, N: int) -> Array:
     return mask
 
 
-def checked_image(image: Any, name: str = "Scan.object") -> Array:
-    """A finite complex64 (H, W) image, or ValueError with its name."""
+def checked_image(image: Any, name: str = "Scan.object") -> Complex[Array, "H W"]:
+    """A finite complex64 image, or ValueError with its name."""
     image = np.asarray(image)
     if image.ndim != 2 or image.dtype.kind not in "uifc" or not image.size:
         raise ValueError(f"{name} is {image.dtype} of shape {image.shape}; expected a complex (H, W) array")
@@ -439,7 +429,7 @@ def checked_image(image: Any, name: str = "Scan.object") -> Array:
     return image
 
 
-def _checked_object(truth: Any, positions: Array) -> Array | None:
+def _checked_object(truth: Any, positions: Float[Array, "P 2"]) -> Complex[Array, "H W"] | None:
     if truth is None:
         return None
     truth = checked_image(truth)

@@ -1,1 +1,1 @@
-"""What can be told about a scan before anything is reconstructed, and repaired."""
+"""What a scan says about itself before anything is reconstructed: statistics, bad pixels, checks, and their repair."""

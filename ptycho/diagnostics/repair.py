@@ -1,69 +1,67 @@
-"""What `ptycho doctor` finds and can be mended without asking: ``ptycho convert --mend``."""
+"""What `ptycho doctor` finds and can be repaired without asking: ``ptycho convert --mend``."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from ptycho.data.frames import seen_through
+from ptycho.arrays import Array, Shaped
+from ptycho.data.frames import mapped
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
-from ptycho.diagnostics.checks import OFF_CENTRE_PX, centre_offset, empty_frames, examine_orientation
+from ptycho.diagnostics.checks import Limits, centre_offset, empty_frames, examine_orientation
 from ptycho.diagnostics.orientation import NAMES, turned
-
-Array = np.ndarray
+from ptycho.diagnostics.pixels import proposed_mask
+from ptycho.diagnostics.statistics import centred_scan, looks_like_counts, squared
 
 
 def repaired(scan: Scan) -> Scan:
-    """The scan, as a view, with what the doctor finds set right; `Scan.notes` says what was done.
+    """The scan, as a view, without the faults that the checks find; each repair becomes a sentence in `Scan.notes`.
 
-    Amplitudes are squared, the zero frequency is moved to the centre, pixels of no use are masked, empty frames left
-    out, frames turned as they fit the positions, and a probe of another power than the counts becomes a guess.
-    Positions, and what a detector did not record, cannot be mended.
+    Amplitudes are squared, the zero frequency is moved to the centre, unusable pixels are masked, empty frames left
+    out, frames turned as they fit the positions, and a probe whose power contradicts the counts becomes a guess.
+    Positions, and what a detector did not record, cannot be repaired.
     """
     scan = _squared(scan)
-    scan = scan if scan.near_field else doctor.centred_scan(scan)
-    for step in (_masked, _moved, _without_empty_frames, _guessed, _turned):
+    scan = scan if scan.near_field else centred_scan(scan)
+    for step in (_masked, _moved, _without_empty_frames, _with_guessed_probe, _turned):
         scan = step(scan)
     return scan
 
 
-def _noted(scan: Scan, note: str, **changes) -> Scan:
-    return replace(scan, notes=(*scan.notes, f"Repaired: {note}."), **changes)
+def _noted(scan: Scan, note: str) -> Scan:
+    return replace(scan, notes=(*scan.notes, f"Repaired: {note}."))
 
 
 def _squared(scan: Scan) -> Scan:
-    if doctor.looks_like_counts(scan.counts).verdict != "amplitude":
+    if looks_like_counts(scan.counts).verdict != "amplitude":
         return scan
-    return _noted(scan, "the frames were amplitudes and were squared", counts=doctor.squared(scan.counts))
+    return _noted(replace(scan, counts=squared(scan.counts)), "the frames were amplitudes and were squared")
 
 
 def _masked(scan: Scan) -> Scan:
-    good = doctor.proposed_mask(scan)
-    more = int((scan.mask & ~good).sum())
-    return _noted(scan, f"{more} dead, hot or saturated pixels and gaps were masked", mask=good) if more else scan
+    good = proposed_mask(scan)
+    bad = int((scan.mask & ~good).sum())
+    if not bad:
+        return scan
+    return _noted(replace(scan, mask=good), f"{bad} dead, hot or saturated pixels and gaps were masked")
 
 
 def _moved(scan: Scan) -> Scan:
     if scan.near_field is not None:
         return scan
     y, x = (-round(offset) for offset in centre_offset(scan.mean_pattern, scan.mask))
-    if np.hypot(y, x) <= OFF_CENTRE_PX:
+    if np.hypot(y, x) <= Limits.off_centre_px:
         return scan
-    return _noted(
-        scan,
-        f"the frames were moved by ({y}, {x}) pixels (y, x)",
-        counts=seen_through(scan.counts, moved, y, x),
-        mask=moved(scan.mask[None], y, x)[0],
-    )
+    scan = replace(scan, counts=mapped(scan.counts, moved, y, x), mask=moved(scan.mask[None], y, x)[0])
+    return _noted(scan, f"the frames were moved by ({y}, {x}) pixels (y, x)")
 
 
-def moved(frames: Array, y: int, x: int) -> Array:
-    """Frames (B, N, N) with their content at larger indices by whole pixels, 0 where there is none."""
-    found = np.zeros_like(frames)
+def moved(frames: Shaped[Array, "B N N"], y: int, x: int) -> Shaped[Array, "B N N"]:
+    """Frames with their content at larger indices by integer pixels, 0 (False) where there is none."""
+    result = np.zeros_like(frames)
     N = frames.shape[-1]
-    to, of = ([slice(max(s, 0), N + min(s, 0)) for s in (sign * y, sign * x)] for sign in (1, -1))
-    found[:, *to] = frames[:, *of]
-    return found
+    target, source = ([slice(max(s, 0), N + min(s, 0)) for s in (sign * y, sign * x)] for sign in (1, -1))
+    result[:, *target] = frames[:, *source]
+    return result
 
 
 def _without_empty_frames(scan: Scan) -> Scan:
@@ -73,19 +71,17 @@ def _without_empty_frames(scan: Scan) -> Scan:
     return _noted(scan.subset(np.setdiff1d(np.arange(len(scan)), empty)), f"{len(empty)} empty frames were left out")
 
 
-def _guessed(scan: Scan) -> Scan:
+def _with_guessed_probe(scan: Scan) -> Scan:
     if scan.check_dose() is None:
         return scan
-    return _noted(scan, "the probe does not have the power of the counts and is taken as a guess", probe_known=False)
+    scan = replace(scan, probe_known=False)
+    return _noted(scan, "the probe does not have the power of the counts and is taken as a guess")
 
 
 def _turned(scan: Scan) -> Scan:
-    found = examine_orientation(scan)
-    if found is None or not found.wrong:
+    orientation = examine_orientation(scan)
+    if orientation is None or not orientation.wrong:
         return scan
-    return _noted(
-        scan,
-        f"the frames were {NAMES[found.best]}",
-        counts=seen_through(scan.counts, turned, found.best),
-        mask=turned(scan.mask, found.best),
-    )
+    best = orientation.best
+    scan = replace(scan, counts=mapped(scan.counts, turned, best), mask=turned(scan.mask, best))
+    return _noted(scan, f"the frames were {NAMES[best]}")

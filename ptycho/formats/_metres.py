@@ -14,7 +14,7 @@ import numpy as np
 from ptycho.data.beam import Beam
 from ptycho.data.frames import Counts
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
+from ptycho.diagnostics import statistics
 from ptycho.formats._container import REAL, ReadOptions
 from ptycho.formats._hdf5 import Hdf5
 from ptycho.io import BadFile
@@ -101,8 +101,8 @@ def assembled(
     notes = tuple(notes)
     if probe is None:
         probe, probe_known = np.ones(counts.shape[-2:], np.complex64), False
-        scan = doctor.centred_scan(Scan(counts=counts, positions=positions, probe=probe, mask=mask))
-        probe = doctor.guessed_probe(scan.counts, scan.mask)
+        scan = statistics.centred_scan(Scan(counts=counts, positions=positions, probe=probe, mask=mask))
+        probe = statistics.guessed_probe(scan.counts, scan.mask)
         notes = (*notes, "The file holds no probe: one was guessed from the mean of its frames.")
     elif not probe_known:
         notes = (
@@ -119,7 +119,7 @@ def assembled(
         source=str(path),
         **more,
     )
-    return doctor.centred_scan(scan)
+    return statistics.centred_scan(scan)
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho.data.frames import seen_through
+from ptycho.data.frames import mapped
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats import _matlab, _pairs
@@ -54,7 +54,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     if len(x) != len(y):
         raise BadFile(f"{parameters} has {len(x)} 'ppX' and {len(y)} 'ppY'; write it anew")
     with Hdf5(frames, options) as file:
-        counts = seen_through(file.frames("dp"), _transposed)
+        counts = mapped(file.frames("dp"), _transposed)
     metres = -np.stack([y, x], axis=1).astype(np.float64)
     pixel = object_pixel(parameters, options, None, counts.shape[-1], None, "energy, distance and detector pixel")
     notes = ["The frames were transposed, as of a file that MATLAB wrote; files of Python are not so."]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
+from ptycho.diagnostics import statistics
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
@@ -57,7 +57,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
             source=str(path),
             notes=file.attribute_texts("/", "notes"),
         )
-    return doctor.warned_of_corner(scan)
+    return statistics.warned_of_corner(scan)
 
 
 def write_scan(scan: Scan, path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
+from ptycho.diagnostics import statistics
 from ptycho.formats._container import DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
@@ -46,7 +46,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         size = object_pixel(path, options, beam, frames.shape[-1], detector, "lambda_nm, z_m and ccd_pixel_um")
     positions = in_pixels(path, key, points[::-1].T * 1e-6, size)
     squared = frames_key == "diffamp"
-    counts = doctor.squared(frames) if squared else frames
+    counts = statistics.squared(frames) if squared else frames
     return assembled(path, counts, positions, notes=(AMPLITUDES,) if squared else (), beam=beam, pixel_size_m=size)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
+from ptycho.diagnostics import statistics
 from ptycho.formats._container import (
     DEFAULT,
     REAL,
@@ -65,7 +65,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         source=str(path),
         notes=tuple(str(note) for note in np.atleast_1d(arrays.get("notes", ()))),
     )
-    return doctor.warned_of_corner(scan)
+    return statistics.warned_of_corner(scan)
 
 
 def write_scan(scan: Scan, path: Path) -> None:

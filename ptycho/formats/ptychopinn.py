@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
+from ptycho.diagnostics import statistics
 from ptycho.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, number, optional, required
 from ptycho.formats._format import Access, Format
 from ptycho.formats.npz import BEAM, as_bool, beam_from, beam_values
@@ -57,7 +57,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     known = bool(number(arrays, "probe_known", path) or 0)
     domain, domain_notes = _domain(arrays, frames)
     scan = Scan(
-        counts=doctor.squared(frames) if domain == AMPLITUDE else frames,
+        counts=statistics.squared(frames) if domain == AMPLITUDE else frames,
         positions=positions,
         probe=probe,
         mask=as_bool(optional(arrays, "mask", path, 2, REAL)),
@@ -73,7 +73,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
             *_other_notes(keys, arrays, refused, known),
         ),
     )
-    return doctor.centred_scan(scan)
+    return statistics.centred_scan(scan)
 
 
 def write_scan(scan: Scan, path: Path) -> None:
@@ -157,7 +157,7 @@ def _domain(arrays: dict[str, Array], frames: Array) -> tuple[str, Notes]:
                 f"The file says that its frames are {domain} ({name} = {said[name]}).",
                 *_dose(domain),
             )
-    found = doctor.looks_like_counts(frames)
+    found = statistics.looks_like_counts(frames)
     domain = COUNTS if found.verdict == "counts" else AMPLITUDE
     taken = "counts" if domain == COUNTS else "amplitudes, and squared"
     note = f"The file does not say what its frames are. {found.sentence} They were taken as {taken}."

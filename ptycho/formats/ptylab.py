@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho.data.frames import seen_through
+from ptycho.data.frames import mapped
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
@@ -48,7 +48,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         notes.append("'encoder' has two rows: it was transposed.")
     if code not in range(8):
         raise BadFile(f"{path} has 'orientation' {code:g}; expected one of 0 to 7")
-    counts = seen_through(counts, oriented, int(code)) if code else counts
+    counts = mapped(counts, oriented, int(code)) if code else counts
     positions = in_pixels(path, "encoder", encoder, pixel)
     return assembled(path, counts, positions, probe=probe, notes=notes, beam=beam, pixel_size_m=pixel)
 

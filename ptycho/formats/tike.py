@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
+from ptycho.diagnostics import statistics
 from ptycho.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, npz_ndim, required
 from ptycho.formats._format import Access, Format
 from ptycho.io import BadFile
@@ -29,7 +29,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; counts stored as floats become the smallest integers that hold them exactly."""
     arrays, _ = load_npz(path, ("data", "scan", "diffraction", "positions_px", "probe", "object"), options)
     frames, places = ("data", "scan") if "data" in arrays else ("diffraction", "positions_px")
-    counts = doctor.compact(_one_view(required(arrays, frames, path, kinds=REAL), 3, frames, path))
+    counts = statistics.compact(_one_view(required(arrays, frames, path, kinds=REAL), 3, frames, path))
     corners = _one_view(required(arrays, places, path, kinds=REAL), 2, places, path)
     probe = _one_view(required(arrays, "probe", path), 3, "probe", path)
     within = probe.shape[-1]
@@ -47,7 +47,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         source=str(path),
         notes=() if truth else (guess,),
     )
-    return doctor.centred_scan(scan)
+    return statistics.centred_scan(scan)
 
 
 def _one_view(array: np.ndarray, ndim: int, name: str, path: Path) -> np.ndarray:

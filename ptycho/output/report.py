@@ -10,7 +10,7 @@ import numpy as np
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Check, examine
-from ptycho.diagnostics.statistics import describe
+from ptycho.diagnostics.describe import describe
 from ptycho.evaluation import Scores
 from ptycho.output.page import Bullets, Plots, Provenance, Section, Table, save_page
 from ptycho.output.panels import (

@@ -32,7 +32,7 @@ from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Check
 from ptycho.diagnostics.checks import examine as check_scan
-from ptycho.diagnostics.statistics import SAMPLE, rescale_probe
+from ptycho.diagnostics.statistics import evenly_spread, rescale_probe
 from ptycho.evaluation import (
     Scores,
     TooSmall,
@@ -467,7 +467,7 @@ def _leave(
     ]
     save_figure(result, scan.counts[len(scan) // 2], curve, folder / "figure.png", title=str(scan.source))
     checks = check_scan(scan, orientation=False) if checks is None else checks
-    limit = [check.found for check in checks if check.name == "saturation" and check.verdict != "pass"]
+    limit = [check.finding for check in checks if check.name == "saturation" and check.verdict != "pass"]
     outcome = judge(result, scan, held_out)._replace(trust=trust, warnings=(*limit, *found), before=before, fit=fit)
     _write_json(folder / "scores.json", scores_record(outcome))
     save_report(
@@ -594,7 +594,7 @@ def look_wrong(model: PtychoNetwork, result: Reconstruction, scan: Scan) -> tupl
     in a sample of frames: stitching turns the phases of patches."""
     patches = bound = None
     if not model.architecture.common_phase:
-        frames = np.unique(np.linspace(0, len(scan) - 1, min(SAMPLE, len(scan))).round().astype(int))
+        frames = evenly_spread(len(scan))
         inputs = dict(
             counts=scan.counts[frames][None].astype("float32"),
             mask=scan.mask[None].astype("float32"),

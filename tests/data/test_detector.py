@@ -9,11 +9,11 @@ import pytest
 
 from ptycho.config import NearField
 from ptycho.data.detector import bin_contrast, bin_offset_px, binned_probe, coarser
-from ptycho.data.frames import CHUNK_PIXELS, StoredFrames
+from ptycho.data.frames import StoredFrames
 from ptycho.data.scan import Scan
 from ptycho.formats import convert, read_scan, write_scan
 from ptycho.formats._container import ReadOptions
-from tests.formats.scans import misfit, scan_of
+from tests.formats.scans import CHUNK_PIXELS, misfit, scan_of
 
 FILE = ReadOptions(in_memory_bytes=0)
 
@@ -90,7 +90,7 @@ def test_views_read_no_more_than_what_is_asked_for(tmp_path: Path, monkeypatch: 
     rows: list[int] = []
     read = type(stored.counts._source).read
     monkeypatch.setattr(type(stored.counts._source), "read", lambda s, r: (rows.append(len(r)), read(s, r))[1])
-    part = stored.cropped(24).subset(np.arange(600) % 2 == 1).masked(np.eye(24) == 0)
+    part = stored.cropped(24).subset(np.arange(600) % 2 == 1)
     assert sum(rows) <= 3 * CHUNK_PIXELS // 24**2 and isinstance(part.counts, StoredFrames)
     rows.clear()
     part = stored.binned(2).subset(slice(10, 500))
@@ -103,18 +103,10 @@ def test_views_read_no_more_than_what_is_asked_for(tmp_path: Path, monkeypatch: 
 
 def test_views_of_memory_copy_nothing() -> None:
     scan = random_scan(64, 200)
-    for part in (scan.cropped(32), scan.subset(slice(3, 9)), scan.masked(np.eye(64) == 0)):
+    for part in (scan.cropped(32), scan.subset(slice(3, 9))):
         assert np.shares_memory(part.counts, scan.counts)
     for part in (scan.binned(2), scan.subset([5, 3]), scan.subset(np.arange(200) % 2 == 0).cropped(32)):
         assert isinstance(part.counts, StoredFrames) and part.counts._source.frames is scan.counts
-
-
-def test_masking_leaves_out_more_pixels() -> None:
-    mask, more = np.ones((16, 16), bool), np.ones((16, 16), bool)
-    mask[2, 3] = more[4, 5] = False
-    assert np.argwhere(~scan_of(mask=mask).masked(more).mask).tolist() == [[2, 3], [4, 5]]
-    with pytest.raises(ValueError, match="True where a pixel is used"):
-        scan_of().masked(more.astype(int))
 
 
 def test_what_cannot_be_cropped_or_binned_is_said() -> None:
@@ -222,7 +214,7 @@ def test_the_contrast_that_bins_leave() -> None:
     # Sampled at 16 places of 64 / 9 periods the extremes are missed; the first Fourier coefficient is not.
     phase = np.exp(2j * np.pi * distance * 4 * np.arange(16) / 64)
     found = 2 * abs((fringes[:, 0] * phase).sum()) / fringes[:, 0].sum()
-    assert found == pytest.approx(bin_contrast(64, 4, distance), rel=1e-6)
+    assert found == pytest.approx(bin_contrast(64, 4, float(distance)), rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (35, 41)])

@@ -12,8 +12,8 @@ import pytest
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.frames import StoredFrames
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
 from ptycho.diagnostics.checks import examine
+from ptycho.diagnostics.describe import describe
 from ptycho.formats import read_scan, write_scan
 from ptycho.formats._container import ReadOptions
 from ptycho.io import BadFile
@@ -108,7 +108,7 @@ def test_bad_values_in_a_file_are_found(small_scan: Scan, tmp_path: Path) -> Non
 def test_checks_information_and_copies_are_the_same(stored: Scan, small_scan: Scan, path: Path, tmp_path: Path) -> None:
     whole = read_scan(path)
     assert examine(stored) == examine(whole)
-    assert doctor.describe(stored) == doctor.describe(whole)
+    assert describe(stored) == describe(whole)
     write_scan(stored, tmp_path / "again.h5")
     np.testing.assert_array_equal(read_scan(tmp_path / "again.h5").counts, small_scan.counts)
 

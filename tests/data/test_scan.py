@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho.config import NearField
-from ptycho.data.frames import CHUNK_PIXELS
 from ptycho.data.scan import Scan, illumination, vacuum_pattern
+from tests.formats.scans import CHUNK_PIXELS
 
 DTYPES = (
     "uint8",
@@ -131,7 +131,7 @@ BAD = {
         {"counts": FLOATS[:0], "positions": POSITIONS[:0]},
         "counts",
         "(0, 8, 8)",
-        "one frame at least",
+        "at least one frame",
     ),
     "empty frames": ({"counts": FLOATS * 0}, "counts", "0 in every used pixel of all 12", "right data set"),
     "all light masked": (
@@ -344,7 +344,7 @@ def test_the_transfer_function_of_a_scan_is_that_of_its_near_field() -> None:
     assert Scan(**fields()).transfer is None
 
 
-def test_the_empty_pattern_in_the_near_field_has_the_light_where_it_falls() -> None:
+def test_the_vacuum_pattern_in_the_near_field_has_the_light_where_it_falls() -> None:
     """Right behind the probe, but for what little diffracts within a quarter of a pixel."""
     y, x = np.mgrid[:16, :15]
     probe = np.exp(-((y - 6.0) ** 2 + (x - 9.0) ** 2) / 18)[None, :, :15]

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from ptycho.cli.app import app
 from ptycho.data.beam import Beam
 from ptycho.diagnostics.checks import Check, centre_offset, examine
+from ptycho.diagnostics.describe import describe
 from ptycho.diagnostics.orientation import NAMES, turned
-from ptycho.diagnostics.statistics import describe
 from ptycho.formats import read_scan, write_scan
 from tests.formats.faults import FAULTS, healthy
 
@@ -64,6 +64,7 @@ def test_the_command_prints_a_table_or_json_and_exits_by_the_verdict(tmp_path: P
     assert result.exit_code == 1 and said["file"] == str(faulty)
     (failed,) = (check for check in said["checks"] if check["verdict"] == "fail")
     assert failed["name"] == "zero frequency" and "--mend" in failed["remedy"]
+    assert failed["finding"] == failed["found"]  # the former name of the key
 
 
 def test_info_tells_the_beam_that_is_known() -> None:

@@ -9,22 +9,32 @@ from typer.testing import CliRunner
 
 from ptycho.cli.app import app
 from ptycho.data.scan import Scan
-from ptycho.diagnostics import statistics as doctor
 from ptycho.diagnostics.checks import examine
 from ptycho.diagnostics.orientation import turned
+from ptycho.diagnostics.pixels import gaps
 from ptycho.diagnostics.repair import moved, repaired
 from ptycho.formats import read_scan, write_scan
 from ptycho.formats._container import ReadOptions
 from tests.formats.faults import FAULTS, healthy
 
-MENDABLE = "amplitudes", "corner", "off centre", "saturated", "dead pixel", "hot pixel", "gap", "shutter closed", "gain"
+REPAIRABLE = (
+    "amplitudes",
+    "corner",
+    "off centre",
+    "saturated",
+    "dead pixel",
+    "hot pixel",
+    "gap",
+    "shutter closed",
+    "gain",
+)
 
 
 def planted(fault: str, seed: int) -> Scan:
     return FAULTS[fault][1](healthy(seed), np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("fault", MENDABLE)
+@pytest.mark.parametrize("fault", REPAIRABLE)
 def test_what_is_repaired_passes(fault: str) -> None:
     scan = repaired(planted(fault, len(fault)))
     bad = [check.name for check in examine(scan, orientation=False) if check.verdict != "pass"]
@@ -72,12 +82,12 @@ def test_gaps_are_lines_between_lit_ones() -> None:
     counts[:, :2] = 0  # beyond the light
     counts[:, 12, 3:20] = 0  # not the whole line
     scan = replace(healthy(0), counts=np.pad(counts, ((0, 61), (0, 8), (0, 8))))
-    assert [lines.tolist() for lines in doctor.gaps(scan)] == [[7, 8], [15]]
+    assert [lines.tolist() for lines in gaps(scan)] == [[7, 8], [15]]
     mask = np.ones((32, 32), bool)
     mask[7:9] = False
-    assert [lines.tolist() for lines in doctor.gaps(replace(scan, mask=mask))] == [[], [15]]
+    assert [lines.tolist() for lines in gaps(replace(scan, mask=mask))] == [[], [15]]
     dim = replace(scan, counts=scan.counts // 5 * (np.arange(64) == 0)[:, None, None])
-    assert [lines.tolist() for lines in doctor.gaps(dim)] == [[7, 8], []]  # 23 counts beside them, 19 beside the column
+    assert [lines.tolist() for lines in gaps(dim)] == [[7, 8], []]  # 23 counts beside them, 19 beside the column
 
 
 def test_convert_mends_a_file_larger_than_memory_and_says_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

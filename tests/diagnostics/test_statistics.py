@@ -1,43 +1,25 @@
 """The doctor finds what was put into the data on purpose, and nothing in healthy data."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho.config import NearField
+from ptycho.data.frames import mean_pattern
 from ptycho.data.scan import Scan, vacuum_pattern
-from ptycho.diagnostics import statistics as doctor
-
-
-def disc_probe(N: int, radius: float, defocus: float = 1.5) -> np.ndarray:
-    y, x = np.indices((N, N)) - N // 2
-    squared = (y**2 + x**2) / radius**2
-    return ((squared <= 1) * np.exp(1j * np.pi * defocus * squared)).astype(np.complex64)[None]
-
-
-def scan_of(N: int = 32, P: int = 40, photons: float = 2e4, seed: int = 0, **changes: Any) -> Scan:
-    """Poisson counts of a rough random object under a disc, made here by brute force in numpy."""
-    rng = np.random.default_rng(seed)
-    probe = disc_probe(N, N / 4)
-    probe = (probe * np.sqrt(photons / np.sum(np.abs(probe) ** 2))).astype(np.complex64)
-    patches = np.exp(0.3j * rng.normal(size=(P, N, N)))
-    waves = np.fft.fft2(np.fft.ifftshift(patches * probe, axes=(1, 2)), norm="ortho")
-    counts = rng.poisson(np.fft.fftshift(np.abs(waves) ** 2, axes=(1, 2))).astype(np.uint16)
-    given = {"counts": counts, "positions": rng.uniform(0, (60, 40), (P, 2)), "probe": probe}
-    return Scan(**(given | changes))
+from ptycho.diagnostics import statistics
+from tests.diagnostics.scans import disc_probe, scan_of
 
 
 @pytest.mark.parametrize("N", [31, 32])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_corner_and_centre_are_told_apart_and_centring_is_exact(N: int, dtype: type) -> None:
     counts = scan_of(N, photons=3e3).counts.astype(dtype)
-    assert doctor.zero_frequency(counts) == "centre"
+    assert statistics.zero_frequency(counts) == "centre"
     corner = np.fft.ifftshift(counts, axes=(1, 2))
-    assert doctor.zero_frequency(corner) == "corner"
-    back = doctor.centred(corner)
+    assert statistics.zero_frequency(corner) == "corner"
+    back = statistics.centred(corner)
     assert back.dtype == dtype
     np.testing.assert_array_equal(back, counts)
 
@@ -46,27 +28,27 @@ def test_corner_and_centre_are_told_apart_and_centring_is_exact(N: int, dtype: t
 def test_centred_moves_pixel_0_to_the_centre(N: int) -> None:
     frames = np.zeros((2, N, N), np.uint8)
     frames[:, 0, 0] = 9
-    assert (doctor.centred(frames)[:, N // 2, N // 2] == 9).all()
+    assert (statistics.centred(frames)[:, N // 2, N // 2] == 9).all()
 
 
 @given(st.integers(0, 10_000), st.sampled_from([15, 16]))
 def test_a_uniform_background_does_not_move_the_zero_frequency(background: int, N: int) -> None:
     counts = np.full((3, N, N), background, np.int64)
-    assert doctor.zero_frequency(counts) == "centre"  # a tie
+    assert statistics.zero_frequency(counts) == "centre"  # a tie
     counts[:, 0, 0] += 50
-    assert doctor.zero_frequency(counts) == "corner"
+    assert statistics.zero_frequency(counts) == "corner"
 
 
 def test_a_hot_pixel_or_a_mask_does_not_decide() -> None:
     scan = scan_of()
     counts = scan.counts.astype(np.int64)
     counts[:, 0, 0] = counts.sum(axis=(1, 2))  # as many counts as all others together
-    assert doctor.zero_frequency(counts) == "centre"
+    assert statistics.zero_frequency(counts) == "centre"
     counts[:, 0, 0] = 10**9
     mask = np.ones((32, 32), bool)
     mask[0, 0] = False
-    assert doctor.zero_frequency(counts) == "corner"
-    assert doctor.zero_frequency(counts, mask) == "centre"
+    assert statistics.zero_frequency(counts) == "corner"
+    assert statistics.zero_frequency(counts, mask) == "centre"
 
 
 def test_an_annulus_of_light_is_centred_too() -> None:
@@ -75,8 +57,8 @@ def test_an_annulus_of_light_is_centred_too() -> None:
     y, x = np.indices((N, N)) - N // 2
     ring = np.abs(np.hypot(y, x) - 0.35 * N) < 2
     counts = np.repeat(100 * ring[None], 3, axis=0)
-    assert doctor.zero_frequency(counts) == "centre"
-    assert doctor.zero_frequency(np.fft.ifftshift(counts, axes=(1, 2))) == "corner"
+    assert statistics.zero_frequency(counts) == "centre"
+    assert statistics.zero_frequency(np.fft.ifftshift(counts, axes=(1, 2))) == "corner"
 
 
 def test_centred_scan_moves_mask_and_frames_together_and_says_so() -> None:
@@ -84,19 +66,19 @@ def test_centred_scan_moves_mask_and_frames_together_and_says_so() -> None:
     mask = np.ones((31, 31), bool)
     mask[3, 20] = False
     corner = scan_of(31, counts=np.fft.ifftshift(scan.counts, axes=(1, 2)), mask=np.fft.ifftshift(mask), notes=("a",))
-    moved = doctor.centred_scan(corner)
+    moved = statistics.centred_scan(corner)
     np.testing.assert_array_equal(moved.counts, scan.counts)
     np.testing.assert_array_equal(moved.mask, mask)
     assert moved.notes[0] == "a" and "corner" in moved.notes[1]
-    assert doctor.centred_scan(moved) is moved
+    assert statistics.centred_scan(moved) is moved
 
 
 def test_a_warning_of_the_corner_is_given_once() -> None:
     scan = scan_of()
-    assert doctor.warned_of_corner(scan) is scan
-    warned = doctor.warned_of_corner(scan_of(counts=np.fft.ifftshift(scan.counts, axes=(1, 2))))
+    assert statistics.warned_of_corner(scan) is scan
+    warned = statistics.warned_of_corner(scan_of(counts=np.fft.ifftshift(scan.counts, axes=(1, 2))))
     assert len(warned.notes) == 1 and "corners" in warned.notes[0]
-    assert doctor.warned_of_corner(warned) is warned
+    assert statistics.warned_of_corner(warned) is warned
 
 
 COUNTS = scan_of(photons=5e3).counts
@@ -104,15 +86,17 @@ COUNTS = scan_of(photons=5e3).counts
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "float32", "float64"])
 def test_counts_are_counts_in_every_dtype(dtype: str) -> None:
-    found = doctor.looks_like_counts(COUNTS.astype(dtype))
-    assert found == doctor.looks_like_counts(COUNTS)
-    assert found.verdict == "counts" and found.integer_share == 1 and found.maximum == doctor.sampled(COUNTS).max()
+    found = statistics.looks_like_counts(COUNTS.astype(dtype))
+    assert found == statistics.looks_like_counts(COUNTS)
+    assert (
+        found.verdict == "counts" and found.integer_fraction == 1 and found.maximum == statistics.sampled(COUNTS).max()
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_square_roots_of_counts_are_amplitudes(dtype: type) -> None:
-    found = doctor.looks_like_counts(np.sqrt(COUNTS.astype(dtype)))
-    assert found.verdict == "amplitude" and found.square_integer_share == 1 and found.integer_share < 1
+    found = statistics.looks_like_counts(np.sqrt(COUNTS.astype(dtype)))
+    assert found.verdict == "amplitude" and found.square_integer_fraction == 1 and found.integer_fraction < 1
 
 
 @pytest.mark.parametrize("scale", [1 / 37.7, 0.1, 3.3])
@@ -120,13 +104,13 @@ def test_normalised_values_are_unclear(scale: float) -> None:
     """Sparse data too: zeros are whole numbers and squares of them, and prove nothing."""
     amplitudes = (np.sqrt(COUNTS) * scale).astype(np.float32)
     assert (amplitudes == 0).mean() > 0.1
-    assert doctor.looks_like_counts(amplitudes).verdict == "unclear"
+    assert statistics.looks_like_counts(amplitudes).verdict == "unclear"
 
 
 def test_zeros_prove_nothing_about_amplitudes() -> None:
     frames = np.zeros((4, 32, 32), np.float32)
     frames[:, 15:18, 15:18] = np.linspace(0.31, 0.87, 9).reshape(3, 3)  # 99.1 % zeros
-    assert doctor.looks_like_counts(frames).verdict == "unclear"
+    assert statistics.looks_like_counts(frames).verdict == "unclear"
 
 
 def test_variance_over_mean_is_1_for_poisson_and_quarter_for_its_root() -> None:
@@ -134,18 +118,18 @@ def test_variance_over_mean_is_1_for_poisson_and_quarter_for_its_root() -> None:
     counts = rng.poisson(400.0, (64, 48, 48))
     # A variance from 64 frames scatters by sqrt(2 / 63) = 18 %, the median of 1152 pixels by 1.25 / 34 of
     # that, 0.7 %, and it lies 1 % below the mean of its chi-squared distribution: 4 % is four sigma and more.
-    assert doctor.looks_like_counts(counts).variance_over_mean == pytest.approx(1, abs=0.04)
-    roots = doctor.looks_like_counts(np.sqrt(counts))
+    assert statistics.looks_like_counts(counts).variance_over_mean == pytest.approx(1, abs=0.04)
+    roots = statistics.looks_like_counts(np.sqrt(counts))
     assert roots.variance_over_mean == pytest.approx(0.25 / 20, rel=0.04)
-    rounded = doctor.looks_like_counts(np.rint(np.sqrt(counts)))
+    rounded = statistics.looks_like_counts(np.rint(np.sqrt(counts)))
     assert rounded.verdict == "counts" and "rounded amplitudes" in rounded.sentence
 
 
 def test_sampled_frames_span_the_scan() -> None:
     counts = np.arange(100)[:, None, None] * np.ones((1, 2, 2))
-    picked = doctor.sampled(counts, 5)[:, 0, 0]
+    picked = statistics.sampled(counts, 5)[:, 0, 0]
     assert picked[0] == 0 and picked[-1] == 99 and len(picked) == 5 and np.ptp(np.diff(picked)) <= 1
-    assert len(doctor.sampled(counts[:3], 5)) == 3
+    assert len(statistics.sampled(counts[:3], 5)) == 3
 
 
 @pytest.mark.parametrize(
@@ -166,7 +150,7 @@ def test_sampled_frames_span_the_scan() -> None:
 def test_compact_is_exact_and_no_larger_than_needed(largest: float, before: str, after: str) -> None:
     counts = np.zeros((3, 4, 4), before)
     counts[1, 2, 3] = largest
-    small = doctor.compact(counts)
+    small = statistics.compact(counts)
     assert small.dtype == after
     np.testing.assert_array_equal(small, counts)
 
@@ -174,30 +158,30 @@ def test_compact_is_exact_and_no_larger_than_needed(largest: float, before: str,
 def test_compact_leaves_bad_values_to_be_found_later() -> None:
     for bad in (np.nan, -1.0):
         counts = np.array([[[1.0, bad]]])
-        assert doctor.compact(counts) is counts
+        assert statistics.compact(counts) is counts
 
 
 def test_rescaled_probe_sends_the_measured_counts_to_the_used_pixels() -> None:
     scan = scan_of()
     mask = np.random.default_rng(2).uniform(size=(32, 32)) < 0.7
     guess = scan_of(probe=scan.probe * np.float32(0.013), mask=mask, probe_known=False)
-    rescaled, factor = doctor.rescale_probe(guess)
+    rescaled, factor = statistics.rescale_probe(guess)
     assert not rescaled.probe_known
     assert vacuum_pattern(rescaled.probe)[mask].sum() == pytest.approx(guess.mean_counts, rel=1e-6)  # complex64
     np.testing.assert_allclose(rescaled.probe, guess.probe * factor, rtol=1e-6)
-    assert doctor.rescale_probe(rescaled)[1] == pytest.approx(1, rel=1e-6)
+    assert statistics.rescale_probe(rescaled)[1] == pytest.approx(1, rel=1e-6)
 
 
 def test_rescaling_follows_the_dose() -> None:
     """Counts times k give a probe times sqrt(k)."""
     scan = scan_of(probe_known=False)
     brighter = scan_of(counts=scan.counts * 9, probe_known=False)
-    assert doctor.rescale_probe(brighter)[1] == pytest.approx(3 * doctor.rescale_probe(scan)[1], rel=1e-6)
+    assert statistics.rescale_probe(brighter)[1] == pytest.approx(3 * statistics.rescale_probe(scan)[1], rel=1e-6)
 
 
 def test_a_known_probe_is_not_touched() -> None:
     scan = scan_of(photons=7)  # the counts are Poisson, so they disagree a little
-    same, factor = doctor.rescale_probe(scan)
+    same, factor = statistics.rescale_probe(scan)
     assert same is scan and factor == 1
 
 
@@ -212,95 +196,13 @@ def test_a_probe_without_light_on_used_pixels_cannot_be_rescaled() -> None:
         mask=mask,
         probe_known=False,
     )
-    with pytest.raises(ValueError, match=r"Scan\.probe sends no light .* mask is True where"):
-        doctor.rescale_probe(spot)
+    with pytest.raises(ValueError, match=r"Scan\.probe sends no photons .* mask is True where"):
+        statistics.rescale_probe(spot)
 
 
 def test_mean_pattern_is_the_mean_in_every_dtype() -> None:
     counts = np.full((2000, 16, 16), 250, np.uint8)
-    np.testing.assert_array_equal(doctor.mean_pattern(counts), np.full((16, 16), 250.0))
-
-
-def test_dead_and_hot_pixels_are_found_and_nothing_else() -> None:
-    healthy = scan_of()
-    dead, hot = doctor.bad_pixels(healthy)
-    assert not dead.any() and not hot.any()
-    counts = healthy.counts.copy()
-    counts[:, 15, 18] = 0  # where the light is
-    counts[:, 2, 29] = 3000
-    dead, hot = doctor.bad_pixels(scan_of(counts=counts))
-    assert np.argwhere(dead).tolist() == [[15, 18]] and np.argwhere(hot).tolist() == [[2, 29]]
-    mask = np.ones((32, 32), bool)
-    mask[15, 18] = mask[2, 29] = False
-    dead, hot = doctor.bad_pixels(scan_of(counts=counts, mask=mask))
-    assert not dead.any() and not hot.any()
-
-
-@pytest.mark.parametrize(
-    "total, neighbours, dead, hot",
-    [
-        (0, 25, True, False),
-        (0, 15, False, False),  # no counts there by chance
-        (5000, 20, False, True),
-        (180, 20, False, False),  # as sharp as a pattern may be
-        (95, 5, False, False),  # too few to be sure
-    ],
-)
-def test_limits_of_dead_and_hot(total: int, neighbours: int, dead: bool, hot: bool) -> None:
-    counts = np.full((5, 9, 9), neighbours // 5)
-    counts[:, 2, 6] = total // 5
-    found = doctor.bad_pixels(Scan(counts=counts, positions=np.eye(5, 2), probe=np.ones((9, 9))))
-    assert [bool(where[2, 6]) for where in found] == [dead, hot]
-    assert sum(where.sum() for where in found) == dead + hot
-
-
-def test_an_undiffracted_beam_is_not_a_hot_pixel() -> None:
-    counts = np.full((5, 9, 9), 20)
-    counts[:, 4, 4] = 10**6
-    assert not doctor.bad_pixels(Scan(counts=counts, positions=np.eye(5, 2), probe=np.ones((9, 9))))[1].any()
-
-
-def test_description_states_what_is_in_the_data() -> None:
-    counts = np.zeros((6, 8, 8), np.uint16)
-    counts[:, 4, 4] = [10, 20, 30, 40, 50, 60]
-    mask = np.ones((8, 8), bool)
-    mask[0, :4] = False
-    positions = np.stack([np.arange(6) * 3.0, np.arange(6) * 4.0], axis=1)
-    probe = np.sqrt(np.array([3.0, 1.0]))[:, None, None] * np.ones((2, 8, 8)) / 8
-    rows = dict(doctor.describe(Scan(counts=counts, positions=positions, probe=probe, mask=mask, pixel_size_m=7.5e-9)))
-    assert rows["frames"] == "6"
-    assert rows["frame size"].startswith("8 x 8 pixels, uint16")
-    assert rows["counts per frame"] == "35 (from 10 to 60)"
-    assert rows["largest count"] == "60"
-    assert rows["zeros"] == f"{100 * (1 - 1 / 64):.1f} %"
-    assert rows["masked pixels"] == f"{100 * 4 / 64:.1f} %"
-    assert rows["field of positions"].startswith("15.0 x 20.0 object pixels of 7.5 nm")
-    assert rows["step"] == "5.00 pixels"
-    assert rows["probe"] == "known, 4 photons a frame"
-    assert rows["probe modes"] == "2 (75 %, 25 %)"
-    assert "no sample amplifies" in rows["dose check"]
-    assert rows["true object"] == "none"
-
-
-def test_description_of_a_guess_with_the_zero_frequency_at_the_corner() -> None:
-    scan = scan_of()
-    guess = scan_of(
-        counts=np.fft.ifftshift(scan.counts, axes=(1, 2)),
-        probe_known=False,
-        object=np.ones((61, 41)),
-        positions=scan.positions,
-    )
-    rows = dict(doctor.describe(guess))
-    assert "corner" in rows["zero frequency"] and "guess" in rows["probe"]
-    assert rows["dose check"] == "nothing to check" and rows["true object"] == "61 x 41 pixels"
-    assert dict(doctor.describe(scan))["dose check"] == "consistent"
-
-
-def test_description_of_a_near_field_has_its_way_and_no_zero_frequency() -> None:
-    assert dict(doctor.describe(scan_of()))["propagation"] == "far field"
-    rows = dict(doctor.describe(scan_of(near_field=NearField(distance_px=1500, wavelength_px=2e-3, kind="fresnel"))))
-    assert rows["propagation"] == "near field (fresnel), 1500 pixels at a wavelength of 0.002 pixels"
-    assert "zero frequency" not in rows
+    np.testing.assert_array_equal(mean_pattern(counts), np.full((16, 16), 250.0))
 
 
 def test_a_guess_in_the_near_field_is_brought_to_the_counts_that_are_used() -> None:
@@ -308,40 +210,6 @@ def test_a_guess_in_the_near_field_is_brought_to_the_counts_that_are_used() -> N
     mask = disc_probe(32, 8)[0] != 0
     near = NearField(distance_px=1.0, wavelength_px=0.1)
     scan = scan_of(near_field=near, mask=mask, probe=3e-4 * disc_probe(32, 8), probe_known=False)
-    rescaled, _ = doctor.rescale_probe(scan)
+    rescaled, _ = statistics.rescale_probe(scan)
     assert vacuum_pattern(rescaled.probe, scan.transfer)[mask].sum() == pytest.approx(scan.mean_counts, rel=1e-5)
     assert rescaled.photons < 1.2 * scan.mean_counts
-
-
-# --- a saturated detector ---------------------------------------------------------------------------
-
-
-def scan_with(counts: np.ndarray) -> Scan:
-    positions = np.random.default_rng(0).uniform(0, 30, (len(counts), 2))
-    return Scan(counts=counts, positions=positions, probe=np.ones(counts.shape[1:], complex))
-
-
-@pytest.mark.parametrize("mean", [0.05, 0.5, 5.0, 500.0, 2e4])
-def test_shot_noise_is_not_saturation(mean: float) -> None:
-    """However sparse: the largest of few counts comes often, but the one below it more often still."""
-    for seed in range(5):
-        counts = np.random.default_rng(seed).poisson(mean, (100, 32, 32)).astype(np.uint16)
-        assert doctor.saturation(scan_with(counts)) is None
-
-
-def test_a_limit_of_the_detector_is_found_with_its_value() -> None:
-    """Light falls off from the middle: 9 pixels expect more than the limit of 255."""
-    distance = np.hypot(*(np.mgrid[:32, :32] - 16))
-    expected = 2000 * np.exp(-distance)
-    counts = np.random.default_rng(0).poisson(expected, (100, 32, 32))
-    assert doctor.saturation(scan_with(counts.astype(np.uint16))) is None
-    clipped = scan_with(np.minimum(counts, 255).astype(np.uint8))
-    sentence = doctor.saturation(clipped)
-    assert sentence is not None and "exactly the largest count 255" in sentence
-    assert dict(doctor.describe(clipped))["saturation"] == sentence
-    mask = expected < 100
-    assert doctor.saturation(Scan(**{**vars_of(clipped), "mask": mask})) is None
-
-
-def vars_of(scan: Scan) -> dict:
-    return dict(counts=scan.counts, positions=scan.positions, probe=scan.probe)

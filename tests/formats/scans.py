@@ -1,5 +1,6 @@
 """Scans that the tests of formats write, and how what is read is compared with them."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 
 from ptycho import formats
+from ptycho.data.frames import chunks
 from ptycho.data.scan import Scan
+
+CHUNK_PIXELS = inspect.signature(chunks).parameters["pixels"].default
 
 
 def truth(height: int, width: int) -> np.ndarray:

@@ -15,10 +15,9 @@ import pytest
 from ptycho import formats
 from ptycho.config import NearField
 from ptycho.data.beam import Beam
-from ptycho.data.frames import CHUNK_PIXELS
 from ptycho.data.scan import Scan, vacuum_pattern
 from ptycho.formats import Format, losses, read_scan, write_scan
-from tests.formats.scans import assert_same, expected, misfit, recognised, said, scan_of, truth
+from tests.formats.scans import CHUNK_PIXELS, assert_same, expected, misfit, recognised, said, scan_of, truth
 
 SCANS = [format for format in formats.FORMATS if format.scans]
 WRITABLE = [format for format in SCANS if format.scans.write]
