@@ -31,7 +31,7 @@ from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects, uncertainty
 from ptycho.evaluation.align import register
 from ptycho.evaluation.calibration import calibration
-from ptycho.evaluation.trust import band_coverage, lit_pixels
+from ptycho.evaluation.uncertainty import band_coverage, illuminated_pixels
 from ptycho.formats import read_scan, write_scan
 from ptycho.network.build import build_model
 from ptycho.network.files import load_pretrained, save_model
@@ -233,7 +233,7 @@ def trust(views: int = 8) -> None:
         low = np.array(fit.origin_px)
         corner = np.rint(np.array(scan.positions - result.positions_px)[0]).astype(int)
         here = tuple(slice(a, a + b) for a, b in zip(low - corner, fit.truth.shape, strict=True))
-        lit = lit_pixels(result.coverage)[here]
+        lit = illuminated_pixels(result.coverage)[here]
         shares = band_coverage(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[here], lit)
         shares = {key: round(share, 3) for key, share in shares.items()}
         record(dict(condition=f"trust, {name}", views=views, factor=round(factor, 3)) | shares)

@@ -36,6 +36,12 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ptycho.data.orientation": ("ptycho.diagnostics.orientation",),
     "ptycho.data.stored": ("ptycho.data.frames",),
     "ptycho.evaluation.bound": ("ptycho.evaluation.cramer_rao",),
+    "ptycho.evaluation.frames": ("ptycho.evaluation.residuals",),
+    "ptycho.evaluation.trust": (
+        "ptycho.evaluation.residuals",
+        "ptycho.evaluation.uncertainty",
+        "ptycho.evaluation.plausibility",
+    ),
     "ptycho.exports": ("ptycho.output.export",),
     "ptycho.files": ("ptycho.io",),
     "ptycho.live": ("ptycho.output.live",),

@@ -46,6 +46,8 @@ NAMES = {
     "ptycho.data.orientation": "turned",
     "ptycho.data.stored": "StoredFrames",
     "ptycho.evaluation.bound": "efficient_errors",
+    "ptycho.evaluation.frames": "frame_error",
+    "ptycho.evaluation.trust": "warnings_about",
     "ptycho.exports": "export",
     "ptycho.files": "BadFile",
     "ptycho.live": "live_page",

@@ -106,6 +106,10 @@ class Reconstruction:
             arrays["blur"] = np.array(self.blur_px**2, "float32")
         return arrays
 
+    def expected_counts(self, frames: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """All that `expected_batches` yields, ``(F, N, N)``."""
+        return np.concatenate(list(self.expected_batches(frames)))
+
     def expected_batches(self, frames: Sequence[int] | np.ndarray | None = None) -> Iterator[np.ndarray]:
         """The counts that the detector is expected to show in some frames (None: all), ``(<= B, N, N)`` at a time.
 

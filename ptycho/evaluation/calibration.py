@@ -10,7 +10,7 @@ from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.evaluation import register, uncertainty
-from ptycho.evaluation.trust import WITHIN_1, lit_pixels
+from ptycho.evaluation.uncertainty import WITHIN_1, illuminated_pixels
 from ptycho.network.build import PtychoNetwork
 from ptycho.physics.patches import placed
 from ptycho.reconstruction import reconstruct
@@ -91,7 +91,7 @@ def rehearse(
     # The gauge moves by whole pixels at most here and there; sigma and light are smooth on that scale.
     low = np.array(fit.origin_px) - np.rint(fit.gauge.shift_px).astype(int)
     rows, columns = (np.clip(low[k] + np.arange(fit.truth.shape[k]), 0, truth.shape[k] - 1) for k in (0, 1))
-    where = lit_pixels(light)[np.ix_(rows, columns)]
+    where = illuminated_pixels(light)[np.ix_(rows, columns)]
     if not where.any():
         raise ValueError("no well-lit pixel of the simulated scan is left to compare: the scan is too small")
     return Rehearsal(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[np.ix_(rows, columns)], where)
@@ -109,11 +109,13 @@ def _like(scan: Scan, result: Reconstruction | None, again: bool, probe: np.ndar
         start = corner - np.rint((scan.positions - result.positions_px)[0]).astype(int)
         sample = placed(np.where(result.coverage > 0, result.object, 1), -start, np.ones(size, "complex64"))
     elif result is not None:
-        here, there = _contrast(result.object[lit_pixels(result.coverage)]), _contrast(sample.ravel())
+        here, there = _contrast(result.object[illuminated_pixels(result.coverage)]), _contrast(sample.ravel())
         strength = np.minimum(here / there, 1)
         log_amplitude, phase = np.log(np.abs(sample)) * strength[0], np.angle(sample) * strength[1]
         sample = np.exp(log_amplitude + 1j * phase).astype("complex64")
-    config = SimulationConfig(N=scan.N, positions=max(2, len(positions)), probe_modes=len(probe), seed=seed)
+    config = SimulationConfig(
+        N=scan.N, positions=max(2, len(positions)), probe_modes=len(probe), near_field=scan.near_field, seed=seed
+    )
     simulated = simulate(config, sample, probe=probe, positions=positions - corner)
     return replace(simulated, mask=scan.mask)
 

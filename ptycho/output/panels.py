@@ -8,7 +8,6 @@ import numpy as np
 from ptycho.arrays import Array, Complex, Float, Int
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
-from ptycho.evaluation import expected_counts
 from ptycho.images import amplitude_and_phase, binned, colour_map, contrast_limits, illuminated_region, ramp_removed
 
 if TYPE_CHECKING:
@@ -338,7 +337,7 @@ def pattern_images(
     frames = np.unique(np.linspace(0, len(scan) - 1, min(most, len(scan))).round().astype(int))
     stacks = dict(measured=np.asarray(scan.counts[frames], "float32"))
     if result is not None:
-        stacks["predicted"] = expected_counts(result.object, result.probe, result.positions_px, frames, scan.transfer)
+        stacks["predicted"] = result.expected_counts(frames)
     largest = np.log1p(max(float(stack.max()) for stack in stacks.values()))
     images = {}
     for name, stack in stacks.items():

@@ -275,6 +275,32 @@ def _compiled_counts(specification: Specification, names: tuple[str, ...]) -> An
     return compiled(partial(expected_counts, specification=specification))
 
 
+def specification_of(grid: ObjectGrid, positions: np.ndarray) -> Specification:
+    """Of the model of frames at ``positions (P, 2)`` on a grid."""
+    return Specification(grid.shape, bool(grid.frames(positions)[1].any()))
+
+
+def frame_batches(
+    grid: ObjectGrid,
+    positions: np.ndarray,
+    batch_frames: int,
+    *,
+    opr_weights: np.ndarray | None = None,
+    **fixed: np.ndarray,
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Batches of frames at ``positions (P, 2)``, in order, with the number of frames in each.
+
+    The last batch is filled up with its last frame: one shape, so that it compiles once. ``fixed`` arrays are in all.
+    """
+    origin, subpixel = grid.frames(positions)
+    for start in range(0, len(positions), batch_frames):
+        rows = np.arange(start, start + batch_frames).clip(max=len(positions) - 1)
+        batch = fixed | dict(origin=origin[rows], subpixel=subpixel[rows])
+        if opr_weights is not None:
+            batch["opr_weights"] = opr_weights[rows]
+        yield batch, min(batch_frames, len(positions) - start)
+
+
 def expected_batches(
     estimate: Arrays,
     grid: ObjectGrid,
@@ -290,16 +316,12 @@ def expected_batches(
     Outside the object the transmission is 0. ``batch_frames`` are computed at once; None: as many as take 2^20 pixels
     of all probe modes, 8 MB for each complex array on the way. Other arguments: see the top of this module.
     """
-    origin, subpixel = grid.frames(positions)
     size = max(1, min(len(positions), batch_frames or 2**20 // estimate["probe"].size))
     fixed = {name: array for name, array in (("transfer", transfer), ("spacing", spacing)) if array is not None}
-    specification = Specification(grid.shape, bool(subpixel.any()))
+    specification = specification_of(grid, positions)
     count = _compiled_counts(specification, (*sorted(estimate), *sorted(fixed)))
     arrays = tensors(estimate)
-    for start in range(0, len(positions), size):
-        # The last batch is filled up with its last frame: one shape, so that it compiles once.
-        rows = np.arange(start, start + size).clip(max=len(positions) - 1)
-        batch = fixed | dict(origin=origin[rows], subpixel=subpixel[rows])
-        if opr_weights is not None:
-            batch["opr_weights"] = opr_weights[rows]
-        yield ops.convert_to_numpy(count(arrays, tensors(batch)))[: len(positions) - start]
+    for batch, frames in frame_batches(grid, positions, size, opr_weights=opr_weights, **fixed):
+        counts = ops.convert_to_numpy(count(arrays, tensors(batch)))[:frames]
+        # Behind a blur, which is a product in Fourier space, dark pixels come out as 0 but for rounding.
+        yield np.maximum(counts, 0) if "blur" in estimate else counts

@@ -34,21 +34,19 @@ from ptycho.diagnostics.checks import Check
 from ptycho.diagnostics.checks import examine as check_scan
 from ptycho.diagnostics.statistics import evenly_spread, rescale_probe
 from ptycho.evaluation import (
+    ResidualSummary,
     Scores,
     TooSmall,
-    Trust,
     compare_objects,
-    expected_counts,
     frame_error,
     frame_residuals,
-    light_let_through,
+    is_dark,
     shot_noise_error,
     summarise,
     uncertainty,
     warnings_about,
 )
 from ptycho.evaluation.calibration import calibration
-from ptycho.evaluation.trust import DARK
 from ptycho.formats import ReadOptions, read_scan, write_scan
 from ptycho.io import replace_text
 from ptycho.network.build import PtychoNetwork, build_model
@@ -79,7 +77,7 @@ class Outcome(NamedTuple):
     """Frame error on held-out frames, where there are any."""
     shot_noise: float | None
     """What the shot noise of the held-out frames alone would leave of it."""
-    trust: Trust | None = None
+    trust: ResidualSummary | None = None
     """How well the frames that the object is made of agree with it."""
     warnings: tuple[str, ...] = ()
     """What is wrong with the scan or the result by the look of it."""
@@ -348,9 +346,9 @@ def refine_network(
 
     The image to start from is made anew without the frames that judge the fit: it would know their noise. How strongly
     details are held near to it (``h1_weight``), unless ``settings`` say so, is what these frames like best. A dark
-    image (`DARK`) is no start: the fit then begins from empty space, with a warning.
+    image (`is_dark`) is no start: the fit then begins from empty space, with a warning.
     """
-    if light_let_through(alone.object, alone.coverage, alone.probe, counted(alone, scan)) < DARK:
+    if is_dark(alone.object, alone.coverage, alone.probe, counted(alone, scan)):
         warnings.warn("the network's image is dark: refined from empty space instead", UserWarning, stacklevel=2)
         return refine(scan, settings, held_out=held_out, progress=progress)
     _, judging = divided(scan, held_out, settings)
@@ -572,18 +570,15 @@ def judge(result: Reconstruction, scan: Scan, held_out: np.ndarray) -> Outcome:
     frames = np.flatnonzero(held_out)
     if not len(frames):
         return Outcome(result, scores, None, None)
-    way = scan.transfer
-    error = frame_error(result.object, result.probe, result.positions_px, scan.counts, frames, scan.mask, way)
-    expected = expected_counts(result.object, result.probe, result.positions_px, frames, way)
-    noise = shot_noise_error(expected[:, scan.mask])
+    error = frame_error(result, scan.counts, frames, scan.mask)
+    noise = shot_noise_error(result.expected_counts(frames)[:, scan.mask])
     return Outcome(result, scores, error, noise)
 
 
-def examine(result: Reconstruction, scan: Scan) -> tuple[Reconstruction, Trust]:
+def examine(result: Reconstruction, scan: Scan) -> tuple[Reconstruction, ResidualSummary]:
     """The result with the residuals of the frames that it is made of, and what they come to."""
     frames = frames_of(result, scan)
-    seen = scan.counts, frames, scan.mask, scan.transfer
-    found = frame_residuals(result.object, result.probe, result.positions_px, *seen)
+    found = frame_residuals(result, scan.counts, frames, scan.mask)
     ratio = np.full(len(scan), np.nan, "float32")
     ratio[frames] = found.ratio
     return replace(result, frame_residual=ratio), summarise(found)

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -118,7 +119,9 @@ def run_ptychi(
             moved = task.get_data_to_cpu("probe_positions", as_numpy=True) - placed[used]
             placed += moved.mean(axis=0)
             placed[used] += moved - moved.mean(axis=0)
-    return PtychiRun(_result(image, probe, placed + middle, used), history, setup_seconds)
+    result = _result(image, probe, placed + middle, used)
+    result = replace(result, origin_px=np.asarray(corner), pixel_size_m=scan.pixel_size_m)
+    return PtychiRun(result, history, setup_seconds)
 
 
 def why_not() -> str | None:

@@ -55,11 +55,13 @@ def reconstruct(
     result = as_grown(stream, scan, used)
     places = np.array([piece.corner for piece in kept]) + scan.N // 2
     stitched = stitch(np.stack([piece.values for piece in kept]), places, result.probe)
+    origin = np.rint(places[0] - stitched.positions_px[0]).astype(int)
     return replace(
         result,
         object=stitched.object,
         coverage=stitched.coverage,
-        positions_px=scan.positions - (places[0] - stitched.positions_px[0]),
+        positions_px=scan.positions - origin,
+        origin_px=origin,
     )
 
 
@@ -77,6 +79,9 @@ def as_grown(stream: Stream, scan: Scan, used: np.ndarray | None = None) -> Reco
         probe=stream.probe,
         positions_px=scan.positions - stream.mosaic.origin,
         coverage=stream.mosaic.coverage,
+        near_field=scan.near_field,
+        origin_px=np.array(stream.mosaic.origin),
+        pixel_size_m=scan.pixel_size_m,
         spread=stream.spread if stream.symmetries > 1 else None,
         used_frames=made_of,
         used=int(taken.sum()),

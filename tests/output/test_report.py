@@ -10,7 +10,7 @@ import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ptycho.data.reconstruction import Reconstruction
-from ptycho.evaluation import compare_objects, expected_counts
+from ptycho.evaluation import compare_objects
 from ptycho.images import binned
 from ptycho.output.panels import colour_range, palette, pattern_images
 from ptycho.output.report import save_report
@@ -64,7 +64,7 @@ def test_patterns_are_those_of_the_frames_and_their_predictions(small_scan, trut
     frames, images = pattern_images(small_scan, truth_as_result, 4_000_000)
     assert len(frames) == len(small_scan)
     assert images["measured"].shape == (len(frames), 24, 24)
-    predicted = expected_counts(small_scan.object, small_scan.probe, small_scan.positions, frames)
+    predicted = truth_as_result.expected_counts(frames)
     top = np.log1p(max(small_scan.counts.max(), predicted.max()))
     for name, counts in (("measured", small_scan.counts), ("predicted", predicted)):
         level = np.log1p(counts.astype(float)) * 255 / top

@@ -7,7 +7,6 @@ import pytest
 
 from ptycho.config import ModelConfig, SimulationConfig
 from ptycho.evaluation import compare_objects, frame_error, shot_noise_error
-from ptycho.evaluation.frames import expected_counts
 from ptycho.network.build import build_model
 from ptycho.network.files import load_pretrained
 from ptycho.physics.patches import split_positions
@@ -71,7 +70,7 @@ def test_probe_and_object_are_found_in_turn(scan, guess):
 
     def judged(model, probe):
         result = reconstruct(model, replace(scan, probe=probe), held_out=held_out)
-        error = frame_error(result.object, result.probe, result.positions_px, scan.counts, frames)
+        error = frame_error(result, scan.counts, frames)
         return error, compare_objects(result.object, scan.object).snr_db, result
 
     model = load_pretrained()
@@ -82,7 +81,7 @@ def test_probe_and_object_are_found_in_turn(scan, guess):
     assert misfits[-1] < misfits[0]
     assert error < rough / 2
     assert db > rough_db + 3
-    noise = shot_noise_error(expected_counts(result.object, result.probe, result.positions_px, frames))
+    noise = shot_noise_error(result.expected_counts(frames))
     assert error > noise
     for before, after in zip(weights, model.nets[0].get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)

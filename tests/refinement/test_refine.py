@@ -9,7 +9,7 @@ import pytest
 from ptycho.config import NearField, RefineConfig, SimulationConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
-from ptycho.evaluation.frames import expected_counts, frame_error, shot_noise_error
+from ptycho.evaluation import frame_error, shot_noise_error
 from ptycho.physics.noise import SCATTER_ERROR
 from ptycho.refinement import refine as fit
 from ptycho.refinement.refine import Refinement, disc, orthogonal, refine
@@ -81,7 +81,7 @@ def test_the_misfit_nears_the_shot_noise(own, near):
     found = refine(scan, replace(LONG, **own))
     entry = found.history[found.best]
     judging = fit.divided(scan, None, LONG)[1]
-    expected = expected_counts(scan.object, scan.probe, scan.positions, judging, scan.transfer)
+    expected = truth(scan).expected_counts(judging)
     # Of the model and of the truth. Their counts differ by shot noise, a few per cent of it; and least squares of
     # amplitudes put too few photons in dim pixels, where the mean of roots is less than the root of the mean.
     bias = 0.06 if own else 0.12
@@ -90,10 +90,7 @@ def test_the_misfit_nears_the_shot_noise(own, near):
     assert 0.9 < entry["held_out_error"] / entry["shot_noise"] < 1.3
     result = found.result
     # In all frames no worse than the truth, as a model that moves the object by fractions of pixels has it.
-    error, least = (
-        frame_error(own.object, own.probe, own.positions_px, scan.counts, range(len(scan)), transfer=scan.transfer)
-        for own in (result, truth(scan))
-    )
+    error, least = (frame_error(estimate, scan.counts, range(len(scan))) for estimate in (result, truth(scan)))
     assert error < 1.1 * least
 
 
@@ -151,7 +148,7 @@ def test_an_affine_map_is_recovered(bright):
 def test_a_background_is_recovered(blur, noisy):
     y, x = np.mgrid[:25, :25]
     background = 10 * np.exp(-((y - 8) ** 2 + (x - 12) ** 2) / 100)
-    seen = drawn(noisy, expected_counts(noisy.object, noisy.probe, noisy.positions, range(100)) + background)
+    seen = drawn(noisy, truth(noisy).expected_counts() + background)
     without = refine(seen, replace(LONG, epochs=40))
     solver, found = followed(seen, replace(LONG, background_from=1, background_blur_px=blur))
     error = np.linalg.norm(solver.state["background"] - background) / np.linalg.norm(background)
@@ -166,7 +163,7 @@ def test_a_background_is_recovered(blur, noisy):
 @pytest.mark.parametrize("probe_from", [None, 1], ids=["known", "guessed"])
 def test_the_varying_strength_of_a_probe_is_recovered(probe_from, noisy):
     strength = np.random.default_rng(2).normal(0, 0.1, 100)
-    expected = expected_counts(noisy.object, noisy.probe, noisy.positions, range(100))
+    expected = truth(noisy).expected_counts()
     seen = drawn(noisy, expected * ((1 + strength) ** 2)[:, None, None])
     solver, found = followed(seen, replace(LONG, opr_from=3, probe_from=probe_from))
     slope, _ = np.polyfit(strength, solver.share[:, 0], 1)
@@ -330,6 +327,7 @@ def truth(scan: Scan) -> Reconstruction:
         object=scan.object,
         probe=scan.probe,
         positions_px=scan.positions,
+        near_field=scan.near_field,
         coverage=np.ones(scan.object.shape, "float32"),
         used=len(scan),
         dropped=0,
