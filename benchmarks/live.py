@@ -24,7 +24,8 @@ import typer
 from ptycho.config import RefineConfig, RunConfig, TrainingConfig
 from ptycho.network.build import build_model
 from ptycho.output.live import live_page
-from ptycho.pipelines.runs import model_config, open_scan, showing
+from ptycho.pipelines.open import model_config, open_scan
+from ptycho.progress import with_image
 from ptycho.reconstruction import reconstruct
 from ptycho.refinement.refine import refine
 from ptycho.training.train import train
@@ -42,7 +43,9 @@ def compare(
     if training:
         model = build_model(model_config(RunConfig(), scan), scan.probe)
         config = TrainingConfig(epochs=epochs, patience=1000)
-        run = lambda progress: train(model, scan, config, progress=showing(progress, partial(reconstruct, model, scan)))
+        run = lambda progress: train(
+            model, scan, config, progress=with_image(progress, partial(reconstruct, model, scan))
+        )
     else:
         settings = RefineConfig(epochs=epochs, patience=1000)
         run = lambda progress: refine(scan, settings, progress=progress)

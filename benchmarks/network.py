@@ -26,7 +26,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
-from ptycho.config import PRESETS, ModelConfig, Preset, SimulationConfig, TrainingConfig
+from ptycho.config import ADAPTING, PRESETS, ModelConfig, Preset, SimulationConfig, TrainingConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects, uncertainty
 from ptycho.evaluation.align import register
@@ -35,7 +35,6 @@ from ptycho.evaluation.uncertainty import band_coverage, illuminated_pixels
 from ptycho.formats import read_scan, write_scan
 from ptycho.network.build import build_model
 from ptycho.network.files import load_pretrained, save_model
-from ptycho.pipelines.runs import ADAPTING
 from ptycho.reconstruction import reconstruct
 from ptycho.simulation.simulate import simulate
 from ptycho.training.train import train

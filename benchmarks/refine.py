@@ -35,9 +35,12 @@ from ptycho.evaluation.align import register
 from ptycho.evaluation.frc import fourier_ring_correlation, frc_resolution
 from ptycho.formats import read_scan
 from ptycho.network.files import load_model, load_pretrained
-from ptycho.pipelines.runs import judge, open_scan, refine_config, refine_network
+from ptycho.pipelines.assess import assess
+from ptycho.pipelines.open import open_scan
+from ptycho.pipelines.refine import refine_config
 from ptycho.reconstruction import reconstruct
 from ptycho.reconstruction.pty_chi import run_ptychi
+from ptycho.refinement.from_network import refine_network
 from ptycho.refinement.refine import Refinement, refine
 from ptycho.refinement.solver import Solver
 from ptycho.simulation.probes import make_probe, with_modes
@@ -91,7 +94,7 @@ def star() -> None:
     """Error on frames 0, 10, 20, ...: ours when it is first as low as pty-chi's at its end, and at the end."""
     for modes, epochs, batch, counts in ((1, 20, 32, (7, 9, 11, 13)), (3, 40, 32, (6, 7, 9, 11))):
         scan, held_out = star_scan(modes)
-        error = lambda result, scan=scan, held_out=held_out: judge(result, scan, held_out).held_out_error
+        error = lambda result, scan=scan, held_out=held_out: assess(result, scan, held_out).held_out_error
         config = RefineConfig(probe_from=1, held_out=0.03)
         ours, _, compile_s = fit_by_epochs(scan, config, held_out, error, counts)
         theirs = run_ptychi(scan, engine="lsqml", epochs=epochs, batch_size=batch, held_out=held_out)
@@ -109,7 +112,7 @@ def star() -> None:
         scan, held_out = star_scan(modes)
         begin = time.perf_counter()
         fit = refine(scan, RefineConfig(probe_from=1), held_out=held_out)
-        found = judge(fit.result, scan, held_out)
+        found = assess(fit.result, scan, held_out)
         record(
             condition=f"star, {modes} modes, to the end",
             error=round(found.held_out_error, 5),

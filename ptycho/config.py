@@ -7,7 +7,7 @@ There is no global configuration. A function takes the piece it needs; a change 
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from typing import Literal, Self, TypeVar, get_args
 
@@ -411,3 +411,6 @@ tell, is washed out by larger steps."""
 
 DEMO: Values = dict(total_frames=6000)
 """Training of the demo, so that it takes about a minute and a half on two cores."""
+
+DEFERRED: Values = {f.name: 8 for f in fields(RefineConfig) if f.name.endswith("_from")}
+"""Epochs from which ``ptycho refine`` fits the unknowns that its flags name: they need fine structure in the object."""

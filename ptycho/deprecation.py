@@ -47,7 +47,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ptycho.live": ("ptycho.output.live",),
     "ptycho.network.layers": ("ptycho.network.unet", "ptycho.network.probe"),
     "ptycho.pictures": ("ptycho.images",),
-    "ptycho.plotting": ("ptycho.output.figures",),
+    "ptycho.plotting": ("ptycho.output.figures", "ptycho.output.images"),
     "ptycho.pretraining": ("ptycho.training.pretrain",),
     "ptycho.reconstruction.blind": ("ptycho.reconstruction.probe_retrieval",),
     "ptycho.reconstruction.refine": ("ptycho.refinement.refine",),
@@ -56,9 +56,21 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ptycho.reconstruction.spread": ("ptycho.reconstruction.distributed",),
     "ptycho.replay": ("ptycho.reconstruction.replay",),
     "ptycho.report": ("ptycho.output.report",),
-    "ptycho.runs": ("ptycho.pipelines.runs",),
+    "ptycho.runs": tuple(
+        f"ptycho.pipelines.{name}"
+        for name in ("open", "train", "reconstruct", "refine", "stream", "demo", "assess", "write", "provenance")
+    ),
 }
 """Old modules, and those that hold their names now."""
+
+NAMES = {
+    "ptycho.data.mending.mended": "repaired",
+    "ptycho.runs.judge": "assess",
+    "ptycho.runs.look_wrong": "network_warnings",
+    "ptycho.runs.ready_model": "model_for",
+    "ptycho.runs.warnings_of": "image_warnings",
+}
+"""Names of old modules that are others now."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
@@ -117,7 +129,7 @@ class _MovedModules(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         homes = _homes(module.__name__)
         warn(f"the module {module.__name__}", " or ".join(homes))
-        module.__getattr__ = lambda name: _first(homes, name)  # type: ignore[method-assign]
+        module.__getattr__ = lambda name: _first(homes, NAMES.get(f"{module.__name__}.{name}", name))  # type: ignore[method-assign]
 
 
 def _homes(name: str) -> tuple[str, ...]:

@@ -21,3 +21,8 @@ class Progress(Protocol):
         ``image`` makes the `Reconstruction` as it is now. It takes its time, so it is for who has somebody looking; and
         it is to be called before this returns.
         """
+
+
+def with_image(progress: Progress, image: Callable[[], Any]) -> Progress:
+    """A callback that passes ``image`` on too."""
+    return lambda what, done, total, numbers, _=None, /: progress(what, done, total, numbers, image)

@@ -7,6 +7,7 @@ import pytest
 
 from ptycho.config import RefineConfig, RunConfig
 from ptycho.deprecation import KEYS, MODULES, renamed_keywords
+from ptycho.deprecation import NAMES as RENAMED
 
 VALUES = dict(withheld=0.1, drift_weight=0.5, anchor_weight=0.25, variation_from=3, variations=2)
 
@@ -62,7 +63,7 @@ NAMES = {
     "ptycho.reconstruction.spread": "predict_on",
     "ptycho.replay": "replay",
     "ptycho.report": "save_report",
-    "ptycho.runs": "reconstruct_run",
+    "ptycho.runs": "judge",
 }
 """A name that each of the old modules had."""
 
@@ -72,10 +73,18 @@ def test_old_modules_give_what_they_had(module, monkeypatch):
     monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.warns(DeprecationWarning, match=f"{module} is now {MODULES[module][0]}"):
         old = importlib.import_module(module)
+    name = RENAMED.get(f"{module}.{NAMES[module]}", NAMES[module])
     value = getattr(old, NAMES[module])
-    assert any(value is getattr(importlib.import_module(new), NAMES[module], None) for new in MODULES[module])
+    assert any(value is getattr(importlib.import_module(new), name, None) for new in MODULES[module])
     with pytest.raises(AttributeError, match="has 'nonsense'"):
         _ = old.nonsense
+
+
+@pytest.mark.filterwarnings("ignore:the module")
+@pytest.mark.parametrize("name", RENAMED)
+def test_old_names_of_old_modules_too(name):
+    module, _, name = name.rpartition(".")
+    assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_a_module_that_never_was_is_not_found():

@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 import ptycho
 from ptycho import build_model
 from ptycho.cli.app import app
-from ptycho.config import ModelConfig, PretrainingConfig, RefineConfig, RunConfig, SimulationConfig, TrainingConfig
+from ptycho.config import SECTIONS, ModelConfig, RunConfig
 from ptycho.formats import write_scan
-from ptycho.pipelines import runs
+from ptycho.pipelines import open as opening
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
@@ -34,14 +34,6 @@ SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2"]
 SMALL = dict(stages=2, width=4, gridsize=2)
 NETWORK = f"--epochs 1 {' '.join(f'--set model.{name}={value}' for name, value in SMALL.items())}"
 REFINE = "--set refine.epochs=2 --set refine.h1_weight=0.1"  # with a weight given none is sought
-SECTIONS = dict(
-    model=ModelConfig,
-    training=TrainingConfig,
-    simulation=SimulationConfig,
-    pretraining=PretrainingConfig,
-    refine=RefineConfig,
-)
-
 SIZES = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
@@ -196,7 +188,7 @@ def eager():
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))])
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan, eager):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "load_pretrained", lambda: build_model(ModelConfig(N=24, **SMALL), small_scan.probe))
+    monkeypatch.setattr(opening, "load_pretrained", lambda: build_model(ModelConfig(N=24, **SMALL), small_scan.probe))
     for name in SCANS:
         write_scan(small_scan, tmp_path / name, format="hdf5")
     names: dict = {}

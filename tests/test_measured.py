@@ -5,7 +5,8 @@ import pytest
 
 from ptycho.config import RunConfig
 from ptycho.data.scan import illumination
-from ptycho.pipelines.runs import open_scan, reconstruct_run
+from ptycho.pipelines.open import open_scan
+from ptycho.pipelines.reconstruct import reconstruct_run
 
 
 @pytest.fixture

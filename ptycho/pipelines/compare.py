@@ -1,6 +1,5 @@
-"""One scan reconstructed by several methods, one after the other, and judged alike."""
+"""One scan reconstructed by several methods, one after the other, and assessed alike."""
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,19 +13,20 @@ import numpy as np
 from ptycho.config import RunConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
-from ptycho.io import replace_text
+from ptycho.evaluation import Metrics, Scores
 from ptycho.output.images import save_png
 from ptycho.output.report import save_comparison
-from ptycho.pipelines.runs import Outcome, examine, judge, provenance, refine_config, scores_record
+from ptycho.pipelines.assess import Outcome, assess, with_residuals
+from ptycho.pipelines.open import held_out_frames
+from ptycho.pipelines.provenance import Record, provenance
+from ptycho.pipelines.refine import refine_config
+from ptycho.pipelines.write import write_json
 from ptycho.progress import Progress
 from ptycho.reconstruction.pty_chi import Engine, run_ptychi, why_not
 from ptycho.refinement.refine import refine
 
 OURS = "refine"
 """The name of the package's own refinement among the methods; the others are engines of pty-chi."""
-
-PTYCHI_EPOCHS = 30
-"""Passes over the frames of pty-chi's engines, which have no rule for when to stop."""
 
 SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_rms_rad="phase rms (rad)")
 """Scores against the true object that the table shows, with their titles; the file has all."""
@@ -64,11 +64,12 @@ def compare_run(
     engines: Sequence[str] = ("lsqml", "rpie"),
     hold_out_every: int | None = None,
     epochs: int | None = None,
+    ptychi_epochs: int = 30,
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Refine a scan from empty space, run engines of pty-chi on it, and leave all in the folder.
+    """Refine a scan from vacuum, run engines of pty-chi on it, and leave all in the folder.
 
     All keep a probe that is known, and seek one that is a guess. Writes ``<method>.h5`` and ``<method>.png`` as each
     is done, ``comparison.json`` and ``report.html``.
@@ -77,7 +78,8 @@ def compare_run(
         scan, folder: what is reconstructed; where the results go.
         engines: see `run_ptychi`; left out where pty-chi is not installed.
         hold_out_every: frames 0, k, 2 k, ... are kept from every fit, and judge the results.
-        epochs: passes over the frames; None: as many as it takes, and `PTYCHI_EPOCHS` of pty-chi's.
+        epochs: passes over the frames; None: as many as it takes, and ``ptychi_epochs`` of pty-chi's engines, which
+            have no stopping rule.
         batch_size: frames in a batch of pty-chi's engines, see `run_ptychi`.
         seed: of the order of the frames.
         progress: told of the progress.
@@ -90,28 +92,39 @@ def compare_run(
         raise ValueError(f"no engine {', '.join(unknown)}; those of pty-chi are {', '.join(get_args(Engine))}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    held_out = scan.held_out_mask(hold_out_every) if hold_out_every else np.zeros(len(scan), bool)
-    missing = why_not() if engines else None
-    notes = [f"without {', '.join(engines)}: {missing}"] if missing else []
+    held_out = held_out_frames(scan, hold_out_every)
+    unavailable = why_not() if engines else None
+    notes = [f"without {', '.join(engines)}: {unavailable}"] if unavailable else []
     record = provenance(scan) | dict(probe_known=scan.probe_known, modes=scan.modes, hold_out_every=hold_out_every or 0)
     entries = []
-    for method in (OURS, *(() if missing else engines)):
+    for method in (OURS, *(() if unavailable else engines)):
         begin = time.perf_counter()
         try:
-            result, history = _reconstructed(method, scan, held_out, epochs, batch_size, seed, progress)
+            if method == OURS:
+                result, history = _refined(scan, held_out, epochs, seed, progress)
+            else:
+                result, history = run_ptychi(
+                    scan,
+                    engine=cast(Engine, method),
+                    epochs=epochs or ptychi_epochs,
+                    batch_size=batch_size,
+                    held_out=held_out,
+                    seed=seed,
+                    progress=progress,
+                )[:2]
         except FloatingPointError as error:
             notes.append(str(error))
             continue
         wall = time.perf_counter() - begin
-        result, _ = examine(replace(result, provenance=record | dict(method=method, epochs=len(history))), scan)
+        result, _ = with_residuals(replace(result, provenance=record | dict(method=method, epochs=len(history))), scan)
         result.save(folder / f"{method}.h5")
         save_png(result, folder / f"{method}.png")
-        entry = Entry(method, judge(result, scan, held_out), history, 0.0)
+        entry = Entry(method, assess(result, scan, held_out), history, 0.0)
         entries.append(entry._replace(setup_seconds=wall - entry.seconds))
     record |= dict(methods=_methods_record(entries), notes=notes)
     if len(entries) > 1:
         record |= dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size)
-    replace_text(folder / "comparison.json", json.dumps(record, indent=1) + "\n")
+    write_json(folder / "comparison.json", record)
     if entries:
         settings = provenance(scan) | dict(engines=list(engines), epochs=epochs, batch_size=batch_size, seed=seed)
         save_comparison(
@@ -129,52 +142,40 @@ def compare_run(
 
 def table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
     """Titles and rows: times, scores where the truth is known (of a flat object last), errors of held-out frames."""
-    _, scores, error, *_ = entries[0].outcome
+    outcome = entries[0].outcome
     titles = ["method", "epochs", "epochs (s)", "set-up (s)"]
-    titles += [*SCORES.values()] if scores else []
-    titles += ["held-out error", "of it shot noise"] if error is not None else []
+    titles += [*SCORES.values()] if outcome.scores else []
+    titles += ["held-out error", "of it shot noise"] if outcome.held_out_error is not None else []
     rows = [_row(entry) for entry in entries]
-    if scores:
-        rows.append(["flat object", "", "", "", *_scores(scores.flat)])
+    if outcome.scores:
+        rows.append(["flat object", "", "", "", *_scores(outcome.scores.flat)])
     return titles, [row + [""] * (len(titles) - len(row)) for row in rows]
 
 
 def _row(entry: Entry) -> list[str]:
-    _, scores, error, noise, *_ = entry.outcome
+    scores, error, noise = entry.outcome.scores, entry.outcome.held_out_error, entry.outcome.shot_noise
     name = entry.method if entry.method == OURS else f"pty-chi {entry.method}"
     row = [name, str(len(entry.history)), f"{entry.seconds:.1f}", f"{entry.setup_seconds:.1f}"]
     return row + (_scores(scores) if scores else []) + ([f"{error:.4f}", f"{noise:.4f}"] if error is not None else [])
 
 
-def _scores(scores: Any) -> list[str]:
+def _scores(scores: Metrics | Scores) -> list[str]:
     return [f"{getattr(scores, name):.3f}" for name in SCORES]
 
 
-def _reconstructed(
-    method: str,
-    scan: Scan,
-    held_out: np.ndarray,
-    epochs: int | None,
-    batch_size: int | None,
-    seed: int,
-    progress: Progress | None,
+def _refined(
+    scan: Scan, held_out: np.ndarray, epochs: int | None, seed: int, progress: Progress | None
 ) -> tuple[Reconstruction, History]:
-    if method == OURS:
-        config = refine_config(RunConfig(refine=dict(seed=seed)), scan)
-        config = config if epochs is None else replace(config, epochs=epochs)
-        return refine(scan, config, held_out=held_out, progress=progress)[:2]
-    engine, epochs = cast(Engine, method), epochs or PTYCHI_EPOCHS
-    return run_ptychi(
-        scan, engine=engine, epochs=epochs, batch_size=batch_size, held_out=held_out, seed=seed, progress=progress
-    )[:2]
+    config = refine_config(RunConfig().updated("refine", dict(seed=seed, epochs=epochs)), scan)
+    return refine(scan, config, held_out=held_out, progress=progress)[:2]
 
 
-def _methods_record(entries: Sequence[Entry]) -> dict[str, Any]:
+def _methods_record(entries: Sequence[Entry]) -> Record:
     """The methods' numbers, ready for JSON."""
     return {
         entry.method: dict(
             epochs=len(entry.history), seconds=entry.seconds, setup_seconds=entry.setup_seconds, history=entry.history
         )
-        | scores_record(entry.outcome)
+        | entry.outcome.to_dict()
         for entry in entries
     }

@@ -27,16 +27,12 @@ from ptycho.config import RunConfig
 from ptycho.data.frames import chunks
 from ptycho.data.scan import Scan
 from ptycho.io import replace_text, replaced
-from ptycho.pipelines.runs import (
-    Outcome,
-    judge,
-    open_scan,
-    provenance,
-    reconstruct_run,
-    refine_run,
-    software,
-    train_network,
-)
+from ptycho.pipelines.assess import Outcome, assess
+from ptycho.pipelines.open import open_scan
+from ptycho.pipelines.provenance import provenance, software
+from ptycho.pipelines.reconstruct import reconstruct_run
+from ptycho.pipelines.refine import refine_run
+from ptycho.pipelines.train import train_network
 from ptycho.progress import Progress
 from ptycho.simulation.probes import probe_diameter
 from ptycho.simulation.simulate import MARGIN_PX, simulate
@@ -149,8 +145,8 @@ def run_arm(arm: Arm, folder: Path, progress: Progress | None = None) -> Row:
         network = "pretrained" if arm.start == "pretrained" else str(own / "network")
         if arm.start != "pretrained":
             start = "pretrained" if arm.start == "adapted" else None
-            _, history = train_network(data.train, network, run, start=start, resume=True, progress=progress)
-        ways |= dict(model_folder=network, refined=arm.refine is not None, views=1)  # the same at every dose
+            history = train_network(data.train, network, run, start=start, resume=True, progress=progress).history
+        ways |= dict(model_folder=network, refined=arm.refine is not None, symmetries=1)  # the same at every dose
         outcome = reconstruct_run(data.test, own, run, **ways)
     with replaced(own / "pattern.npy") as partial:
         np.save(partial, data.test.counts[len(data.test) // 2])
@@ -179,7 +175,7 @@ def scores(arm: Arm, outcome: Outcome, data: Data) -> Row:
             found |= {stage: {k: v for k, v in values.items() if isinstance(v, float)}, "flat": asdict(at.scores.flat)}
         if data.hold_out_every:
             brighter = replace(at.result, probe=at.result.probe / np.sqrt(arm.kept))
-            full = judge(brighter, data.full, data.full.held_out_mask(data.hold_out_every))
+            full = assess(brighter, data.full, data.full.held_out_mask(data.hold_out_every))
             errors = dict(held_out_error=full.held_out_error, shot_noise_error=full.shot_noise)
             found[stage] = found.get(stage, {}) | errors
     return found

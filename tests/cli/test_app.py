@@ -10,13 +10,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from ptycho.cli import app as cli
+from ptycho.cli import options
 from ptycho.cli.app import app
+from ptycho.cli.options import configured, field_help
+from ptycho.config import DEFERRED, PRESETS, SECTIONS, RefineConfig, RunConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.diagnostics import checks
+from ptycho.typed import field_types
 
 TINY = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
@@ -55,107 +60,120 @@ def test_help_loads_no_framework():
     assert out.strip().endswith("[]")
 
 
+SETTINGS = "--config --set"
+RUN = f"{SETTINGS} -o --output --resume --seed"
+LIVE = "--live --live-address"
+NETWORK = f"{RUN} --epochs --precision --probe --preset --from --modes --tensorboard {LIVE}"
+HELD_OUT = "--hold-out-every --withhold-every"
+STUDY = "-o --output-dir --seeds --nepochs --set --quick --dry-run --skip-training --scheduler --workers --verbose"
+OPTIONS = {
+    "simulate": f"{SETTINGS} --N --positions --photons --object --seed",
+    "train": NETWORK,
+    "pretrain": RUN,
+    "reconstruct": f"{NETWORK} {HELD_OUT} --model --symmetries --views --refine --force --tile-frames --scheduler"
+    " --workers",
+    "refine": f"{RUN} {LIVE} {HELD_OUT} --start --method --noise --modes --probe --positions --affine --background"
+    " --opr-modes --variations --epochs",
+    "stream": "--model --rate --order --tile-frames --seed -o --output",
+    "compare": f"--engines --modes {HELD_OUT} --epochs --batch-size --seed -o --output",
+    "evaluate": "--every --margin",
+    "convert": "--format --pixel-size-nm --trusted --mend --crop --bin",
+    "doctor": "--json",
+    "info": "",
+    "view": "--open --output -o",
+    "export": "--formats --pixel-size-nm -o --output",
+    "demo": f"{SETTINGS} --seed -o --output",
+    "plan": "--target-frc --step --probe --N --object --seed",
+    "study": "",
+    "study dose-response": f"{STUDY} --doses --losses --N --gridsize --n-train --n-test --scan",
+    **{f"study {name}": STUDY for name in ("overlap", "training-size", "probe-error", "supervised")},
+}
+"""Options that are not just fields of settings, or were there before each field had one."""
+
+NETWORK_SECTIONS = ["model", "training"]
+SECTIONS_OF = dict(
+    simulate=["simulation"],
+    train=NETWORK_SECTIONS,
+    pretrain=["pretraining"],
+    reconstruct=NETWORK_SECTIONS,
+    refine=["refine"],
+)
+
+
 def test_option_names_are_frozen():
-    """Scripts rely on these; a change here is a change for users."""
-    commands = get_command(app).commands
-    options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in commands.items()}
-    settings = ["--config", "--set"]
-    live = ["--live", "--live-address"]
-    fit = [
-        *settings,
-        "--epochs",
-        "--seed",
-        "--probe",
-        "--precision",
-        "--preset",
-        "--from",
-        "--modes",
-        "--resume",
-        "--tensorboard",
-        "-o",
-        "--output",
-    ]
-    assert options == {
-        "simulate": sorted([*settings, "--N", "--positions", "--photons", "--object", "--seed"]),
-        "train": sorted([*fit, *live]),
-        "pretrain": sorted([*settings, "--seed", "--resume", "-o", "--output"]),
-        "reconstruct": sorted(
-            [
-                *fit,
-                *live,
-                *("--model", "--views", "--hold-out-every", "--withhold-every", "--refine", "--force"),
-                *("--tile-frames", "--scheduler", "--workers"),
-            ]
-        ),
-        "refine": sorted(
-            [
-                *settings,
-                *live,
-                *("--start", "--method", "--noise", "--modes", "--probe", "--positions", "--affine", "--background"),
-                *(
-                    "--opr-modes",
-                    "--variations",
-                    "--epochs",
-                    "--hold-out-every",
-                    "--withhold-every",
-                    "--seed",
-                    "--resume",
-                    "-o",
-                    "--output",
-                ),
-            ]
-        ),
-        "stream": sorted(["--model", "--rate", "--order", "--tile-frames", "--seed", "-o", "--output"]),
-        "compare": sorted(
-            [
-                "--engines",
-                "--modes",
-                "--hold-out-every",
-                "--withhold-every",
-                "--epochs",
-                "--batch-size",
-                "--seed",
-                "-o",
-                "--output",
-            ]
-        ),
-        "evaluate": ["--every", "--margin"],
-        "convert": sorted(["--format", "--pixel-size-nm", "--trusted", "--mend", "--crop", "--bin"]),
-        "doctor": ["--json"],
-        "info": [],
-        "view": ["--open", "--output", "-o"],
-        "export": sorted(["--formats", "--pixel-size-nm", "-o", "--output"]),
-        "demo": sorted([*settings, "--seed", "-o", "--output"]),
-        "plan": sorted(["--target-frc", "--step", "--probe", "--N", "--object", "--seed"]),
-        "study": [],
-    }
-    studies = get_command(app).commands["study"].commands
-    options = {name: sorted(o for p in c.params for o in p.opts if o.startswith("-")) for name, c in studies.items()}
-    common = ["-o", "--output-dir", "--seeds", "--nepochs", "--set", "--quick", "--dry-run", "--skip-training"]
-    common += ["--scheduler", "--workers", "--verbose"]
-    own = ["--doses", "--losses", "--N", "--gridsize", "--n-train", "--n-test", "--scan"]
-    assert options == {
-        "dose-response": sorted([*common, *own]),
-        **{name: sorted(common) for name in ("overlap", "training-size", "probe-error", "supervised")},
-    }
+    """Scripts rely on these; a change here is a change for users. Whatever else there is, is a field of a config."""
+    commands = dict(get_command(app).commands)
+    commands |= {f"study {name}": command for name, command in commands["study"].commands.items()}
+    assert commands.keys() == OPTIONS.keys()
+    for name, command in commands.items():
+        there = {o for p in command.params for o in p.opts if o.startswith("-")}
+        fields = {field for section in SECTIONS_OF.get(name, ()) for field in field_types(SECTIONS[section])}
+        from_fields = {"--" + field.replace("_", "-") for field in fields}
+        from_fields |= {option.removesuffix("-from") for option in from_fields}
+        assert set(OPTIONS[name].split()) <= there, name
+        assert there - set(OPTIONS[name].split()) <= from_fields, name
+
+
+@pytest.mark.parametrize(("command", "sections"), SECTIONS_OF.items())
+def test_each_field_of_a_section_is_an_option(command, sections):
+    """But for those that the scan sets, and those that are written in a file only."""
+    there = {o for p in get_command(app).commands[command].params for o in p.opts}
+    fields = {field for section in sections for field in field_types(SECTIONS[section])}
+    without = {"N", "probe_modes", "probe_trainable"} if "training" in sections else {"near_field"}
+    for field in fields - without:
+        option = "--" + field.replace("_", "-")
+        assert {option, option.removesuffix("-from")} & there, field
+
+
+def test_options_are_the_type_of_their_field_and_say_its_first_sentence():
+    option = {p.name: p for p in get_command(app).commands["refine"].params}
+    assert option["epochs"].help == "Passes over the frames at most."
+    assert option["positions"].help == "Fit the position of each frame (cg)."
+    assert option["focus"].secondary_opts == ["--no-focus"]
+    for name, help in field_help(RefineConfig).items():
+        assert help.endswith(".") and name in field_types(RefineConfig)
+
+
+@pytest.mark.parametrize("words", ["--epochs 3.5", "--method sgd", "--tv-weight much", "--nonsense 3"])
+def test_options_of_another_type_are_refused(words):
+    single = typer.Typer()
+    single.command()(configured("refine")(lambda run: None))
+    assert CliRunner().invoke(single, shlex.split(words)).exit_code == 2
+
+
+def made(words: str, *names: str, **keywords):
+    """The settings that a command with options for some fields is called with."""
+    found = []
+    single = typer.Typer()
+    single.command()(configured(*names, **keywords)(lambda run: found.append(run)))
+    result = CliRunner().invoke(single, shlex.split(words), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return found[0]
 
 
 def test_options_beat_the_file_beats_the_defaults(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text("[training]\nepochs = 7\nseed = 5\n[model]\nwidth = 16\nprecision = 'mixed_bfloat16'\n")
-    settings = cli._training_settings(file, ["model.width=4"], 3, None, None, None, None)
-    assert settings.training == {"epochs": 3, "seed": 5}
-    assert settings.model == {"width": 4, "precision": "mixed_bfloat16"}
-    fixed = cli._training_settings(None, None, None, 2, "fixed", None, None)
-    assert fixed.model == {"seed": 2, "probe_trainable": False}
-    assert cli._training_settings(None, None, None, None, "auto", None, None).model == {}
+    run = made(f"--config {file} --set model.width=4 --epochs 3", "model", "training")
+    assert run.training == {"epochs": 3, "seed": 5}
+    assert run.model == {"width": 4, "precision": "mixed_bfloat16"}
+    fixed = options.with_probe(made("--seed 2", "model", "training"), "fixed")
+    assert fixed.model == {"seed": 2, "probe_trainable": False} and fixed.training == {"seed": 2}
+    assert options.with_probe(RunConfig(), "auto").model == {}
+    fast = options.network_settings(RunConfig(model=dict(width=4)), "fast", None)
+    assert fast.model == PRESETS["fast"] | {"width": 4}
+
+
+def test_flags_fit_an_unknown_once_there_is_fine_structure():
+    assert made("--positions --no-focus", "refine").refine == {"positions_from": 8, "focus": False}
+    assert made("--step 0.1 0.2 --scans 3", "pretraining").pretraining == {"step": (0.1, 0.2), "scans": 3}
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("3", 3), ("1e-3", 1e-3), ("false", False), ("cnn", "cnn"), ("'6'", "6"), ("[1, 2]", [1, 2])]
 )
 def test_values_are_read_as_toml(text, value):
-    assert cli._value(text) == value
+    assert options.toml_value(text) == value
 
 
 @pytest.mark.parametrize(
@@ -163,6 +181,8 @@ def test_values_are_read_as_toml(text, value):
     [
         (["train", "{scan}", "-o", "{out}", "--set", "model.stagges=3"], "ModelConfig has no setting 'stagges'"),
         (["train", "{scan}", "-o", "{out}", "--set", "stages=3"], "write section.name=value"),
+        (["refine", "{scan}", "-o", "{out}", "--set", "refine.epochs=abc"], "epochs is 'abc'; expected an integer"),
+        (["demo", "-o", "{out}", "--set", "simulation.photons=true"], "photons is True; expected a number"),
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}"], "no model at"),
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}", "--epochs", "3"], "have no effect with --model"),
         (["reconstruct", "{scan}", "-o", "{out}", "--workers", "2", "--no-refine"], "split the work of a trained"),
@@ -244,7 +264,7 @@ def test_refine_fits_judges_and_goes_on_from_an_image(tmp_path, monkeypatch):
     again = json.loads(Path("more/scores.json").read_text())
     assert again["before_refinement"]["held_out_error"] == pytest.approx(scores["held_out_error"], rel=1e-6)
     assert len(again["refinement"]) >= 2
-    assert json.loads(Path("more/config.json").read_text())["refine"]["positions_from"] == cli.LATER
+    assert json.loads(Path("more/config.json").read_text())["refine"]["positions_from"] == DEFERRED["positions_from"]
 
 
 @pytest.mark.slow

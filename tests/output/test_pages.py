@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ptycho.config import RunConfig
-from ptycho.pipelines.runs import refine_run
+from ptycho.pipelines.refine import refine_run
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"

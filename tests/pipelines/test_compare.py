@@ -10,8 +10,8 @@ import pytest
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.formats import write_scan
 from ptycho.pipelines import compare as comparison
+from ptycho.pipelines.assess import assess
 from ptycho.pipelines.compare import Entry, compare_run, table
-from ptycho.pipelines.runs import judge
 from ptycho.refinement.refine import FINISH
 from tests.cli.test_app import run as command
 
@@ -51,7 +51,7 @@ def test_the_command_compares(small_scan, tmp_path, monkeypatch):
         assert found["seconds"] > 0
         assert (tmp_path / f"out/{method}.png").exists()
         result = Reconstruction.load(tmp_path / f"out/{method}.h5")
-        outcome = judge(result, small_scan, held_out)
+        outcome = assess(result, small_scan, held_out)
         assert found["held_out_error"] == pytest.approx(outcome.held_out_error, rel=1e-6)
         assert found["object"]["snr_db"] == pytest.approx(outcome.scores.snr_db, abs=1e-3)
         assert result.provenance["hold_out_every"] == 10
@@ -90,7 +90,7 @@ def test_the_table_has_one_row_for_each_method_and_a_floor(small_scan):
         used=len(small_scan),
         dropped=0,
     )
-    outcome = judge(result, small_scan, small_scan.held_out_mask(10))
+    outcome = assess(result, small_scan, small_scan.held_out_mask(10))
     exact = Entry("refine", outcome, [dict(epoch=1, seconds=1.5), dict(epoch=2, seconds=0.25)], 0.5)
     titles, rows = table([exact, exact._replace(method="rpie")])
     assert titles[:4] == ["method", "epochs", "epochs (s)", "set-up (s)"]

@@ -248,7 +248,7 @@ def test_the_command(kind, size, models, small_scan, tmp_path):
 
 
 def test_the_patches_of_a_cnn_are_not_streamed(small_scan, tmp_path):
-    from ptycho.pipelines.runs import stream_run
+    from ptycho.pipelines.stream import stream_run
 
     save_model(network("cnn", small_scan.probe), tmp_path / "model.keras")
     with pytest.raises(ValueError, match="phase of their own"):

@@ -12,23 +12,18 @@ from ptycho.config import ModelConfig, NearField, RefineConfig, RunConfig, Simul
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.formats import write_scan
 from ptycho.network.build import build_model
-from ptycho.pipelines.runs import (
-    SCARCE,
-    examine,
-    judge,
-    light_on_object,
-    look_wrong,
-    open_model,
-    provenance,
-    reconstruct_run,
-    refine_network,
-    usual_views,
-    warnings_of,
-)
+from ptycho.pipelines import reconstruct as reconstruction
+from ptycho.pipelines.assess import assess, image_warnings, network_warnings, with_residuals
+from ptycho.pipelines.open import open_model
+from ptycho.pipelines.provenance import provenance
+from ptycho.pipelines.reconstruct import reconstruct_run
+from ptycho.refinement.from_network import photons_per_object_pixel, usual_symmetries
 from ptycho.refinement.refine import refine
 from ptycho.simulation.simulate import simulate
 from tests.cli.test_app import run as command
 
+SCARCE = 300.0
+"""Photons per object pixel below which `usual_symmetries` averages eight views."""
 TINY = RunConfig(model=dict(stages=2, width=4, gridsize=2), training=dict(epochs=2))
 
 
@@ -66,14 +61,14 @@ def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_sc
     folder, _ = trained
     alone = Reconstruction.load(folder / "network.h5")
     dark = replace(alone, object=0.05 * alone.object)
-    assert "dark" in warnings_of(dark, small_scan)[-1]
-    assert warnings_of(alone, small_scan) == ()
-    settings = RefineConfig(epochs=3, noise="poisson")
+    assert "dark" in image_warnings(dark, small_scan)[-1]
+    assert image_warnings(alone, small_scan) == ()
+    config = RefineConfig(epochs=3, noise="poisson")
     held_out = small_scan.held_out_mask(10)
-    with pytest.warns(UserWarning, match="dark: refined from empty space"):
-        found = refine_network(open_model(folder), small_scan, settings, dark, held_out=held_out)
-    expected = refine(small_scan, settings, held_out=held_out)
-    np.testing.assert_array_equal(found.result.object, expected.result.object)
+    with pytest.warns(UserWarning, match="dark: refined from vacuum"):
+        refined = reconstruction._refinement(open_model(folder), small_scan, config, dark, held_out, 1, None)
+    expected = refine(small_scan, config, held_out=held_out)
+    np.testing.assert_array_equal(refined.result.object, expected.result.object)
 
 
 def test_an_image_of_too_few_frames_to_be_compared_is_an_image(small_scan):
@@ -87,26 +82,26 @@ def test_an_image_of_too_few_frames_to_be_compared_is_an_image(small_scan):
         dropped=0,
     )
     with pytest.warns(UserWarning, match="not scored against the true object: recon has shape"):
-        outcome = judge(image, corner, np.zeros(1, bool))
+        outcome = assess(image, corner, np.zeros(1, bool))
     assert outcome.scores is None
     with pytest.raises(ValueError, match="NaN"):  # that is wrong, and not only too small
-        judge(replace(image, object=np.full((24, 24), np.nan, "complex64")), corner, np.zeros(1, bool))
+        assess(replace(image, object=np.full((24, 24), np.nan, "complex64")), corner, np.zeros(1, bool))
 
 
 def dim(scan, per_pixel):
     """The scan with as many photons on a pixel of its object, on average."""
-    part = per_pixel / light_on_object(scan)
+    part = per_pixel / photons_per_object_pixel(scan)
     counts = np.random.default_rng(0).binomial(scan.counts.astype(int), part)
     return replace(scan, counts=counts, probe=scan.probe * np.sqrt(part).astype("float32"))
 
 
 def test_where_photons_are_scarce_eight_views_are_averaged(small_scan):
-    assert usual_views(small_scan) == 1
-    assert [usual_views(dim(small_scan, SCARCE * part)) for part in (1.1, 0.9)] == [1, 8]
+    assert usual_symmetries(small_scan) == 1
+    assert [usual_symmetries(dim(small_scan, SCARCE * part)) for part in (1.1, 0.9)] == [1, 8]
     # Fewer frames of the same light over the same area.
     apart = small_scan.subset(slice(None, None, 4))
-    assert usual_views(apart) == 1
-    assert usual_views(dim(small_scan, 2 * SCARCE).subset(slice(None, None, 4))) == 8
+    assert usual_symmetries(apart) == 1
+    assert usual_symmetries(dim(small_scan, 2 * SCARCE).subset(slice(None, None, 4))) == 8
 
 
 @pytest.mark.filterwarnings("ignore:counts per frame")
@@ -139,17 +134,17 @@ def test_a_network_of_bounded_outputs_is_looked_at_for_saturation(small_scan):
         used=1,
         dropped=0,
     )
-    (warning,) = look_wrong(network, flat, small_scan)
+    (warning,) = network_warnings(network, flat, small_scan)
     assert "flat" in warning
     network.nets[0].head.weights[-1].assign([0.0, 5.0])
     network.nets[0].head.weights[0].assign(np.zeros(network.nets[0].head.weights[0].shape))
-    assert "phase is within 1 % of +-pi in 100 % of pixels" in look_wrong(network, flat, small_scan)[1]
+    assert "phase is within 1 % of +-pi in 100 % of pixels" in network_warnings(network, flat, small_scan)[1]
 
 
 @pytest.fixture(scope="module")
 def near_scan():
     near = NearField(distance_px=40.0, wavelength_px=0.5)
-    # At whole positions: between pixels `judge` moves the object, the simulation the probe.
+    # At whole positions: between pixels `assess` moves the object, the simulation the probe.
     return simulate(SimulationConfig(N=24, positions=64, step_px=4.0, integer_positions=True, near_field=near, seed=3))
 
 
@@ -167,12 +162,12 @@ def test_the_true_object_is_judged_by_the_near_field_it_was_seen_in(near_scan):
         dropped=0,
         provenance=provenance(near_scan),
     )
-    outcome = judge(truth, near_scan, held_out)
+    outcome = assess(truth, near_scan, held_out)
     assert outcome.held_out_error == pytest.approx(outcome.shot_noise, rel=0.1)
-    assert examine(truth, near_scan)[1].median_ratio == pytest.approx(1, abs=0.1)
+    assert with_residuals(truth, near_scan)[1].median_ratio == pytest.approx(1, abs=0.1)
     assert truth.provenance["near_field"] == near_scan.near_field.to_dict()
     far = replace(near_scan, near_field=None)
-    assert judge(truth, far, held_out).held_out_error > 5 * outcome.held_out_error
+    assert assess(truth, far, held_out).held_out_error > 5 * outcome.held_out_error
     assert "near_field" not in provenance(far)
 
 

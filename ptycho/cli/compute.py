@@ -1,0 +1,259 @@
+"""Commands that compute an image: by a network, by refinement, by other programs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ptycho.cli.options import (
+    Folder,
+    From,
+    HoldOutEvery,
+    Live,
+    LiveAddress,
+    Modes,
+    PresetName,
+    ProbeUse,
+    Resume,
+    ScanFile,
+    Scheduler,
+    TensorBoard,
+    TileFrames,
+    Workers,
+    configured,
+    network_settings,
+    with_probe,
+)
+from ptycho.cli.printing import log, print_outcome, print_table
+from ptycho.cli.surroundings import framework, watched
+from ptycho.config import DEFERRED, RunConfig
+
+commands = typer.Typer()
+
+BY_OTHER_OPTIONS = ("N", "probe_modes", "probe_trainable")
+"""Fields of a network that the scan, ``--modes`` and ``--probe`` set."""
+
+
+@commands.command(name="train")
+@configured("model", "training", but=BY_OTHER_OPTIONS)
+def train_command(
+    run: RunConfig,
+    scan: ScanFile,
+    output: Folder,
+    probe: ProbeUse = None,
+    preset: PresetName = None,
+    start: From = None,
+    modes: Modes = None,
+    resume: Resume = False,
+    tensorboard: TensorBoard = None,
+    live: Live = False,
+    live_address: LiveAddress = None,
+) -> None:
+    """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
+    run = network_settings(run, preset, probe)
+    with framework():
+        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.train import train_run
+
+    data = open_scan(scan, log, modes)
+    with watched(data, live, live_address, tensorboard) as progress:
+        history = train_run(data, output, run, start=start, resume=resume, progress=progress).history
+    log(f"{len(history)} epochs, loss {history[-1].loss:.4f}; the network is in {output / 'model.keras'}")
+
+
+@commands.command(name="pretrain")
+@configured("pretraining", "training.seed", "model.seed")
+def pretrain_command(run: RunConfig, output: Folder, resume: Resume = False) -> None:
+    """Train a network on simulated scans of all kinds, to start from: about half an hour on two cores."""
+    with framework():
+        from ptycho.output.progress_bars import progress_bar
+        from ptycho.pipelines.train import pretrain_run
+
+    with progress_bar() as progress:
+        history = pretrain_run(output, run, resume=resume, progress=progress)
+    log(f"{len(history)} epochs, loss {history[-1].loss:.4f}; the network is in {output / 'model.keras'}")
+
+
+@commands.command(name="reconstruct")
+@configured("model", "training", but=BY_OTHER_OPTIONS)
+def reconstruct_command(
+    run: RunConfig,
+    scan: ScanFile,
+    output: Folder,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Run folder of a trained network, or 'pretrained'; without it one is trained here."),
+    ] = None,
+    hold_out_every: HoldOutEvery = None,
+    symmetries: Annotated[
+        int | None,
+        typer.Option(
+            "--symmetries",
+            "--views",
+            min=1,
+            max=16,
+            help="Average so many mirrored predictions, by default 8 where photons are scarce, else 1; their "
+            "disagreement becomes the uncertainty.",
+            show_default=False,
+        ),
+    ] = None,
+    probe: ProbeUse = None,
+    preset: PresetName = None,
+    start: From = None,
+    modes: Modes = None,
+    refine: Annotated[
+        bool, typer.Option("--refine/--no-refine", help="Fit the image to the counts at the end.")
+    ] = True,
+    resume: Resume = False,
+    tensorboard: TensorBoard = None,
+    live: Live = False,
+    live_address: LiveAddress = None,
+    tile_frames: TileFrames = None,
+    scheduler: Scheduler = None,
+    workers: Workers = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
+    ] = False,
+) -> None:
+    """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png.
+
+    The checks of `ptycho doctor` come first (2 to 3 s): where one fails the image would be wrong, and there is none.
+    """
+    run = network_settings(run, preset, probe)
+    if model is not None and (run.model or run.training or resume or start):
+        raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
+    distributed = bool(scheduler or workers)
+    if distributed and (model is None or refine):
+        raise ValueError(
+            "--scheduler and --workers split the work of a trained network, not its training nor the refinement: give "
+            "--model and --no-refine (`ptycho refine --start` goes on from the image, in one process)"
+        )
+    with framework():
+        from ptycho.diagnostics.checks import require_sound, sentences
+        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.reconstruct import reconstruct_run
+
+    data = open_scan(scan, log, modes, in_file=distributed)
+    checks = None if force else require_sound(data)
+    for warning in sentences(checks or (), "warn"):
+        log(f"warning: {warning}")
+    with watched(data, live, live_address, tensorboard) as progress:
+        outcome = reconstruct_run(
+            data,
+            output,
+            run,
+            model_folder=model,
+            start=start,
+            hold_out_every=hold_out_every,
+            symmetries=symmetries,
+            tile_frames=tile_frames,
+            refined=refine,
+            resume=resume,
+            checks=checks,
+            scheduler=scheduler,
+            workers=workers,
+            progress=progress,
+        )
+    print_outcome(outcome, output)
+    if refine and "uncertainty_calibration" in outcome.result.provenance:
+        log(f"the uncertainty is that of the network's image: {output / 'network.h5'}")
+
+
+@commands.command(name="stream")
+def stream_command(
+    scan: ScanFile,
+    output: Folder,
+    model: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Run folder of a trained network.", show_default=False)
+    ],
+    rate: Annotated[float | None, typer.Option(help="Frames per second; by default as fast as they are taken.")] = None,
+    order: Annotated[Literal["scan", "random"], typer.Option(help="Order in which the frames come.")] = "scan",
+    tile_frames: TileFrames = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 0,
+) -> None:
+    """Play a scan to a trained network frame by frame, as a detector would, and say how well it keeps pace."""
+    with framework():
+        from ptycho.output.progress_bars import progress_bar
+        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.stream import stream_run
+
+    data = open_scan(scan, log)
+    with progress_bar() as progress:
+        outcome, report = stream_run(
+            data, output, model, rate=rate, order=order, tile_frames=tile_frames, seed=seed, progress=progress
+        )
+    print_table(["stream", ""], report.rows())
+    print_outcome(outcome, output)
+
+
+@commands.command(name="refine")
+@configured("refine", by_scan=("noise",))
+def refine_command(
+    run: RunConfig,
+    scan: ScanFile,
+    output: Folder,
+    start: Annotated[
+        str | None, typer.Option(help="Reconstruction, or run folder with one, to start from; else vacuum.")
+    ] = None,
+    modes: Modes = None,
+    probe: ProbeUse = None,
+    hold_out_every: HoldOutEvery = None,
+    resume: Resume = False,
+    live: Live = False,
+    live_address: LiveAddress = None,
+) -> None:
+    """Fit object, probe, positions and more to the counts, for as long as frames that the fit does not see improve."""
+    run = with_probe(run, probe)
+    if "opr_modes" in run.refine:
+        run = run.over("refine", dict(opr_from=DEFERRED["opr_from"]))
+    with framework():
+        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.refine import refine_run
+
+    data = open_scan(scan, log, modes)
+    with watched(data, live, live_address) as progress:
+        outcome = refine_run(
+            data, output, run, start=start, hold_out_every=hold_out_every, resume=resume, progress=progress
+        )
+    print_outcome(outcome, output)
+
+
+@commands.command(name="compare")
+def compare_command(
+    scan: ScanFile,
+    output: Folder,
+    engines: Annotated[
+        str, typer.Option(help="Engines of pty-chi beside the package's own refinement: lsqml, rpie, epie.")
+    ] = "lsqml,rpie",
+    modes: Modes = None,
+    hold_out_every: HoldOutEvery = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the data; by default as many as it takes, pty-chi 30.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Frames in a batch of pty-chi; by default a sixteenth of all, 32 at most.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the frames.")] = 0,
+) -> None:
+    """Refine a scan, run iterative engines of pty-chi on it, and judge all by the same measures."""
+    with framework():
+        from ptycho.output.progress_bars import progress_bar
+        from ptycho.pipelines.compare import compare_run, table
+        from ptycho.pipelines.open import open_scan
+
+    data = open_scan(scan, log, modes)
+    with progress_bar() as progress:
+        comparison = compare_run(
+            data,
+            output,
+            engines=[name.strip() for name in engines.split(",") if name.strip()],
+            hold_out_every=hold_out_every,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress,
+        )
+    print_table(*table(comparison.entries))
+    for note in comparison.notes:
+        log(note)
+    log(f"results in {output}")

@@ -1,0 +1,119 @@
+"""Commands that look at scans and results: what is in them, how good they are."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptycho.cli.options import Existing, PixelSize, ScanFile
+from ptycho.cli.printing import log, print_held_out_error, print_scores, print_table
+from ptycho.cli.surroundings import framework
+
+commands = typer.Typer()
+
+
+@commands.command(name="info")
+def info_command(scan: ScanFile) -> None:
+    """Say what is in a scan file, and what looks wrong with it."""
+    from ptycho.diagnostics.describe import describe
+    from ptycho.formats import read_scan
+
+    data = read_scan(scan)
+    print_table(["", str(scan)], describe(data))
+    for note in data.notes:
+        log(f"note: {note}")
+
+
+@commands.command(name="doctor")
+def doctor_command(
+    scan: ScanFile,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+) -> None:
+    """Check a scan file: what passes, warns or fails, and what to do; exit code 1 if anything fails."""
+    import json
+
+    from ptycho.diagnostics.checks import examine
+    from ptycho.formats import read_scan
+
+    data = read_scan(scan)
+    checks = examine(data)
+    if as_json:
+        record = dict(file=str(scan), notes=data.notes, checks=[check.to_json() for check in checks])
+        print(json.dumps(record, indent=1, ensure_ascii=False))
+    else:
+        print_table(["check", "", "found", "what to do"], checks)
+        for note in data.notes:
+            log(f"note: {note}")
+    if any(check.verdict == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+@commands.command(name="evaluate")
+def evaluate_command(
+    reconstruction: Annotated[Path, Existing],
+    against: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The scan, or a file with the truth.")],
+    margin: Annotated[float, typer.Option(help="Part of the true object left out on every side.")] = 0.16,
+    every: Annotated[int | None, typer.Option(help="Judge by frames 0, k, 2k, ... of the scan.")] = None,
+) -> None:
+    """Score a reconstruction against the true object of a scan, or by frames held out from it."""
+    with framework():
+        from ptycho.data.reconstruction import Reconstruction
+        from ptycho.evaluation import compare_objects
+        from ptycho.formats import read_scan
+        from ptycho.pipelines.assess import assess
+
+    result, data = Reconstruction.load(reconstruction), read_scan(against)
+    every = every or int(result.provenance.get("hold_out_every", 0)) or None
+    if data.object is None and every is None:
+        raise ValueError(f"{against} has no true object, and no frames were held out: use --every to name some")
+    if data.object is not None:
+        print_scores(compare_objects(result.object, data.object, margin))
+    if every is not None:
+        print_held_out_error(assess(result, replace(data, object=None), data.held_out_mask(every)), every)
+
+
+@commands.command(name="view")
+def view_command(
+    path: Annotated[Path, typer.Argument(exists=True, help="A run folder, or a scan file.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Page of a scan file; by default beside it, as .html.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+) -> None:
+    """Open the report of a run, or make one of a bare scan: its frames, positions and probe."""
+    import webbrowser
+
+    page = path / "report.html" if path.is_dir() else output or path.with_suffix(".html")
+    if not path.is_dir():
+        with framework():
+            from ptycho.formats import read_scan
+            from ptycho.output.report import save_report
+            from ptycho.pipelines.provenance import software
+
+        data = read_scan(path)
+        save_report(page, data, findings=data.notes, settings=software())
+    elif not page.exists():
+        raise ValueError(f"there is no report in {path}; every run leaves one, but `ptycho stream` and `pretrain`")
+    log(str(page))
+    if show and not webbrowser.open(page.resolve().as_uri()):
+        log("no browser was found: open the file yourself, or leave it with --no-open")
+
+
+@commands.command(name="export")
+def export_command(
+    source: Annotated[
+        Path, typer.Argument(exists=True, help="A run folder, or a reconstruction of any program.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.", show_default=False)],
+    formats: Annotated[
+        str, typer.Option(help="Which: tiff and png (amplitude, phase), hdf5, cxi, figure (PDF and PNG for a paper).")
+    ] = "tiff,png,hdf5,cxi,figure",
+    pixel_size_nm: PixelSize = None,
+) -> None:
+    """Write a reconstruction as images, HDF5, CXI, and a figure with scale bar and colour bars."""
+    from ptycho.output.export import export
+
+    size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    for file in export(source, output, [name.strip() for name in formats.split(",") if name.strip()], size):
+        log(str(file))

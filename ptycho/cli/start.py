@@ -1,0 +1,74 @@
+"""Commands to start with: the demo, a simulated scan, a scan in another format."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ptycho.cli.options import Folder, PixelSize, ScanFile, configured
+from ptycho.cli.printing import log, print_outcome
+from ptycho.cli.surroundings import framework
+from ptycho.config import RunConfig
+
+commands = typer.Typer()
+
+
+@commands.command(name="demo")
+@configured("simulation.seed")
+def demo_command(run: RunConfig, output: Folder = Path("demo")) -> None:
+    """Simulate a scan, train on it, reconstruct and score it: about a minute and a half on two cores."""
+    with framework():
+        from ptycho.output.progress_bars import progress_bar
+        from ptycho.pipelines.demo import demo_run
+
+    with progress_bar() as progress:
+        outcome = demo_run(output, run, progress=progress, log=log)
+    print_outcome(outcome, output)
+
+
+@commands.command(name="simulate")
+@configured("simulation")
+def simulate_command(
+    run: RunConfig,
+    output: Annotated[Path, typer.Argument(help="Scan file to write: .h5 or .npz.", show_default=False)],
+) -> None:
+    """Simulate a scan with known truth."""
+    with framework():
+        from ptycho.config import SimulationConfig
+        from ptycho.formats import write_scan
+        from ptycho.simulation.simulate import simulate
+
+    scan = simulate(run.make(SimulationConfig))
+    write_scan(scan, output)
+    log(f"{output}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
+
+
+@commands.command(name="convert")
+def convert_command(
+    source: ScanFile,
+    target: Annotated[Path, typer.Argument(help="File to write; its name tells the format.", show_default=False)],
+    format: Annotated[str | None, typer.Option(help="Format to write, where the name does not tell.")] = None,
+    pixel_size_nm: PixelSize = None,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Follow links out of the file's folder, and unpack any size.")
+    ] = False,
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="Repair what `ptycho doctor` finds, as far as possible; say what was done."),
+    ] = False,
+    crop: Annotated[
+        int | None,
+        typer.Option(min=2, help="Keep so many pixels around the zero frequency; object pixels grow to match."),
+    ] = None,
+    bin: Annotated[
+        int, typer.Option(min=1, help="Then add up k x k pixels; the probe keeps the middle k-th of its window.")
+    ] = 1,
+) -> None:
+    """Write a scan, or the result of another program, in another format; say what that cannot hold."""
+    from ptycho.formats import ReadOptions, convert
+
+    size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
+    options = ReadOptions(pixel_size_m=size, trusted=trusted)
+    for sentence in convert(source, target, format, options, crop=crop, bin=bin, mend=mend):
+        log(sentence)
+    log(f"{source} -> {target}")

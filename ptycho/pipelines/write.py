@@ -1,0 +1,55 @@
+"""The files that a run leaves: the image, its scores, the settings that made it, a figure and a page."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ptycho.data.scan import Scan
+from ptycho.diagnostics.checks import Check
+from ptycho.io import replace_text
+from ptycho.output.figures import save_figure
+from ptycho.output.images import save_png
+from ptycho.output.report import save_report
+from ptycho.pipelines.assess import Outcome
+from ptycho.pipelines.provenance import Record
+from ptycho.training.schedule import History
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Values as indented JSON, in a file that appears at once."""
+    replace_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def write_image(folder: Path, outcome: Outcome) -> None:
+    """``reconstruction.h5``, ``object.png`` and ``scores.json``."""
+    outcome.result.save(folder / "reconstruction.h5")
+    save_png(outcome.result, folder / "object.png")
+    write_json(folder / "scores.json", outcome.to_dict())
+
+
+def write_run(
+    folder: Path, scan: Scan, outcome: Outcome, settings: Record, checks: Sequence[Check], training: History
+) -> None:
+    """`write_image`, ``figure.png`` and ``report.html``; the run's ``settings`` are shown on the page.
+
+    ``training`` is the network's; the loss curve of the figure is the refinement's where there is none.
+    """
+    write_image(folder, outcome)
+    result, fit = outcome.result, (outcome.fit or [])[1:]  # the first entry is what the fit started from
+    epochs = [epoch.to_dict() for epoch in training]
+    curve = epochs or [
+        dict(epoch=entry["epoch"], loss=entry["error"], validation_loss=entry["held_out_error"]) for entry in fit
+    ]
+    save_figure(result, scan.counts[len(scan) // 2], curve, folder / "figure.png", title=str(scan.source))
+    save_report(
+        folder / "report.html",
+        scan,
+        result,
+        scores=outcome.scores,
+        findings=outcome.sentences(),
+        training=epochs,
+        fit=fit,
+        settings=settings | result.provenance,
+        checks=checks,
+    )
