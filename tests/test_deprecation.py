@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,4 +95,4 @@ def test_a_module_that_never_was_is_not_found():
 
 @pytest.mark.filterwarnings("ignore:the module")
 def test_modules_of_an_old_package_too(monkeypatch):
-    assert importlib.import_module("ptycho.data.formats.cxi").NAME == "cxi"
+    assert importlib.import_module("ptycho.data.formats.cxi").Path is Path
