@@ -119,7 +119,7 @@ def test_each_field_of_a_section_is_an_option(command, sections):
     """But for those that the scan sets, and those that are written in a file only."""
     there = {o for p in get_command(app).commands[command].params for o in p.opts}
     fields = {field for section in sections for field in field_types(SECTIONS[section])}
-    without = {"N", "probe_modes", "probe_trainable"} if "training" in sections else {"near_field"}
+    without = {"N", "probe_modes", "probe_trainable"} if "training" in sections else {"near_field", "multislice"}
     for field in fields - without:
         option = "--" + field.replace("_", "-")
         assert {option, option.removesuffix("-from")} & there, field
