@@ -21,7 +21,7 @@ KEYS: dict[str, dict[str, str]] = {
         variation_from="opr_from",
         variations="opr_modes",
     ),
-    "functions": dict(withheld="held_out", report="progress", views="symmetries"),
+    "functions": dict(withheld="held_out", withhold_every="hold_out_every", report="progress", views="symmetries"),
 }
 """Old and new names: fields of a config, and keyword arguments of the functions that take them."""
 
@@ -56,12 +56,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ptycho.reconstruction.spread": ("ptycho.reconstruction.distributed",),
     "ptycho.replay": ("ptycho.reconstruction.replay",),
     "ptycho.report": ("ptycho.output.report",),
+    "ptycho.progress": ("ptycho.output.progress_bars",),
     "ptycho.runs": tuple(
         f"ptycho.pipelines.{name}"
         for name in ("open", "train", "reconstruct", "refine", "stream", "demo", "assess", "write", "provenance")
     ),
+    "ptycho.training": tuple(
+        f"ptycho.training.{name}" for name in ("train", "batches", "schedule", "losses", "collapse", "checkpoint")
+    ),
 }
-"""Old modules, and those that hold their names now."""
+"""Old modules, and those that hold their names now. Some are still there, with other names (`moved_names`)."""
 
 NAMES = {
     "ptycho.data.mending.mended": "repaired",
@@ -130,6 +134,19 @@ class _MovedModules(MetaPathFinder, Loader):
         homes = _homes(module.__name__)
         warn(f"the module {module.__name__}", " or ".join(homes))
         module.__getattr__ = lambda name: _first(homes, NAMES.get(f"{module.__name__}.{name}", name))  # type: ignore[method-assign]
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module that has given names away."""
+
+    def value(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        attribute = _first(MODULES[module], name)
+        warn(f"{module}.{name}", f"in {' or '.join(MODULES[module])}")
+        return attribute
+
+    return value
 
 
 def _homes(name: str) -> tuple[str, ...]:

@@ -3,6 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ptycho.deprecation import moved_names
+
+__getattr__ = moved_names(__name__)
+
 
 class Progress(Protocol):
     """Called while something takes its time."""

@@ -4,8 +4,10 @@ import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ptycho
 from ptycho.config import RefineConfig, RunConfig
 from ptycho.deprecation import KEYS, MODULES, renamed_keywords
 from ptycho.deprecation import NAMES as RENAMED
@@ -64,12 +66,39 @@ NAMES = {
     "ptycho.reconstruction.spread": "predict_on",
     "ptycho.replay": "replay",
     "ptycho.report": "save_report",
+    "ptycho.progress": "progress_bar",
     "ptycho.runs": "judge",
+    "ptycho.training": "History",
 }
 """A name that each of the old modules had."""
 
 
-@pytest.mark.parametrize("module", MODULES)
+STILL_THERE = {"ptycho.progress", "ptycho.training"}
+"""Modules of an old name that hold something else now."""
+
+
+@pytest.mark.parametrize("module", sorted(STILL_THERE))
+def test_names_that_a_module_has_given_away(module):
+    with pytest.warns(DeprecationWarning, match=f"{module}.{NAMES[module]} is now in"):
+        value = getattr(importlib.import_module(module), NAMES[module])
+    assert any(value is getattr(importlib.import_module(new), NAMES[module], None) for new in MODULES[module])
+    with pytest.raises(AttributeError, match="has 'nonsense'"):
+        importlib.import_module(module).nonsense  # noqa: B018
+
+
+def test_the_function_that_trains_is_where_it_was():
+    from ptycho.training import train
+
+    assert train is ptycho.train
+
+
+def test_scans_and_outcomes_have_old_names_of_attributes(small_scan):
+    with pytest.warns(DeprecationWarning, match="withheld_mask is now held_out_mask"):
+        mask = small_scan.withheld_mask(10)
+    np.testing.assert_array_equal(mask, small_scan.held_out_mask(10))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - STILL_THERE))
 def test_old_modules_give_what_they_had(module, monkeypatch):
     monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.warns(DeprecationWarning, match=f"{module} is now {MODULES[module][0]}"):

@@ -14,18 +14,18 @@ from ptycho.backend import split_over_devices
 from ptycho.config import TrainingConfig
 
 TRAIN_ON_ONE_AND_TWO = """
-import json, keras
+import json, keras, sys
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
-from ptycho.training import train as training
 from ptycho.training.losses import PhysicsTraining
 from ptycho.config import ModelConfig, SimulationConfig, TrainingConfig
 from ptycho.network.build import build_model
 from ptycho.simulation.simulate import simulate
 
+training = sys.modules["ptycho.training.train"]  # of the package it is the function
 copies, parts = [], set()
 restored, object_loss = training.restored, PhysicsTraining.object_loss
 

@@ -30,6 +30,26 @@ from ptycho.config import DEFERRED, RunConfig
 
 commands = typer.Typer()
 
+Network = Annotated[
+    str | None,
+    typer.Option(help="Run folder of a trained network, or 'pretrained'; without it one is trained here."),
+]
+Symmetries = Annotated[
+    int | None,
+    typer.Option(
+        "--symmetries",
+        "--views",
+        min=1,
+        max=16,
+        help="Average so many mirrored predictions, by default 8 where photons are scarce, else 1; their disagreement "
+        "becomes the uncertainty.",
+        show_default=False,
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
+]
+
 BY_OTHER_OPTIONS = ("N", "probe_modes", "probe_trainable")
 """Fields of a network that the scan, ``--modes`` and ``--probe`` set."""
 
@@ -80,23 +100,9 @@ def reconstruct_command(
     run: RunConfig,
     scan: ScanFile,
     output: Folder,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Run folder of a trained network, or 'pretrained'; without it one is trained here."),
-    ] = None,
+    model: Network = None,
     hold_out_every: HoldOutEvery = None,
-    symmetries: Annotated[
-        int | None,
-        typer.Option(
-            "--symmetries",
-            "--views",
-            min=1,
-            max=16,
-            help="Average so many mirrored predictions, by default 8 where photons are scarce, else 1; their "
-            "disagreement becomes the uncertainty.",
-            show_default=False,
-        ),
-    ] = None,
+    symmetries: Symmetries = None,
     probe: ProbeUse = None,
     preset: PresetName = None,
     start: From = None,
@@ -111,9 +117,7 @@ def reconstruct_command(
     tile_frames: TileFrames = None,
     scheduler: Scheduler = None,
     workers: Workers = 0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
-    ] = False,
+    force: Force = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png.
 

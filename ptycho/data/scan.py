@@ -23,6 +23,7 @@ from ptycho.data.detector import (
     window,
 )
 from ptycho.data.frames import Counts, StoredFrames, chunks, mapped, mean_pattern
+from ptycho.deprecation import renamed_attribute
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -252,6 +253,8 @@ class Scan:
         if not (every >= 2 and 0 <= offset < every):
             raise ValueError(f"every is {every} and offset {offset}; expected every >= 2 and 0 <= offset < every")
         return np.arange(len(self)) % every == offset
+
+    withheld_mask = renamed_attribute("withheld_mask", "held_out_mask")
 
     def split(self, every: int, offset: int = 0) -> tuple["Scan", "Scan"]:
         """``(fitted, held_out)``: every ``every``-th frame from ``offset`` on is held out."""

@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
@@ -11,7 +12,6 @@ from typing import Any, NamedTuple, cast, get_args
 import numpy as np
 
 from ptycho.config import RunConfig
-from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.evaluation import Metrics, Scores
 from ptycho.output.images import save_png
@@ -22,8 +22,8 @@ from ptycho.pipelines.provenance import Record, provenance
 from ptycho.pipelines.refine import refine_config
 from ptycho.pipelines.write import write_json
 from ptycho.progress import Progress
-from ptycho.reconstruction.pty_chi import Engine, run_ptychi, why_not
-from ptycho.refinement.refine import refine
+from ptycho.reconstruction.pty_chi import Engine, PtychiRun, run_ptychi, why_not
+from ptycho.refinement.refine import Refinement, refine
 
 OURS = "refine"
 """The name of the package's own refinement among the methods; the others are engines of pty-chi."""
@@ -96,37 +96,46 @@ def compare_run(
     unavailable = why_not() if engines else None
     notes = [f"without {', '.join(engines)}: {unavailable}"] if unavailable else []
     record = provenance(scan) | dict(probe_known=scan.probe_known, modes=scan.modes, hold_out_every=hold_out_every or 0)
+    methods: dict[str, Callable[[], Refinement | PtychiRun]] = {
+        OURS: lambda: _refined(scan, held_out, epochs, seed, progress)
+    }
+    for engine in () if unavailable else engines:
+        methods[engine] = partial(
+            run_ptychi,
+            scan,
+            engine=cast(Engine, engine),
+            epochs=epochs or ptychi_epochs,
+            batch_size=batch_size,
+            held_out=held_out,
+            seed=seed,
+            progress=progress,
+        )
     entries = []
-    for method in (OURS, *(() if unavailable else engines)):
+    for method, reconstruct in methods.items():
         begin = time.perf_counter()
         try:
-            if method == OURS:
-                result, history = _refined(scan, held_out, epochs, seed, progress)
-            else:
-                result, history = run_ptychi(
-                    scan,
-                    engine=cast(Engine, method),
-                    epochs=epochs or ptychi_epochs,
-                    batch_size=batch_size,
-                    held_out=held_out,
-                    seed=seed,
-                    progress=progress,
-                )[:2]
+            run = reconstruct()
         except FloatingPointError as error:
             notes.append(str(error))
             continue
         wall = time.perf_counter() - begin
-        result, _ = with_residuals(replace(result, provenance=record | dict(method=method, epochs=len(history))), scan)
+        origin = record | dict(method=method, epochs=len(run.history))
+        result, _ = with_residuals(replace(run.result, provenance=origin), scan)
         result.save(folder / f"{method}.h5")
         save_png(result, folder / f"{method}.png")
-        entry = Entry(method, assess(result, scan, held_out), history, 0.0)
+        entry = Entry(method, assess(result, scan, held_out), run.history, 0.0)
         entries.append(entry._replace(setup_seconds=wall - entry.seconds))
     record |= dict(methods=_methods_record(entries), notes=notes)
     if len(entries) > 1:
         record |= dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size)
     write_json(folder / "comparison.json", record)
+    settings = provenance(scan) | dict(engines=list(engines), epochs=epochs, batch_size=batch_size, seed=seed)
+    _write_page(folder, scan, entries, notes, settings)
+    return Comparison(entries, notes)
+
+
+def _write_page(folder: Path, scan: Scan, entries: Sequence[Entry], notes: Sequence[str], settings: Record) -> None:
     if entries:
-        settings = provenance(scan) | dict(engines=list(engines), epochs=epochs, batch_size=batch_size, seed=seed)
         save_comparison(
             folder / "report.html",
             scan,
@@ -137,7 +146,6 @@ def compare_run(
             notes=notes,
             settings=settings | dict(refine=refine_config(RunConfig(), scan).to_dict()),
         )
-    return Comparison(entries, notes)
 
 
 def table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
@@ -163,11 +171,9 @@ def _scores(scores: Metrics | Scores) -> list[str]:
     return [f"{getattr(scores, name):.3f}" for name in SCORES]
 
 
-def _refined(
-    scan: Scan, held_out: np.ndarray, epochs: int | None, seed: int, progress: Progress | None
-) -> tuple[Reconstruction, History]:
+def _refined(scan: Scan, held_out: np.ndarray, epochs: int | None, seed: int, progress: Progress | None) -> Refinement:
     config = refine_config(RunConfig().updated("refine", dict(seed=seed, epochs=epochs)), scan)
-    return refine(scan, config, held_out=held_out, progress=progress)[:2]
+    return refine(scan, config, held_out=held_out, progress=progress)
 
 
 def _methods_record(entries: Sequence[Entry]) -> Record:

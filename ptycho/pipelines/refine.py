@@ -7,6 +7,7 @@ from pathlib import Path
 from ptycho.config import RefineConfig, RunConfig, Values
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
+from ptycho.deprecation import renamed_keywords
 from ptycho.diagnostics.checks import examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
 from ptycho.pipelines.open import fits_probe, held_out_frames
@@ -31,6 +32,7 @@ def refine_config(run: RunConfig, scan: Scan) -> RefineConfig:
     return run.make(RefineConfig, **defaults)
 
 
+@renamed_keywords
 def refine_run(
     scan: Scan,
     folder: str | os.PathLike,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ptycho.config import ADAPTING, PRETRAINING, ModelConfig, PretrainingConfig, RunConfig, TrainingConfig
 from ptycho.data.scan import Scan
+from ptycho.deprecation import renamed_keywords
 from ptycho.io import replace_text
 from ptycho.network.build import PtychoNetwork, build_model
 from ptycho.network.files import save_model
@@ -35,6 +36,7 @@ class Trained(NamedTuple):
     """What the run folder's ``config.json`` holds."""
 
 
+@renamed_keywords
 def train_run(
     scan: Scan,
     folder: str | os.PathLike,

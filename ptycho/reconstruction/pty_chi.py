@@ -21,6 +21,7 @@ import numpy as np
 
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan, illumination
+from ptycho.deprecation import renamed_keywords
 from ptycho.progress import Progress
 from ptycho.reconstruction.stitch import add_patches
 from ptycho.reconstruction.tiles import COVERED
@@ -45,6 +46,7 @@ class PtychiRun(NamedTuple):
     """Time before the first epoch, without importing the package."""
 
 
+@renamed_keywords
 def run_ptychi(
     scan: Scan,
     *,

@@ -1,0 +1,5 @@
+"""``python -m ptycho.cli``."""
+
+from ptycho.cli.app import main
+
+main()
