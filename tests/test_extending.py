@@ -1,14 +1,19 @@
 """What docs/extending.md says has to be touched, followed for real."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from ptycho import formats, read_scan, write_scan
+from ptycho.cli.options import configured, run_config
+from ptycho.config import SECTIONS, RunConfig
 from ptycho.data.scan import Scan
 from ptycho.formats import Access, BadFile, Format, ReadOptions, convert
+from ptycho.typed import Config
 from tests.formats.scans import assert_same, recognised, scan_of
 
 
@@ -62,3 +67,25 @@ def test_a_file_format_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "d.dat").write_text("something else")
     with pytest.raises(BadFile, match=r"text \(a first line 'frames N'\)"):
         read_scan(tmp_path / "d.dat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damped(Config):
+    """Settings of a refinement, after somebody has added one."""
+
+    damping: float = 0.5
+    """Fraction of each step that is taken. More is faster."""
+
+
+def test_a_setting_is_one_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SECTIONS, "refine", Damped)
+    (tmp_path / "run.toml").write_text("[refine]\ndamping = 1\n")
+    assert RunConfig.from_toml(tmp_path / "run.toml").make(Damped) == Damped(damping=1.0)
+    with pytest.raises(ValueError, match=r"Damped\.damping is 'all'; expected a number"):
+        run_config(None, ["refine.damping=all"])
+    called, commands = [], typer.Typer()
+    commands.command()(configured("refine")(lambda run: called.append(run)))
+    shown = CliRunner().invoke(commands, ["--help"], env={"COLUMNS": "200"}).output
+    assert "--damping" in shown and "Fraction of each step that is taken." in shown and "More" not in shown
+    assert CliRunner().invoke(commands, ["--damping", "0.25"]).exit_code == 0
+    assert called[0].make(Damped).damping == 0.25
