@@ -11,7 +11,7 @@ from ptycho.cli.surroundings import framework
 from ptycho.config import ObjectKind
 
 if TYPE_CHECKING:
-    from ptycho.studies.arms import Study
+    from ptycho.studies.cases import Study
 
 commands = typer.Typer()
 study_app = typer.Typer(help="Studies: many reconstructions that differ in a few settings.", no_args_is_help=True)
@@ -99,7 +99,7 @@ def _further_study(name: str) -> None:
         workers: Workers = 0,
         verbose: Verbose = False,
     ) -> None:
-        from ptycho.studies.more import QUICK, STUDIES, Size
+        from ptycho.studies.sensitivity import QUICK, STUDIES, Size
 
         size = QUICK if quick else Size()
         run = run_config(None, settings).updated("training", dict(epochs=nepochs))
@@ -154,16 +154,17 @@ def _run_study(
     verbose: bool,
 ) -> None:
     from ptycho.formats import read_scan
-    from ptycho.studies.arms import plan
+    from ptycho.studies.cost import plan
 
     if dry_run:
-        files = {arm.file for arm in study.arms if arm.file}
+        files = {case.file for case in study.cases if case.file}
         shapes = {file: (len(scan := read_scan(file)), scan.N) for file in files}
         print_table(*plan(study, shapes))
         return
     with framework():
         from ptycho.output.progress_bars import progress_bar
-        from ptycho.studies.runner import run_study, table
+        from ptycho.studies.runner import run_study
+        from ptycho.studies.tables import table
 
     with progress_bar() as progress:
         results = run_study(

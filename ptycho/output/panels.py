@@ -9,6 +9,7 @@ from ptycho.arrays import Array, Complex, Float, Int
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.images import amplitude_and_phase, binned, colour_map, contrast_limits, illuminated_region, ramp_removed
+from ptycho.training.schedule import Epoch
 
 if TYPE_CHECKING:
     from bokeh.models import Column, ColumnDataSource, LinearColorMapper, Range1d, Row
@@ -30,6 +31,9 @@ Extent = tuple[float, float, float, float]
 
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float | None]]]
 """x and y by the name of the curve; points with y = None are left out."""
+
+History = Sequence[Epoch | Mapping[str, Any]]
+"""Epochs with their losses or errors, as `train` and `refine` return them."""
 
 
 class PixelUnit(NamedTuple):
@@ -346,10 +350,11 @@ def pattern_images(
     return frames, images
 
 
-def epoch_curves(history: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Curves:
-    """Curves over the epochs of a history, for those keys of ``titles`` that it has."""
-    epochs = [entry["epoch"] for entry in history]
-    return {title: (epochs, [entry[key] for entry in history]) for key, title in titles.items() if key in history[-1]}
+def epoch_curves(history: History, titles: Mapping[str, str]) -> Curves:
+    """Curves over the epochs of a history, for those numbers of ``titles`` that it has."""
+    records = [entry if isinstance(entry, Mapping) else entry.to_dict() for entry in history]
+    epochs = [record["epoch"] for record in records]
+    return {title: (epochs, [record[key] for record in records]) for key, title in titles.items() if key in records[-1]}
 
 
 def curve_panel(x: str, y: str, curves: Curves, *, logarithmic: bool, title: str = "") -> "Figure":

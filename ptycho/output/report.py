@@ -14,6 +14,7 @@ from ptycho.diagnostics.describe import describe
 from ptycho.evaluation import Scores
 from ptycho.output.page import Bullets, Plots, Provenance, Section, Table, save_page
 from ptycho.output.panels import (
+    History,
     Ranges,
     curve_panel,
     epoch_curves,
@@ -23,9 +24,6 @@ from ptycho.output.panels import (
     pixel_unit,
     probe_panels,
 )
-
-History = Sequence[Mapping[str, Any]]
-"""One record an epoch, with ``epoch`` and its losses or errors."""
 
 
 def save_report(
@@ -68,7 +66,7 @@ def save_report(
     sections[1:1] = judgement
     sections.append(Plots("Frames on the scan", frame_panels(scan, result, patterns_bytes)))
     for heading, label, history, titles in (
-        ("Training", "loss", training, dict(loss="training", validation_loss="validation")),
+        ("Training", "loss", training, dict(loss="training", validation_loss="held-out frames")),
         ("Refinement", "error", fit, dict(error="fitted frames", held_out_error="held-out frames")),
     ):
         if history:

@@ -1,4 +1,4 @@
-"""How good is the image for a given dose, and does the likelihood beat a loss of amplitudes when photons are few?"""
+"""The dose-response study: image quality over dose, by the Poisson likelihood and by a loss of amplitudes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,43 +9,43 @@ import numpy as np
 
 from ptycho.config import SimulationConfig
 from ptycho.io import replaced
-from ptycho.studies.arms import Arm, Row, Study
+from ptycho.studies.cases import Case, Row, Study
 from ptycho.studies.figures import SCORES, draw_curves
 from ptycho.typed import Config
 
 NETWORK: dict[str, Any] = dict(stages=4, width=8)
-"""A quarter of the default network's work on each pixel; a group of 2 x 2 has five times as many pixels for a frame."""
+"""A quarter of the default network's operations a pixel; a group of 2 x 2 has five times as many pixels a frame."""
 
-TOTAL_FRAMES = 20_000
-"""Frames shown in training, unless epochs are named."""
+TRAINING: dict[str, Any] = dict(total_frames=20_000)
+"""The length of a training, unless the number of epochs is given."""
 
 Loss = Literal["nll", "mae"]
 LOSSES: dict[Loss, dict[str, Any]] = dict(
     nll=dict(training=dict(nll_weight=1.0, mae_weight=0.0), refine=dict(noise="poisson")),
     mae=dict(training=dict(nll_weight=0.0, mae_weight=1.0), refine=dict(noise="amplitude")),
 )
-"""Poisson negative log-likelihood, or mean absolute error of amplitudes; the refinement goes on with the same noise."""
+"""Poisson negative log-likelihood, or mean absolute error of amplitudes; the refinement has the same noise model."""
 
 REFERENCE = "lsqml"
-"""The iterative method without a network that the others are compared with."""
+"""The iterative reference method, without a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoseResponse(Config):
-    """What the dose-response study runs; by default a night on two cores."""
+    """Settings of the dose-response study; the defaults take a night on two cores."""
 
     doses: tuple[float, ...] = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
-    """Photons in the probe per frame; of a measured scan the parts of its photons that are kept."""
+    """Photons in the probe per frame; for a measured scan the fractions of its photons that are kept."""
     losses: tuple[Loss, ...] = ("nll", "mae")
     seeds: int = 3
-    """Seeds 0, 1, ...: each has its own objects, noise, weights."""
+    """Number of seeds 0, 1, ...: each has its own objects, noise and weights."""
     N: tuple[int, ...] = (64,)
-    """Sides of the frames; probe and step grow along."""
+    """Sides of the frames; probe and step are proportional to them."""
     gridsize: int = 2
     train_frames: int = 2000
     test_frames: int = 512
     step: float = 0.125
-    """Distance of neighbouring positions as a part of N."""
+    """Distance of neighbouring positions as a fraction of N."""
     file: str | None = None
     """A measured scan, instead of simulations."""
     model: dict[str, Any] = field(default_factory=dict)
@@ -60,43 +60,49 @@ class DoseResponse(Config):
         self._require(self.seeds >= 1, "seeds", "1 or more")
         self._require(self.file is None or max(self.doses) <= 1, "doses", "parts of a scan's photons, 1 at most")
 
-    def arms(self) -> tuple[Arm, ...]:
-        """An arm for each N, dose, seed and loss, and one of the iterative reference."""
+    def cases(self) -> tuple[Case, ...]:
+        """A case for each N, dose, seed and loss, and one of the iterative reference."""
         return tuple(
-            arm for N in self.N for seed in range(self.seeds) for dose in self.doses for arm in self._of(N, dose, seed)
+            case
+            for N in self.N
+            for seed in range(self.seeds)
+            for dose in self.doses
+            for case in self._cases(N, dose, seed)
         )
 
-    def _of(self, N: int, dose: float, seed: int) -> list[Arm]:
+    def _cases(self, N: int, dose: float, seed: int) -> list[Case]:
         data: dict[str, Any] = dict(seed=seed)
         if self.file is not None:
             data |= dict(file=self.file, kept=dose)
         else:
             simulation = SimulationConfig(N=N, photons=dose, step_px=self.step * N, jitter_px=self.step * N / 4)
             data |= dict(simulation=simulation, train_frames=self.train_frames, test_frames=self.test_frames)
-        ending = f"{dose:g}-s{seed}" if self.file else f"N{N}-{short(dose)}-s{seed}"
+        suffix = f"{dose:g}-s{seed}" if self.file else f"N{N}-{short(dose)}-s{seed}"
         network = [
-            Arm(
-                name=f"{loss}-{ending}",
+            Case(
+                name=f"{loss}-{suffix}",
                 labels=dict(loss=loss, dose=dose),
                 model=dict(gridsize=self.gridsize) | NETWORK | self.model,
-                training=dict(total_frames=TOTAL_FRAMES) | LOSSES[loss]["training"] | self.training,
+                training=TRAINING | LOSSES[loss]["training"] | self.training,
                 refine=LOSSES[loss]["refine"] | self.refine,
                 **data,
             )
             for loss in self.losses
         ]
-        alone = dict(method=REFERENCE) | {k: v for k, v in self.refine.items() if k in ("epochs", "seed", "held_out")}
+        reference = dict(method=REFERENCE) | {
+            k: v for k, v in self.refine.items() if k in ("epochs", "seed", "held_out")
+        }
         labels = dict(loss=REFERENCE, dose=dose)
-        return [*network, Arm(name=f"{REFERENCE}-{ending}", labels=labels, start="empty", refine=alone, **data)]
+        return [*network, Case(name=f"{REFERENCE}-{suffix}", labels=labels, start="empty", refine=reference, **data)]
 
     def study(self) -> Study:
-        """The arms and their figures."""
+        """The cases and their figures."""
         name = f"Dose response of {self.file or 'simulated scans'}"
-        return Study("dose-response", name, self.arms(), conclude)
+        return Study("dose-response", name, self.cases(), conclude)
 
 
 MEASURED: dict[str, Any] = dict(doses=(1.0, 0.3, 0.1, 0.03, 0.01), seeds=1)
-"""What a measured scan is run with, unless options say otherwise."""
+"""Settings for a measured scan, which options override."""
 
 QUICK: dict[str, Any] = dict(
     doses=(1e4, 1e9),
@@ -105,11 +111,11 @@ QUICK: dict[str, Any] = dict(
     test_frames=256,
     training=dict(total_frames=5000),
 )
-"""The ends of the scale, with few frames."""
+"""The two ends of the scale, with few frames."""
 
 
 def short(number: float) -> str:
-    """1e4 for 10000: a number for names."""
+    """A number in few letters, for names: 1e4 for 10000."""
     digits, power = f"{number:e}".split("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
@@ -128,37 +134,36 @@ def conclude(folder: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Path]]:
 
 
 def with_bound(folder: Path, rows: Sequence[Row]) -> list[Row]:
-    """Rows with the scores of a ``bound``: of an image with the error of the best unbiased method.
+    """Rows with the scores of a ``bound``: those of an image with the error of the best unbiased method.
 
-    The error is drawn once for each N, for the object of one arm (`efficient_errors`), and kept in ``bound-N<N>.npz``;
+    The error is drawn once for each N, for the object of one case (`efficient_errors`), and kept in ``bound-N<N>.npz``;
     at k times the photons it is ``1 / sqrt(k)`` times as large.
     """
     from ptycho.evaluation import compare_objects
     from ptycho.evaluation.cramer_rao import efficient_errors
-    from ptycho.studies.runner import scans
+    from ptycho.studies.data import scans
 
-    found, scored = [], {}
+    scores: dict[tuple[int, float], dict[str, float]] = {}
     for row in rows:
-        path, arm = folder / f"bound-N{row['N']}.npz", Arm.from_dict(row["config"])
+        path, case = folder / f"bound-N{row['N']}.npz", Case.from_dict(row["config"])
         if not path.exists():
-            scan = scans(arm).test
+            scan = scans(case).test
             assert scan.object is not None  # it is simulated
             rng = np.random.default_rng(0)
             error = efficient_errors(scan.object, scan.probe, scan.positions, rng, mask=scan.mask)[0]
             np.savez(path, truth=scan.object, error=error, dose=row["dose"])
-        at = row["N"], row["dose"]
-        if at not in scored:
+        key = row["N"], row["dose"]
+        if key not in scores:
             with np.load(path) as bound:
                 image = bound["truth"] + bound["error"] * np.sqrt(bound["dose"] / row["dose"])
-                scored[at] = compare_objects(image, bound["truth"])
-        values = {key: getattr(scored[at], key) for key in SCORES}
-        found.append(row | dict(bound=values))
-    return found
+                values = compare_objects(image, bound["truth"])
+            scores[key] = {name: getattr(values, name) for name in SCORES}
+    return [row | dict(bound=scores[row["N"], row["dose"]]) for row in rows]
 
 
 def with_correlation(folder: Path, rows: Sequence[Row]) -> list[Row]:
-    """Rows with ``frc_to_full``: the frequency (over Nyquist) down to which an image is that of the same method and
-    seed at full dose. The photons of the one are among those of the other: of independent ones they would agree less.
+    """Rows with ``frc_to_full``: the frequency (over Nyquist) up to which an image agrees with that of the same method
+    and seed at full dose. The two share photons: images of independent photons would agree less.
     """
     from ptycho.data.reconstruction import Reconstruction
     from ptycho.evaluation.align import register
@@ -166,14 +171,14 @@ def with_correlation(folder: Path, rows: Sequence[Row]) -> list[Row]:
 
     image = lambda row: Reconstruction.load(folder / row["folder"] / "reconstruction.h5").object
     full = {(row["loss"], row["seed"]): image(row) for row in rows if row["dose"] == 1}
-    found = []
+    results = []
     for row in rows:
         final = dict(row["final"])
         if row["dose"] < 1 and (row["loss"], row["seed"]) in full:
             fit = register(image(row), full[row["loss"], row["seed"]])
             final["frc_to_full"] = frc_half_nyquist(fit.aligned, fit.truth)
-        found.append(row | dict(final=final))
-    return found
+        results.append(row | dict(final=final))
+    return results
 
 
 def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
@@ -184,12 +189,12 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
     from ptycho.images import amplitude_and_phase, contrast_limits, displayed_object
 
     first = min((row["N"], row["seed"]) for row in rows)
-    shown = [row for row in rows if (row["N"], row["seed"]) == first]
-    doses, losses = (list(dict.fromkeys(row[key] for row in shown)) for key in ("dose", "loss"))
+    drawn = [row for row in rows if (row["N"], row["seed"]) == first]
+    doses, losses = (list(dict.fromkeys(row[key] for row in drawn)) for key in ("dose", "loss"))
     figure = Figure(figsize=(2.3 * len(doses) + 1, 2.2 * (1 + 2 * len(losses))), layout="constrained")
     axes = figure.subplots(1 + 2 * len(losses), len(doses), squeeze=False)
-    for row in shown:
-        column, line = doses.index(row["dose"]), 1 + 2 * losses.index(row["loss"])
+    for row in drawn:
+        column, top = doses.index(row["dose"]), 1 + 2 * losses.index(row["loss"])
         pattern = np.load(folder / row["folder"] / "pattern.npy")
         axes[0, column].imshow(np.log10(pattern + 1.0), cmap="magma")
         axes[0, column].set_title(f"{row['counts_per_frame']:.2g} counts a frame", fontsize=9)
@@ -197,7 +202,7 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
         pair = amplitude_and_phase(displayed_object(result.object, result.coverage))
         for k, image in enumerate(pair.values()):
             low, high = contrast_limits(image)
-            axes[line + k, column].imshow(image, cmap="gray", vmin=low, vmax=high)
+            axes[top + k, column].imshow(image, cmap="gray", vmin=low, vmax=high)
     for ax in axes.ravel():
         ax.set_xticks([])
         ax.set_yticks([])

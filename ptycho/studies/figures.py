@@ -1,22 +1,34 @@
-"""Curves of scores over what a study varies."""
+"""Curves of scores over the variable of a study."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ptycho.io import replaced
-from ptycho.studies.arms import Row
+from ptycho.studies.cases import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_ssim="phase SSIM", frc_half_nyquist="FRC 0.5")
-"""Scores against the truth that are drawn, with their titles; the last is a part of the Nyquist frequency."""
+"""Scores against the truth that are drawn, with their titles; the last is a fraction of the Nyquist frequency."""
 
 BLIND_SCORES = dict(held_out_error="error on held-out frames", frc_to_full="FRC 0.5 to the image of all photons")
 """The same where the truth is not known."""
 
-STAGES = {"network": (":o", 0.6), "final": ("-o", 0.9)}
 LIMITS = dict(flat=("flat object", "k--"), bound=("shot-noise bound", "k-."))
+"""Scores that are drawn for comparison: name and style."""
+
+
+class Curve(NamedTuple):
+    """Rows that are drawn as one curve, and how."""
+
+    name: str
+    rows: Sequence[Row]
+    colour: str
+    marker: str
 
 
 def draw_curves(
@@ -25,14 +37,14 @@ def draw_curves(
     x: str,
     label: str,
     *,
-    line: str = "loss",
+    group: str = "loss",
     names: Mapping[Any, str],
     colours: Mapping[Any, str] | None = None,
 ) -> Path:
-    """Scores over the column ``x``, a curve for each value of the column ``line`` and each N: ``curves.png``.
+    """Scores over the column ``x``, a curve for each value of the column ``group`` and each N: ``curves.png``.
 
-    Mean over seeds, with bars from the least to the largest; dotted the network alone; the score of a flat object, and
-    the shot-noise bound where the rows have it.
+    Mean over seeds, with bars from the smallest to the largest; dotted the network alone; also the score of a flat
+    object, and the shot-noise bound if the rows have it.
     """
     from matplotlib.figure import Figure
 
@@ -40,23 +52,10 @@ def draw_curves(
     known = [key for key in titles if any(key in row["final"] for row in rows)]
     figure = Figure(figsize=(4.6 * len(known), 4.8), layout="constrained")
     axes = figure.subplots(1, len(known), squeeze=False)[0]
-    several = len({row["N"] for row in rows}) > 1
-    lines = list(dict.fromkeys((row[line], row["N"]) for row in rows))
+    curves = _curves(rows, group, names, colours or {})
     for ax, key in zip(axes, known, strict=True):
-        for number, (value, N) in enumerate(lines):
-            own = [row for row in rows if (row[line], row["N"]) == (value, N)]
-            colour = (colours or {}).get(value, f"C{number}")
-            for stage, (style, alpha) in STAGES.items():
-                scored = [row for row in own if key in row.get(stage, {})]
-                if not scored or (stage == "network" and all(row["network"] == row["final"] for row in scored)):
-                    continue
-                name = (
-                    names[value] + (f", N {N}" if several else "") + (", network alone" if stage == "network" else "")
-                )
-                at, low, mean, high = spread(scored, x, stage, key)
-                bars = (mean - low, high - mean)
-                marker = style.replace("o", "os^v"[sorted({n for _, n in lines}).index(N) % 4])
-                ax.errorbar(at, mean, bars, fmt=marker, label=name, ms=4, capsize=2, color=colour, alpha=alpha)
+        for curve in curves:
+            _draw_curve(ax, curve, x, key)
         for stage, (name, style) in LIMITS.items():
             scored = [row for row in rows if key in row.get(stage, {})]
             if scored:
@@ -75,8 +74,39 @@ def draw_curves(
     return folder / "curves.png"
 
 
+def _curves(rows: Sequence[Row], group: str, names: Mapping[Any, str], colours: Mapping[Any, str]) -> list[Curve]:
+    """A curve for each value of the column ``group`` and each N, which has its own marker."""
+    sides = sorted({row["N"] for row in rows})
+    curves = []
+    for number, (value, N) in enumerate(dict.fromkeys((row[group], row["N"]) for row in rows)):
+        members = [row for row in rows if (row[group], row["N"]) == (value, N)]
+        name = names[value] + (f", N {N}" if len(sides) > 1 else "")
+        curves.append(Curve(name, members, colours.get(value, f"C{number}"), "os^v"[sides.index(N) % 4]))
+    return curves
+
+
+def _draw_curve(axes: "Axes", curve: Curve, x: str, key: str) -> None:
+    """A score before and after the refinement, where the two differ."""
+    for stage, ending, style, alpha in (("network", ", network alone", ":", 0.6), ("final", "", "-", 0.9)):
+        scored = [row for row in curve.rows if key in row.get(stage, {})]
+        if not scored or (stage == "network" and all(row["network"] == row["final"] for row in scored)):
+            continue
+        at, low, mean, high = spread(scored, x, stage, key)
+        axes.errorbar(
+            at,
+            mean,
+            (mean - low, high - mean),
+            fmt=style + curve.marker,
+            label=curve.name + ending,
+            ms=4,
+            capsize=2,
+            color=curve.colour,
+            alpha=alpha,
+        )
+
+
 def spread(rows: Sequence[Row], x: str, stage: str, key: str) -> tuple[np.ndarray, ...]:
-    """Mean of x, and least, mean and largest score, over the rows that differ in seed only, in the order of x."""
+    """Mean of x, and smallest, mean and largest score, over the rows that differ only in seed, in the order of x."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["name"].rsplit("-s", 1)[0], []).append(row)

@@ -6,25 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from ptycho.studies.arms import Study
+from ptycho.studies.cases import Study
 from ptycho.studies.runner import run_study
 from tests.helpers import kill_worker_of
 from tests.studies.test_runner import SMALL, assert_same
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'ptycho[distributed]'")
 
-ARMS = tuple(replace(SMALL, name=f"arm-{seed}", seed=seed, training=dict(epochs=2)) for seed in range(2))
+CASES = tuple(replace(SMALL, name=f"case-{seed}", seed=seed, training=dict(epochs=2)) for seed in range(2))
 
 
 def kill_one_in_mid_arm(cluster, folder, killed: list) -> None:
-    """Wait for the first arm that has left an epoch, and kill the process that works on it."""
+    """Wait for the first case that has left an epoch, and kill the process that works on it."""
     while not killed:
         for history in folder.glob("*/network/checkpoint/history.json"):
-            arm = history.parents[2]
-            task = cluster.scheduler.tasks.get(arm.name)
-            if task and task.processing_on and not (arm / "row.json").exists():
+            case = history.parents[2]
+            task = cluster.scheduler.tasks.get(case.name)
+            if task and task.processing_on and not (case / "row.json").exists():
                 kill_worker_of(cluster, task)
-                killed.append(arm.name)
+                killed.append(case.name)
                 return
         time.sleep(0.02)
 
@@ -33,7 +33,7 @@ def kill_one_in_mid_arm(cluster, folder, killed: list) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of the process that was killed
 @pytest.mark.filterwarnings("ignore:::distributed")  # a busy machine is slow to answer
 def test_three_workers_one_of_them_killed_give_the_rows_of_a_serial_run(tmp_path):
-    study = Study("s", "two arms", ARMS, lambda folder, rows: (rows, []))
+    study = Study("s", "two arms", CASES, lambda folder, rows: (rows, []))
     serial = run_study(study, tmp_path / "serial")
     killed: list[str] = []
     options = dict(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0")

@@ -12,13 +12,15 @@ import pytest
 from ptycho.config import SimulationConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.formats import write_scan
-from ptycho.studies.arms import Arm, Study
+from ptycho.studies.cases import Case, Study
+from ptycho.studies.data import central_square, scans, wrong_probe
 from ptycho.studies.dose_response import DoseResponse
-from ptycho.studies.runner import Failure, attempt, flattened, middle, run_arm, run_study, scans, wrong_probe
+from ptycho.studies.runner import Failure, attempt, run_case, run_study
+from ptycho.studies.tables import flattened
 from tests.cli.test_app import run
 from tests.studies.conftest import TINY
 
-SMALL = Arm(
+SMALL = Case(
     name="small",
     simulation=SimulationConfig(N=24, step_px=3.0, jitter_px=0.75, photons=1e4),
     train_frames=64,
@@ -30,7 +32,7 @@ SMALL = Arm(
 
 
 def untimed(row: dict) -> dict:
-    """What must be the same whenever and wherever an arm runs, as one table of columns."""
+    """What must be the same whenever and wherever a case runs, as one table of columns."""
     flat = {key: value for key, value in flattened(row).items() if not key.startswith(("seconds", "peak_memory"))}
     return flat | {f"loss {epoch}": loss for epoch, loss in enumerate(row["losses"])}
 
@@ -49,7 +51,7 @@ def test_the_losses_see_the_same_noise_and_another_object_on_the_same_trajectory
     np.testing.assert_array_equal(likelihood.test.counts, amplitudes.test.counts)
     train, test = likelihood.train, likelihood.test
     assert (len(train), len(test)) == (64, 49)
-    steps = train.positions[middle(train.positions, 49)] - test.positions
+    steps = train.positions[central_square(train.positions, 49)] - test.positions
     np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-9)
     y, x = np.rint(steps[0]).astype(int)
     there = train.object[y : y + test.object.shape[0], x : x + test.object.shape[1]]
@@ -67,8 +69,8 @@ def test_the_losses_see_the_same_noise_and_another_object_on_the_same_trajectory
 
 def test_a_measured_scan_is_thinned_and_judged_by_all_its_photons(tmp_path, small_scan):
     write_scan(small_scan, tmp_path / "scan.h5")
-    arm = replace(SMALL, simulation=None, file=str(tmp_path / "scan.h5"), kept=0.1)
-    data = scans(arm)
+    case = replace(SMALL, simulation=None, file=str(tmp_path / "scan.h5"), kept=0.1)
+    data = scans(case)
     np.testing.assert_array_equal(data.full.counts, small_scan.counts)
     assert np.all(data.test.counts <= data.full.counts)
     total = float(small_scan.counts.sum())
@@ -129,11 +131,11 @@ def test_finished_arms_are_not_run_again(studied):
 def test_an_arm_gives_what_it_gives_alone_in_a_fresh_process(studied, tmp_path):
     """The N 32 network came third in its process, after another N."""
     together = json.loads((studied / "results.json").read_text())[2]
-    (tmp_path / "arm.json").write_text(json.dumps(together["config"]))
+    (tmp_path / "case.json").write_text(json.dumps(together["config"]))
     code = (
-        "import json, sys; from pathlib import Path; from ptycho.studies.arms import Arm\n"
-        "from ptycho.studies.runner import run_arm\n"
-        "here = Path(sys.argv[1]); run_arm(Arm.from_dict(json.loads((here / 'arm.json').read_text())), here)"
+        "import json, sys; from pathlib import Path; from ptycho.studies.cases import Case\n"
+        "from ptycho.studies.runner import run_case\n"
+        "here = Path(sys.argv[1]); run_case(Case.from_dict(json.loads((here / 'case.json').read_text())), here)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
     alone = json.loads((tmp_path / together["folder"] / "row.json").read_text())
@@ -143,17 +145,17 @@ def test_an_arm_gives_what_it_gives_alone_in_a_fresh_process(studied, tmp_path):
 
 @pytest.mark.slow
 def test_an_arm_stopped_in_mid_training_goes_on(tmp_path):
-    arm = replace(SMALL, training=dict(epochs=3))
-    whole = run_arm(arm, tmp_path / "whole")
+    case = replace(SMALL, training=dict(epochs=3))
+    whole = run_case(case, tmp_path / "whole")
 
     def stop(what, done, total, numbers, image=None):
         if what == "training" and done > 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_arm(arm, tmp_path / "stopped", stop)
-    assert len(json.loads((tmp_path / "stopped" / arm.folder / "network/checkpoint/history.json").read_text())) == 2
-    assert_same(run_arm(arm, tmp_path / "stopped"), whole)
+        run_case(case, tmp_path / "stopped", stop)
+    assert len(json.loads((tmp_path / "stopped" / case.folder / "network/checkpoint/history.json").read_text())) == 2
+    assert_same(run_case(case, tmp_path / "stopped"), whole)
 
 
 @pytest.mark.slow
@@ -184,8 +186,8 @@ def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path, monkeypatch, ca
 def test_a_thinned_scan_is_judged_at_full_dose_and_against_the_full_image(tmp_path, small_scan):
     write_scan(replace(small_scan, object=None), tmp_path / "scan.h5")
     settings = DoseResponse(file=str(tmp_path / "scan.h5"), doses=(1.0, 0.01), seeds=1, refine=dict(epochs=6))
-    alone = [arm for arm in settings.arms() if arm.start == "empty"]
-    results = run_study(settings.study()._replace(arms=tuple(alone)), tmp_path / "out")
+    alone = [case for case in settings.cases() if case.start == "empty"]
+    results = run_study(settings.study()._replace(cases=tuple(alone)), tmp_path / "out")
     full, thin = results.rows
     assert thin["counts_per_frame"] == pytest.approx(0.01 * full["counts_per_frame"], rel=0.05)
     # The held-out frames that judge are the same, with the shot noise of their many photons.

@@ -1,4 +1,4 @@
-"""A study on one page: table, figures and the settings of every arm."""
+"""A study on one page: table, figures and the settings of every case."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
