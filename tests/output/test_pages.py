@@ -15,7 +15,7 @@ from ptycho.config import RunConfig
 from ptycho.pipelines.refine import refine_run
 
 CHROMIUM = Path("/usr/bin/chromium")
-ARTEFACTS = Path(__file__).parents[1] / "test-artefacts"
+ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
 SCHEMES = ("light", "dark")
 HOME = "127.0.0.1"
 
