@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what is said of those that cannot be used."""
+"""Files that appear complete or not at all, and the error for those that cannot be used."""
 
 import os
 import shutil
@@ -9,16 +9,16 @@ from pathlib import Path
 
 
 class BadFile(ValueError):
-    """What is in a file cannot be used: one line that names the file, the key and the remedy."""
+    """The content of a file cannot be used: one line that names the file, the key and the remedy."""
 
     def __init__(self, text: str) -> None:
-        line = " ".join(str(text).split())
-        super().__init__(line.encode("utf-8", "backslashreplace").decode())
+        one_line = " ".join(str(text).split())
+        super().__init__(one_line.encode("utf-8", "backslashreplace").decode())
 
 
 @contextmanager
 def replaced(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to instead of ``path``, in a folder beside it; on success all files there move to their places.
+    """A path to write to instead of ``path``, in a temporary folder; on success its files move beside ``path``.
 
     Each is flushed to the disk first, and replaces an old one in one step: whenever the process is killed, the old file
     or the new one is there. Of several files that of the name of ``path`` moves last. Raises FileNotFoundError if the
@@ -39,7 +39,7 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def replace_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all (`replaced`)."""
+    """Write a text file in UTF-8, complete or not at all (`replaced`)."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -112,9 +112,9 @@ class StoredFrames:
 
         ``function`` belongs to a module, so that it can be pickled, and ``arguments`` can be hashed.
         """
-        view = self._like(self.rows)
-        view._steps, view._frame = (*self._steps, (function, arguments)), function(self._frame, *arguments)
-        return view
+        frames = self._like(self.rows)
+        frames._steps, frames._frame = (*self._steps, (function, arguments)), function(self._frame, *arguments)
+        return frames
 
     def cached(self, name: str, compute: Callable[["StoredFrames"], np.ndarray]) -> np.ndarray:
         """``compute(frames)`` (P, ...), a value per frame; it is computed once for all frames of a file."""
@@ -127,9 +127,9 @@ class StoredFrames:
         return cache[key][self.rows]
 
     def _like(self, rows: Int[Array, " P"]) -> "StoredFrames":
-        view = object.__new__(StoredFrames)
-        view._source, view._steps, view._frame, view.rows = self._source, self._steps, self._frame, rows
-        return view
+        frames = object.__new__(StoredFrames)
+        frames._source, frames._steps, frames._frame, frames.rows = self._source, self._steps, self._frame, rows
+        return frames
 
     def _read(self, rows: Int[Array, " P"]) -> np.ndarray:
         frames = self._source.read(rows)

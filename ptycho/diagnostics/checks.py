@@ -172,9 +172,9 @@ def _frames(scan: Scan, limits: Limits) -> Iterator[Check]:
     yield _check("outlier frames", bool(len(outliers)), _listed(outliers), "look at them; leave them out: scan.subset")
 
 
-def empty_frames(scan: Scan, fraction: float = Limits.empty_fraction) -> Int[Array, " empty"]:
-    """Indices of the frames with less than a fraction of the median counts."""
-    return np.flatnonzero(scan.frame_counts < fraction * np.median(scan.frame_counts))
+def empty_frames(scan: Scan, empty_fraction: float = Limits.empty_fraction) -> Int[Array, " empty"]:
+    """Indices of the frames with less than this fraction of the median counts."""
+    return np.flatnonzero(scan.frame_counts < empty_fraction * np.median(scan.frame_counts))
 
 
 def _listed(frames: Int[Array, " bad"], most: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""Opening NPZ files (also inside bz2) without running anything in them; what every reader shares.
+"""Opening NPZ files (also inside bz2) without running anything in them, and the checks that every reader shares.
 
 Whatever is wrong with a file ends as a `BadFile`: one line with file, key and remedy.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
@@ -19,21 +19,26 @@ from ptycho.io import BadFile
 Array = np.ndarray
 REAL, COMPLEX = "uif", "uifc"
 """Kinds of numpy dtypes that counts may have, and that waves may have."""
-ALWAYS_ALLOWED_BYTES = 2**28
-EXPANSION = 250
-"""What unpacks to more than 256 MB and more than 250 times its file is taken for a bomb; sparse counts reach 100."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """What a reader may be told, or allowed."""
+    """What the user knows about a file, and allows its reader."""
 
     pixel_size_m: float | None = None
-    """Side of an object pixel, for files in metres that do not tell theirs; wins over the file's."""
+    """Side of an object pixel, for files in metres that do not state theirs; wins over the file's."""
     trusted: bool = False
     """Follow links out of the folder of the file, and unpack any size."""
     in_memory_bytes: int = 2**30
-    """Frames that take more stay in the file, for the formats that can leave them there (HDF5)."""
+    """Larger stacks of frames stay in the file, where the format allows it (HDF5)."""
+    unpacked_bytes: int = 2**28
+    """What unpacks to more, and to more than ``expansion`` times its file, is taken for a bomb."""
+    expansion: int = 250
+    """Sparse counts reach 100."""
+
+    def allowed_bytes(self, stored: int) -> int:
+        """What so many bytes of a file that is not trusted may unpack to."""
+        return max(self.unpacked_bytes, self.expansion * stored)
 
 
 DEFAULT = ReadOptions()
@@ -61,7 +66,7 @@ def npz_ndim(path: Path, key: str) -> int:
         return -1
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of an array in the NPY format."""
     version = np.lib.format.read_magic(file)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -69,32 +74,34 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _opened(path: Path, trusted: bool = False) -> Any:
-    """Something zipfile can read: the path, or what bz2 unpacks to (its first three bytes tell)."""
+def _opened(path: Path, options: ReadOptions = DEFAULT) -> Path | io.BytesIO:
+    """For zipfile: the path, or what bz2, known by its first three bytes, unpacks to."""
     with path.open("rb") as file:
         packed = file.read(3) == b"BZh"
+    if not packed:
+        return path
     status = path.stat()
-    return io.BytesIO(_unpacked(path, status.st_mtime_ns, status.st_size, trusted)) if packed else path
+    limit = -1 if options.trusted else options.allowed_bytes(status.st_size)
+    return io.BytesIO(_unpacked(path, status.st_mtime_ns, limit))
 
 
-# Each format that might recognise a file asks for its keys, and unpacking bz2 is the slowest part of reading.
+# Every format asks for the keys of the file, and unpacking bz2 is the slowest step of reading.
 @lru_cache(maxsize=1)
-def _unpacked(path: Path, modified_ns: int, size: int, trusted: bool) -> bytes:
+def _unpacked(path: Path, modified_ns: int, limit: int) -> bytes:
     unpacker = bz2.BZ2Decompressor()
-    most = -1 if trusted else max(ALWAYS_ALLOWED_BYTES, EXPANSION * size)
     try:
-        content = unpacker.decompress(path.read_bytes(), most)
+        content = unpacker.decompress(path.read_bytes(), limit)
     except (OSError, ValueError) as error:
         raise BadFile(f"{path} is a damaged bz2 file ({error}); copy or download it again") from error
-    if not unpacker.eof and most >= 0 and len(content) >= most:
-        raise BadFile(f"{path} unpacks to more than {most / 1e6:.0f} MB; unpack it by hand if it may be trusted")
+    if not unpacker.eof and limit >= 0 and len(content) >= limit:
+        raise BadFile(f"{path} unpacks to more than {limit / 1e6:.0f} MB; unpack it by hand if it may be trusted")
     if not unpacker.eof:
         raise BadFile(f"{path} is a damaged bz2 file (it ends early); copy or download it again")
     return content
 
 
 def forget_unpacked() -> None:
-    """Free what was kept of the last file inside bz2; `read_scan` does so when it is done."""
+    """Free the last file inside bz2; `read_scan` does so when it is done."""
     _unpacked.cache_clear()
 
 
@@ -106,8 +113,8 @@ def load_npz(
     A pickle can run any program when it is opened, so none is: it is named in ``refused`` instead.
     """
     arrays, refused = {}, []
-    content = _opened(path, options.trusted)
-    size = path.stat().st_size if content is path else len(content.getbuffer())
+    content = _opened(path, options)
+    size = len(content.getbuffer()) if isinstance(content, io.BytesIO) else path.stat().st_size
     try:
         archive = zipfile.ZipFile(content)
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -126,7 +133,7 @@ def load_npz(
 def _member(
     path: Path, archive: zipfile.ZipFile, key: str, member: str, size: int, options: ReadOptions
 ) -> Array | None:
-    """One array; None for a pickle. Its size is allowed, and in the archive the same as in its header, or it stays."""
+    """One array; None for a pickle. Its size is checked first: is it allowed, and as its header says?"""
     declared = archive.getinfo(member).file_size
     require_allowed(path, key, declared, size, options)
     try:
@@ -134,9 +141,9 @@ def _member(
             shape, dtype = _header(file)
             if dtype.hasobject:
                 return None
-            wanted = bytes_of(shape, dtype)
-            if wanted != declared - file.tell():
-                raise ValueError(f"its header promises {wanted} bytes, there are {declared - file.tell()}")
+            promised = bytes_of(shape, dtype)
+            if promised != declared - file.tell():
+                raise ValueError(f"its header promises {promised} bytes, there are {declared - file.tell()}")
         with archive.open(member) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
             file.read(1)  # the end: compares the checksum
@@ -154,10 +161,10 @@ def bytes_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
     return size
 
 
-def require_allowed(path: Path, key: str, wanted: int, size: int, options: ReadOptions) -> None:
-    if not options.trusted and wanted > max(ALWAYS_ALLOWED_BYTES, EXPANSION * size):
+def require_allowed(path: Path, key: str, unpacked: int, stored: int, options: ReadOptions) -> None:
+    if not options.trusted and unpacked > options.allowed_bytes(stored):
         raise BadFile(
-            f"{path} has {key!r} of {wanted / 1e6:.0f} MB in {size / 1e6:.3g} MB of file, which may be a bomb; "
+            f"{path} has {key!r} of {unpacked / 1e6:.0f} MB in {stored / 1e6:.3g} MB of file, which may be a bomb; "
             "convert it with --trusted if it is not"
         )
 
@@ -173,10 +180,10 @@ def required(
     ndim: int | tuple[int, ...] | None = None,
     kinds: str = COMPLEX,
 ) -> Array:
-    """An array that the format cannot do without, or BadFile that names it and what there is."""
+    """An array that the format needs, or BadFile that names it and the arrays there are."""
     if name not in arrays:
-        there = ", ".join(arrays) or "none of the keys of the format"
-        raise BadFile(f"{path} has no {name!r} that can be read without unpickling; it has {there}")
+        present = ", ".join(arrays) or "none of the keys of the format"
+        raise BadFile(f"{path} has no {name!r} that can be read without unpickling; it has {present}")
     return checked(path, name, arrays[name], ndim, kinds)
 
 
@@ -208,13 +215,13 @@ def checked(path: Path, key: str, array: Array, ndim: int | tuple[int, ...] | No
         raise wrong_kind(path, key, array.dtype, kinds)
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     if allowed is not None and array.ndim not in allowed:
-        wanted = " or ".join(map(str, allowed))
-        raise BadFile(f"{path} has {key!r} of shape {array.shape}; expected {wanted} axes")
+        axes = " or ".join(map(str, allowed))
+        raise BadFile(f"{path} has {key!r} of shape {array.shape}; expected {axes} axes")
     if allowed is not None and array.size == 0:
-        raise BadFile(f"{path} has {key!r} of shape {array.shape}, which holds nothing; expected one frame at least")
+        raise BadFile(f"{path} has {key!r} of shape {array.shape}, which holds nothing; expected at least one frame")
     return array
 
 
 def wrong_kind(path: Path, key: str, dtype: np.dtype, kinds: str) -> BadFile:
-    wanted = "real numbers (of complex waves the squared modulus)" if kinds == REAL else "real or complex numbers"
-    return BadFile(f"{path} has {key!r} of dtype {dtype}; expected {wanted}")
+    numbers = "real numbers (of complex waves the squared modulus)" if kinds == REAL else "real or complex numbers"
+    return BadFile(f"{path} has {key!r} of dtype {dtype}; expected {numbers}")

@@ -1,12 +1,13 @@
-"""Opening HDF5 files of unknown origin: no link leads out of their folder or round in circles, no size surprises."""
+"""Opening HDF5 files of unknown origin: no link leads out of their folder or in circles, and sizes are checked."""
 
 import os
 import re
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,12 +26,13 @@ from ptycho.formats._container import (
 from ptycho.io import BadFile
 
 Array = np.ndarray
-MOST_LINKS = 32
-HEAPS_WITHIN = 2**26
+Value = TypeVar("Value")
+LINKS = 32
+"""Links from one to the next; more are circular."""
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether the file says that it is HDF5, be it damaged or not."""
+    """Whether the file starts as HDF5 does, damaged or not."""
     with path.open("rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n" or (path.suffix != ".npz" and _has_user_block(path))
 
@@ -48,12 +50,11 @@ def hdf5_keys(path: Path) -> tuple[str, ...]:
         return ()
     import h5py
 
-    found: list[str] = []
+    keys: list[str] = []
+    keep = lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None
     with Hdf5(path) as file:
-        file.guarded(
-            "/", lambda: file.file.visititems(lambda n, i: found.append(n) if isinstance(i, h5py.Dataset) else None)
-        )
-    return tuple(map(_readable, found))
+        file.guarded("/", lambda: file.file.visititems(keep))
+    return tuple(map(_readable, keys))
 
 
 def hdf5_has(path: Path, *keys: str) -> bool:
@@ -90,10 +91,10 @@ class Hdf5:
         except Exception as error:
             raise BadFile(f"{path} is no HDF5 file, or a damaged one ({why(error)}); copy it again") from error
 
-    def guarded(self, key: str, what: Any) -> Any:
-        """``what()``, its failures named by the key: HDF5 on damaged bytes raises whatever it meets."""
+    def guarded(self, key: str, read: Callable[[], Value]) -> Value:
+        """``read()``, its failures named by the key: HDF5 on damaged bytes raises whatever it meets."""
         try:
-            return what()
+            return read()
         except BadFile:
             raise
         except Exception as error:
@@ -118,7 +119,7 @@ class Hdf5:
                 item = item[name]
                 continue
             links += 1
-            if links > MOST_LINKS:
+            if links > LINKS:
                 raise BadFile(f"{self.path} has circular links at {key!r}; link it to the data itself")
             if isinstance(link, h5py.ExternalLink):
                 if not outside:
@@ -149,8 +150,8 @@ class Hdf5:
         import h5py
 
         group = self.find(key)
-        found = self.guarded(key, lambda: [_readable(name) for name in group]) if isinstance(group, h5py.Group) else []
-        return tuple(sorted(found, key=lambda name: (not name.isdecimal(), len(name) if name.isdecimal() else 0, name)))
+        names = self.guarded(key, lambda: [_readable(name) for name in group]) if isinstance(group, h5py.Group) else []
+        return tuple(sorted(names, key=lambda name: (not name.isdecimal(), len(name) if name.isdecimal() else 0, name)))
 
     # ---------------------------------------------------------------------------------------------------- values
 
@@ -166,10 +167,10 @@ class Hdf5:
     def array(self, *keys: str, ndim: int | tuple[int, ...] | None = None, kinds: str = REAL) -> Array:
         """As `get`, of the first of the keys that there is; BadFile if there is none."""
         key = self.first(*keys)
-        found = None if key is None else self.get(key, ndim, kinds)
-        if found is None:
+        values = None if key is None else self.get(key, ndim, kinds)
+        if values is None:
             raise BadFile(f"{self.path} has no {' or '.join(map(repr, keys))}; add it, or name another format")
-        return found
+        return values
 
     def _read(self, dataset: Any, key: str, kinds: str) -> Array:
         import h5py
@@ -184,7 +185,7 @@ class Hdf5:
         return values[names[0]] + 1j * values[names[1]] if names else np.asarray(values)
 
     def _require_readable(self, dataset: Any, key: str, kinds: str) -> None:
-        """Nothing but BadFile for values of another kind, more than the file can hold, or packed as nobody can read."""
+        """Raise BadFile for values of another kind, of more bytes than the file can hold, or in an unknown packing."""
         if dataset.shape is None:
             raise BadFile(f"{self.path} has an empty {key!r}; write the values")
         dtype = dataset.dtype
@@ -198,20 +199,22 @@ class Hdf5:
     def _files(self, dataset: Any, key: str, depth: int = 0) -> set[str]:
         """The HDF5 files that hold the values, through virtual data sets of virtual ones; all of them may be read.
 
-        HDF5 follows these by itself, so that where they lead is looked at before.
+        HDF5 follows these by itself, so their targets are checked before.
         """
+        import h5py
+
         if dataset.external and not self.options.trusted:
             raise BadFile(f"{self.path} keeps {key!r} in other files; convert it with --trusted if they may be read")
         files = {dataset.file.filename}
-        if dataset.is_virtual and depth > MOST_LINKS:
+        if dataset.is_virtual and depth > LINKS:
             raise BadFile(f"{self.path} has circular virtual data at {key!r}; write the data themselves")
         for source in dataset.virtual_sources() if dataset.is_virtual else ():
-            here = source.file_name == "."
-            file = dataset.file if here else self._opened(self.inside(dataset.file, source.file_name, key))
-            part = self._find(file, source.dset_name)
-            if part is None or not hasattr(part, "is_virtual"):
+            same_file = source.file_name == "."
+            file = dataset.file if same_file else self._opened(self.inside(dataset.file, source.file_name, key))
+            target = self._find(file, source.dset_name)
+            if not isinstance(target, h5py.Dataset):
                 raise BadFile(f"{self.path} takes {key!r} from {source.dset_name}, which is not there; write it anew")
-            files |= self._files(part, key, depth + 1)
+            files |= self._files(target, key, depth + 1)
         return files
 
     def _require_filters(self, dataset: Any, key: str) -> None:
@@ -234,12 +237,12 @@ class Hdf5:
         """
         key, ndims = self.first(*keys), (3, 4) if raster else (3,)
         dataset: Any = None if key is None else self.find(key)
-        there = getattr(dataset, "ndim", 0) in ndims and dataset.size
-        if key is not None and there and (dataset.nbytes > self.options.in_memory_bytes if left is None else left):
+        has_frames = getattr(dataset, "ndim", 0) in ndims and dataset.size
+        if key is not None and has_frames and (dataset.nbytes > self.options.in_memory_bytes if left is None else left):
             self.guarded(key, lambda: self._require_readable(dataset, str(key), REAL))
             return self.guarded(key, lambda: StoredFrames.of_file(dataset.file.filename, dataset.name))
-        found = self.array(*keys, ndim=ndims)
-        return found.reshape(-1, *found.shape[-2:])
+        frames = self.array(*keys, ndim=ndims)
+        return frames.reshape(-1, *frames.shape[-2:])
 
     def number(self, *keys: str) -> float | None:
         """One finite real number, also one of an array of length 1; None if there is none or it says ``'None'``."""
@@ -261,9 +264,9 @@ class Hdf5:
         return item.attrs[name]
 
     def _is_safe(self, item: Any, dtype: np.dtype) -> bool:
-        """Not of sequences and references, which nobody needs here and which crash HDF5 where they point nowhere.
+        """False for sequences and references, which no format needs and which crash HDF5 where they point nowhere.
 
-        Raises BadFile where HDF5 would look for text for ever.
+        Raises BadFile where HDF5 would search for text for ever.
         """
         import h5py
 
@@ -325,35 +328,39 @@ def write_frames(file: Any, key: str, counts: Counts) -> None:
 
 
 @lru_cache(maxsize=4)
-def _endless_heap(path: Path, modified_ns: int) -> bool:
-    """Whether a global heap, where HDF5 keeps texts, has free space of no size: HDF5 1.14 then reads it for ever.
+def _endless_heap(path: Path, modified_ns: int, ends_bytes: int = 2**26) -> bool:
+    """Whether a global heap, where HDF5 keeps texts, has free space of size 0: HDF5 1.14 then reads it for ever.
 
-    Heaps are looked for where they are: among the first and the last `HEAPS_WITHIN` bytes of the file.
+    Heaps are searched for in the first and the last ``ends_bytes`` of the file, where they usually are.
     """
     with path.open("rb") as file:
-        parts = [file.read(HEAPS_WITHIN)]
-        if (more := path.stat().st_size - HEAPS_WITHIN) > 0:
-            file.seek(max(more, HEAPS_WITHIN))
-            parts.append(file.read())
-    return any(_is_endless(part, match.start()) for part in parts for match in re.finditer(rb"GCOL\x01\0\0\0", part))
+        blocks = [file.read(ends_bytes)]
+        if (remaining := path.stat().st_size - ends_bytes) > 0:
+            file.seek(max(remaining, ends_bytes))
+            blocks.append(file.read())
+    return any(_is_endless(block, heap.start()) for block in blocks for heap in re.finditer(rb"GCOL\x01\0\0\0", block))
 
 
 def _is_endless(content: bytes, start: int) -> bool:
-    """Of the heap at a place: an object has a number, 6 bytes, its size and itself; the number of free space is 0."""
+    """Whether the heap that starts there is endless.
+
+    Its objects follow a header of 16 bytes: number (2 bytes, 0 for free space), references and reserved (6), size (8),
+    and the object itself, padded to 8 bytes. The size of free space includes these 16 bytes.
+    """
     end = min(start + int.from_bytes(content[start + 8 : start + 16], "little"), len(content))
-    place = start + 16
-    while place + 16 <= end:
-        size = int.from_bytes(content[place + 8 : place + 16], "little")
-        if any(content[place : place + 2]):
+    at = start + 16
+    while at + 16 <= end:
+        size = int.from_bytes(content[at + 8 : at + 16], "little")
+        if any(content[at : at + 2]):
             size = 16 + -(-size // 8) * 8
         if not size:
             return True
-        place += size
+        at += size
     return False
 
 
 def _readable(name: str | bytes) -> str:
-    """A name as text: h5py leaves those that are not UTF-8 as bytes."""
+    """A name as text; h5py gives those that are not UTF-8 as bytes."""
     return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
 
 

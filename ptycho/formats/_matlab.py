@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.formats._container import (
-    ALWAYS_ALLOWED_BYTES,
     COMPLEX,
-    EXPANSION,
     ReadOptions,
     checked,
     number_of,
@@ -19,12 +17,10 @@ from ptycho.formats._hdf5 import Hdf5, hdf5_has, is_hdf5
 from ptycho.io import BadFile
 
 Array = np.ndarray
-HEADER = 128
-COMPRESSED = 15
 
 
 def is_matlab(path: Path) -> bool:
-    """Whether the file says that it is of MATLAB 5 or newer, HDF5 included."""
+    """Whether the file starts as those of MATLAB 5 or newer do, HDF5 included."""
     with path.open("rb") as file:
         return file.read(10) == b"MATLAB 5.0" or (file.seek(0) == 0 and file.read(10) == b"MATLAB 7.3")
 
@@ -53,10 +49,10 @@ def load(path: Path, names: tuple[str, ...], options: ReadOptions) -> dict[str, 
     """Those of the variables, and fields of structures as ``name.field``, that are numbers; axes as in MATLAB."""
     if is_hdf5(path):
         with Hdf5(path, options) as file:
-            found = {name: file.get(name.replace(".", "/"), kinds=COMPLEX) for name in names}
-        return {name: value.T for name, value in found.items() if value is not None}
+            arrays = {name: file.get(name.replace(".", "/"), kinds=COMPLEX) for name in names}
+        return {name: value.T for name, value in arrays.items() if value is not None}
     if not options.trusted:
-        _require_no_bomb(path)
+        _require_no_bomb(path, options)
     from scipy.io import loadmat
 
     try:
@@ -74,22 +70,25 @@ def load(path: Path, names: tuple[str, ...], options: ReadOptions) -> dict[str, 
 def _field(content: Any, names: list[str]) -> Any:
     """A variable, or the field of a 1 x 1 structure within; None if there is none."""
     for name in names:
-        there = content if isinstance(content, dict) else (content.dtype.names or ()) if content.size == 1 else ()
-        if name not in there:
+        fields = content if isinstance(content, dict) else (content.dtype.names or ()) if content.size == 1 else ()
+        if name not in fields:
             return None
         content = content[name] if isinstance(content, dict) else content.ravel()[0][name]
     return content
 
 
-def _require_no_bomb(path: Path) -> None:
-    """Unpack what is compressed once without keeping it, and refuse what grows too much."""
-    size = path.stat().st_size
-    left = max(ALWAYS_ALLOWED_BYTES, EXPANSION * size)
+def _require_no_bomb(path: Path, options: ReadOptions) -> None:
+    """Unpack the compressed elements of a MATLAB 5 file once without keeping them, and refuse what grows too much.
+
+    A header of 128 bytes ends with the byte order; each element starts with its type, miCOMPRESSED = 15, and length.
+    """
+    compressed = 15
+    left = options.allowed_bytes(path.stat().st_size)
     with path.open("rb") as file:
-        number = np.dtype("<u4" if file.read(HEADER)[126:] == b"IM" else ">u4")
+        number = np.dtype("<u4" if file.read(128)[126:] == b"IM" else ">u4")
         while len(tag := file.read(8)) == 8:
             kind, length = np.frombuffer(tag, number)
-            if kind != COMPRESSED:
+            if kind != compressed:
                 file.seek(int(length), 1)
                 continue
             unpacker, end = zlib.decompressobj(), file.tell() + int(length)

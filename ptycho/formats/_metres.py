@@ -1,44 +1,48 @@
-"""What the formats in metres share: units, the object pixel, what they cannot do without, what they have no place for.
+"""What the formats in metres share: units, the object pixel, the quantities they need, the fields they lack.
 
-A scan in pixels alone has no energy, distance or pixel size; a file in metres needs them. Then they are made up, said
-to be by `losses`, and marked in the file, so that reading it back gives none. HDF5 files keep what the format has no
-place for in a group ``ptycho``, which other programs do not see.
+A scan in pixels alone has no energy, distance or pixel size, which a file in metres needs. They are then made up, which
+`losses` reports, and marked in the file, so that reading it back gives none. HDF5 files keep the fields that the format
+has no place for in a group ``ptycho``, which other programs do not read.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
-from ptycho.data.beam import Beam
+from ptycho.data.beam import ELEMENTARY_CHARGE_C, Beam
 from ptycho.data.frames import Counts
+from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics
-from ptycho.formats._container import REAL, ReadOptions
+from ptycho.formats._container import COMPLEX, ReadOptions
 from ptycho.formats._hdf5 import Hdf5
 from ptycho.io import BadFile
+
+if TYPE_CHECKING:
+    import h5py
 
 Array = np.ndarray
 MADE_UP = {"energy": 1e4, "distance": 1.0, "pixel size": 1e-9}
 """eV, m and m, where a scan does not know them."""
-OWN = "ptycho"
+GROUP = "ptycho"
 UNITS = {
     "m": 1.0, "meter": 1.0, "metre": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6,
     "nm": 1e-9, "pm": 1e-12, "A": 1e-10, "Å": 1e-10, "angstrom": 1e-10,
-    "eV": 1.0, "keV": 1e3, "kev": 1e3, "MeV": 1e6, "J": 1 / 1.602176634e-19,
+    "eV": 1.0, "keV": 1e3, "kev": 1e3, "MeV": 1e6, "J": 1 / ELEMENTARY_CHARGE_C,
 }  # fmt: skip
 """Metres, or electron volts."""
 
 
 def unit(file: Hdf5, key: str, default: float = 1.0) -> float:
     """The factor of the attribute ``units`` of a data set to m or eV; BadFile for an unknown one."""
-    said = file.attribute_text(key, "units")
-    if not said:
+    units = file.attribute_text(key, "units")
+    if not units:
         return default
-    name = said.strip().removesuffix("s") if said.strip() not in UNITS else said.strip()
+    name = units.strip().removesuffix("s") if units.strip() not in UNITS else units.strip()
     if name not in UNITS:
-        raise BadFile(f"{file.path} has {key!r} in units {said!r}; write m, mm, um or nm, or eV, keV or J")
+        raise BadFile(f"{file.path} has {key!r} in units {units!r}; write m, mm, um or nm, or eV, keV or J")
     return UNITS[name]
 
 
@@ -52,19 +56,23 @@ def quantity(file: Hdf5, *keys: str, default: float = 1.0) -> float | None:
 def object_pixel(
     path: Path, options: ReadOptions, beam: Beam | None, N: int, detector_pixel_m: float | None, needed: str
 ) -> float:
-    """Side of an object pixel as told by the user, or by the file; BadFile that says what is needed."""
-    found = options.pixel_size_m
-    if found is None and beam is not None and detector_pixel_m:
-        found = beam.object_pixel_m(N, abs(detector_pixel_m))
-    if found is None or not (np.isfinite(found) and found > 0):
+    """Side of an object pixel, from the user or else from the file; BadFile that lists what is needed."""
+    size = options.pixel_size_m
+    if size is None and beam is not None and detector_pixel_m:
+        size = beam.object_pixel_m(N, abs(detector_pixel_m))
+    if size is None or not (np.isfinite(size) and size > 0):
         raise BadFile(f"{path} has positions in metres, but not all of {needed}; give --pixel-size-nm")
-    return found
+    return size
 
 
 def beam_of(
-    path: Path, energy_eV: float | None, distance_m: float | None = None, particle: str = "photon", wavelength_m=None
+    path: Path,
+    energy_eV: float | None,
+    distance_m: float | None = None,
+    particle: str = "photon",
+    wavelength_m: float | None = None,
 ) -> Beam | None:
-    """The beam by its energy or else its wavelength, None where neither is known; BadFile for impossible numbers."""
+    """The beam by its energy or else its wavelength, None where neither is known; BadFile for impossible values."""
     try:
         if energy_eV is None and wavelength_m is not None:
             energy_eV = Beam.of_wavelength(wavelength_m, particle).energy_eV  # type: ignore[arg-type]
@@ -76,7 +84,7 @@ def beam_of(
 
 
 def in_pixels(path: Path, key: str, metres: Array, pixel_m: float | tuple[float, ...]) -> Array:
-    """Positions (P, 2) of (y, x) over the pixel; BadFile where one is no number or they are not a pair each."""
+    """Positions (P, 2) as (y, x) in object pixels; BadFile for another shape."""
     if metres.ndim != 2 or metres.shape[1] != 2:
         raise BadFile(f"{path} has {key!r} of shape {metres.shape}; expected one pair for each frame")
     return metres.astype(np.float64) / np.asarray(pixel_m, np.float64)
@@ -91,9 +99,11 @@ def assembled(
     probe_known: bool = False,
     mask: Array | None = None,
     notes: Iterable[str] = (),
-    **more: Any,
+    object: Array | None = None,
+    beam: Beam | None = None,
+    pixel_size_m: float | None = None,
 ) -> Scan:
-    """The scan of a file, its zero frequency moved to the centre; without a probe one is guessed from the frames."""
+    """The scan of a file, its zero frequency moved to the centre; a missing probe is guessed from the frames."""
     if counts.shape[0] != positions.shape[0]:
         raise BadFile(
             f"{path} has {counts.shape[0]} frames and {positions.shape[0]} positions; leave out those without the other"
@@ -107,7 +117,7 @@ def assembled(
     elif not probe_known:
         notes = (
             *notes,
-            "The scale of the probe is not known: it is rescaled to the counts and sought with the object.",
+            "The scale of the probe is not known: it is rescaled to the counts and refined with the object.",
         )
     scan = Scan(
         counts=counts,
@@ -115,9 +125,11 @@ def assembled(
         probe=probe,
         probe_known=probe_known,
         mask=mask,
+        object=object,
+        beam=beam,
+        pixel_size_m=pixel_size_m,
         notes=notes,
         source=str(path),
-        **more,
     )
     return statistics.centred_scan(scan)
 
@@ -126,7 +138,7 @@ def assembled(
 
 
 class Physical(NamedTuple):
-    """What files in metres cannot do without."""
+    """What files in metres need."""
 
     beam: Beam
     distance_m: float
@@ -135,20 +147,32 @@ class Physical(NamedTuple):
     made_up: tuple[str, ...]
 
 
-def physical(scan: Any) -> Physical:
-    """As the scan (or product, of a probe) knows it, and made up as far as it does not."""
-    N = scan.probe.shape[-1]
-    beam = scan.beam or Beam(energy_eV=MADE_UP["energy"])
+def physical(content: Scan | Product) -> Physical:
+    """As the scan, or the product with a probe, knows it, and made up as far as it does not."""
+    assert content.probe is not None
+    N = content.probe.shape[-1]
+    beam = content.beam or Beam(energy_eV=MADE_UP["energy"])
     distance = beam.distance_m or MADE_UP["distance"]
-    pixel = scan.pixel_size_m or MADE_UP["pixel size"]
-    known = {"energy": scan.beam is not None, "distance": beam.distance_m is not None, "pixel size": scan.pixel_size_m}
-    made_up = tuple(name for name, there in known.items() if not there)
+    pixel = content.pixel_size_m or MADE_UP["pixel size"]
+    known = {"energy": content.beam, "distance": beam.distance_m, "pixel size": content.pixel_size_m}
+    made_up = tuple(name for name, value in known.items() if value is None)
     return Physical(beam, distance, pixel, beam.wavelength_m * distance / (N * pixel), made_up)
 
 
-def write_own(file: Any, scan: Scan, lacks: Iterable[str]) -> None:
-    """The group ``ptycho``: what the format lacks, and which of its numbers are made up."""
-    group = file.create_group(OWN)
+class Kept(TypedDict, total=False):
+    """What the group ``ptycho`` of a file keeps, as arguments of `assembled`."""
+
+    probe: Array | None
+    probe_known: bool
+    mask: Array | None
+    object: Array
+    beam: Beam | None
+    pixel_size_m: float | None
+
+
+def write_kept(file: "h5py.File", scan: Scan, lacks: Iterable[str]) -> None:
+    """Write the group ``ptycho``: the fields that the format lacks, and which quantities are made up."""
+    group = file.create_group(GROUP)
     group.attrs["made_up"] = ",".join(physical(scan).made_up)
     group.attrs["probe_known"] = scan.probe_known
     group.attrs["particle"] = physical(scan).beam.particle
@@ -159,25 +183,26 @@ def write_own(file: Any, scan: Scan, lacks: Iterable[str]) -> None:
 
 
 def particle(file: Hdf5) -> str:
-    """What `write_own` says that energies are of: photons, unless told otherwise."""
-    return file.attribute_text(OWN, "particle") or "photon"
+    """The particle that `write_kept` noted; photons otherwise."""
+    return file.attribute_text(GROUP, "particle") or "photon"
 
 
-def read_own(file: Hdf5, beam: Beam | None, pixel_m: float) -> dict[str, Any]:
-    """What `write_own` left, as arguments of `assembled`, with beam and pixel size as far as they are not made up."""
-    made_up = (file.attribute_text(OWN, "made_up") or "").split(",")
+def read_kept(file: Hdf5, beam: Beam | None, pixel_m: float) -> Kept:
+    """What `write_kept` wrote, with beam and pixel size as far as they are not made up."""
+    made_up = (file.attribute_text(GROUP, "made_up") or "").split(",")
     if beam is not None:
         distance = None if "distance" in made_up else beam.distance_m
         kind = particle(file)
         beam = None if "energy" in made_up else beam_of(file.path, beam.energy_eV, distance, kind)
-    found: dict[str, Any] = {
-        "probe_known": bool(file.attribute_number(OWN, "probe_known") or 0),
-        "beam": beam,
-        "pixel_size_m": None if "pixel size" in made_up else pixel_m,
-    }
-    for name, ndim, kinds in (("probe", 3, "uifc"), ("object", 2, "uifc"), ("mask", 2, REAL)):
-        if file.has(f"{OWN}/{name}"):
-            found[name] = file.array(f"{OWN}/{name}", ndim=ndim, kinds=kinds)
-    if "mask" in found:
-        found["mask"] = found["mask"] != 0
-    return found
+    kept = Kept(
+        probe_known=bool(file.attribute_number(GROUP, "probe_known") or 0),
+        beam=beam,
+        pixel_size_m=None if "pixel size" in made_up else pixel_m,
+    )
+    if file.has(f"{GROUP}/probe"):
+        kept["probe"] = file.array(f"{GROUP}/probe", ndim=3, kinds=COMPLEX)
+    if file.has(f"{GROUP}/object"):
+        kept["object"] = file.array(f"{GROUP}/object", ndim=2, kinds=COMPLEX)
+    if file.has(f"{GROUP}/mask"):
+        kept["mask"] = file.array(f"{GROUP}/mask", ndim=2) != 0
+    return kept

@@ -14,9 +14,9 @@ def of(path: Path) -> tuple[Path, Path | None]:
     """``(parameters, frames)`` that belong to either of them, by their names; frames may be None."""
     if path.stem.endswith(FRAMES):
         base = path.stem.removesuffix(FRAMES)
-        return _there(path, f"{base}{PARAMETERS}", base) or path, path
+        return _beside(path, f"{base}{PARAMETERS}", base) or path, path
     base = path.stem.removesuffix(PARAMETERS)
-    return path, _there(path, f"{base}{FRAMES}")
+    return path, _beside(path, f"{base}{FRAMES}")
 
 
 def frames_for(path: Path) -> Path:
@@ -24,7 +24,7 @@ def frames_for(path: Path) -> Path:
     return path.with_name(f"{path.stem.removesuffix(PARAMETERS)}{FRAMES}{path.suffix}")
 
 
-def _there(path: Path, *stems: str) -> Path | None:
+def _beside(path: Path, *stems: str) -> Path | None:
     """The first file beside the path that has one of the stems."""
-    places = (path.with_name(stem + suffix) for stem in stems for suffix in (path.suffix, *SUFFIXES))
-    return next((place for place in places if place != path and place.is_file()), None)
+    candidates = (path.with_name(stem + suffix) for stem in stems for suffix in (path.suffix, *SUFFIXES))
+    return next((file for file in candidates if file != path and file.is_file()), None)

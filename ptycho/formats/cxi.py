@@ -4,7 +4,7 @@
 - ``translation`` (P, 3) in metres moves the *sample*, in (x, y, z). The beam moves the other way over it, and rows and
   columns of the usual detector run along -y and -x (``basis_vectors`` [[0, -dx], [-dy, 0], [0, 0]]), so that
   (row, column) = (y, x) over the object pixel: without ``basis_vectors`` that is assumed.
-- ``detector_1/mask``: 0 is good, 0x1000 (signal above background) too, every other bit is bad.
+- ``detector_1/mask``: 0 is good, 0x1000 (signal above background) too; any other bit is bad.
 - ``source_1/energy`` or ``wavelength``; ``source_1/illumination`` is the probe, if any.
 - A result has ``image_1`` instead of a detector: ``data`` (H, W) complex, ``image_size`` (x, y, z) in metres, and here
   ``ptycho/positions_px`` (P, 2), which other programs do not read.
@@ -21,15 +21,15 @@ from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.formats._metres import (
-    OWN,
+    GROUP,
     assembled,
     beam_of,
     in_pixels,
     object_pixel,
     particle,
     physical,
-    read_own,
-    write_own,
+    read_kept,
+    write_kept,
 )
 from ptycho.io import BadFile
 
@@ -39,17 +39,16 @@ LACKS = ("object", "notes")
 DETECTOR, SOURCE = "entry_1/instrument_1/detector_1", "entry_1/instrument_1/source_1"
 IMAGE = "entry_1/image_1"
 FRAMES = ("entry_1/data_1/data", f"{DETECTOR}/data")
-PLACES = (
+TRANSLATIONS = (
     "entry_1/data_1/translation",
     "entry_1/sample_1/geometry_1/translation",
     "entry_1/sample_1/geometry/translation",
     f"{DETECTOR}/translation",
 )
-ABOVE_BACKGROUND = 0x1000
 
 
 def recognises_scan(path: Path) -> bool:
-    """``cxi_version`` and the group of the entry are there; NeXus files that have them too are asked for first."""
+    """``cxi_version`` and the group of the entry are there, as in NeXus files, which are recognised before."""
     return hdf5_has(path, "cxi_version", "entry_1") and not recognises_product(path)
 
 
@@ -70,14 +69,15 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
             object_pixel(path, options, beam, counts.shape[-1], size, "energy, distance and x_pixel_size")
             for size in pixels
         )
-        key = file.first(*PLACES) or PLACES[0]
-        moved = file.array(*PLACES, ndim=2)
+        key = file.first(*TRANSLATIONS) or TRANSLATIONS[0]
+        moved = file.array(*TRANSLATIONS, ndim=2)
         probe_key = file.first(f"{SOURCE}/illumination")
-        own = {"probe": probe_key and file.get(probe_key, (2, 3), COMPLEX)} | read_own(file, beam, pixel[1])
-        mask, notes = usable(file)
-    return assembled(
-        path, counts, in_pixels(path, key, on_detector(path, key, moved, basis), pixel), mask=mask, notes=notes, **own
-    )
+        kept = read_kept(file, beam, pixel[1])
+        if probe_key and "probe" not in kept:
+            kept["probe"] = file.get(probe_key, (2, 3), COMPLEX)
+        kept["mask"], notes = usable(file)
+    positions = in_pixels(path, key, on_detector(path, key, moved, basis), pixel)
+    return assembled(path, counts, positions, notes=notes, **kept)
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -88,7 +88,7 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
         return Product(
             object=image,
             probe=file.get(f"{SOURCE}/illumination", (2, 3), COMPLEX),
-            positions=file.get(f"{OWN}/positions_px", 2),
+            positions=file.get(f"{GROUP}/positions_px", 2),
             pixel_size_m=options.pixel_size_m or (None if size is None else float(size[0] / image.shape[1])),
             beam=beam_of(
                 path, energy(file), file.number(f"{DETECTOR}/distance"), particle(file),
@@ -99,14 +99,14 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
 
 
 def on_detector(path: Path, key: str, moved: Array, basis: Array) -> Array:
-    """(P, 2) metres along rows and columns that the beam moves, of the (P, 3) or (P, 2) that the sample moves."""
+    """Moves of the beam along rows and columns (P, 2) in metres, from those of the sample, (P, 3) or (P, 2)."""
     if moved.shape[1] not in (2, 3):
         raise BadFile(f"{path} has {key!r} of shape {moved.shape}; expected (frames, 3), the x, y, z of each")
     return -moved.astype(np.float64) @ basis[: moved.shape[1]]
 
 
 def geometry(file: Hdf5) -> tuple[Array, tuple[float | None, float | None]]:
-    """Unit vectors (3, 2) that rows and columns of the detector run along, and the pixel's side along each, metres."""
+    """Unit vectors (3, 2) along rows and columns of the detector, and the side of a pixel along each in metres."""
     basis = file.get(f"{DETECTOR}/basis_vectors", 2)
     x, y = (file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "xy")
     if basis is None:
@@ -115,19 +115,19 @@ def geometry(file: Hdf5) -> tuple[Array, tuple[float | None, float | None]]:
     lengths = np.linalg.norm(basis, axis=0)
     if basis.shape != (3, 2) or not (np.isfinite(lengths).all() and lengths.all()):
         raise BadFile(
-            f"{file.path} has '{DETECTOR}/basis_vectors' that are no two vectors of metres; correct or delete it"
+            f"{file.path} has '{DETECTOR}/basis_vectors' that are not two vectors in metres; correct or delete it"
         )
     return basis / lengths, (y or x or float(lengths[0]), x or y or float(lengths[1]))
 
 
 def distance(file: Hdf5, basis: Array) -> float | None:
-    """From the sample to the detector in metres: as said, or as far as the detector's corner is along its normal."""
-    said = file.number(f"{DETECTOR}/distance")
-    corner = file.get(f"{DETECTOR}/corner_position")
-    if said or corner is None or corner.size != 3:
-        return abs(said) if said else None
+    """From the sample to the detector in metres: stated, or the distance of the detector's corner along its normal."""
+    stated = file.number(f"{DETECTOR}/distance")
+    corner_m = file.get(f"{DETECTOR}/corner_position")
+    if stated or corner_m is None or corner_m.size != 3:
+        return abs(stated) if stated else None
     normal = np.cross(basis[:, 0], basis[:, 1])
-    return float(abs(corner.ravel() @ normal / max(np.linalg.norm(normal), 1e-12))) or None
+    return float(abs(corner_m.ravel() @ normal / max(np.linalg.norm(normal), 1e-12))) or None
 
 
 def energy(file: Hdf5) -> float | None:
@@ -137,15 +137,15 @@ def energy(file: Hdf5) -> float | None:
 
 
 def usable(file: Hdf5) -> tuple[Array | None, tuple[str, ...]]:
-    """``(mask, notes)``: True where a pixel is used, and what of the detector's correction is left out."""
+    """``(mask, notes)``: True where a pixel is used, and which corrections of the detector are left out."""
     bits = file.get(f"{DETECTOR}/mask", 2, "ui")
     left = [name for name in ("qe_mask", "data_dark", "probe_mask") if file.has(f"{DETECTOR}/{name}")]
     notes = tuple(f"'{name}' of the detector is left out: the frames are taken as they are." for name in left)
-    return None if bits is None else (bits.astype(np.int64) & ~ABOVE_BACKGROUND) == 0, notes
+    return None if bits is None else (bits.astype(np.int64) & ~0x1000) == 0, notes
 
 
 def write_scan(scan: Scan, path: Path) -> None:
-    """Write with soft links in the places where programs look. Raises ValueError for a scan in the near field."""
+    """Write with soft links wherever programs look for a key. Raises ValueError for a scan in the near field."""
     import h5py
 
     scan.require_far_field("CXI files", "write HDF5 or NPZ")
@@ -164,14 +164,14 @@ def write_scan(scan: Scan, path: Path) -> None:
         source["illumination"] = scan.probe
         y, x = scan.positions.T * setup.pixel_m
         file["entry_1/sample_1/geometry_1/translation"] = np.stack([x, y, np.zeros(len(scan))], axis=1)
-        for place in (PLACES[0], PLACES[3]):
-            file[place] = h5py.SoftLink(f"/{PLACES[1]}")
+        for alias in (TRANSLATIONS[0], TRANSLATIONS[3]):
+            file[alias] = h5py.SoftLink(f"/{TRANSLATIONS[1]}")
         file[FRAMES[0]] = h5py.SoftLink(f"/{FRAMES[1]}")
-        write_own(file, scan, LACKS)
+        write_kept(file, scan, LACKS)
 
 
 def write_product(product: Product, path: Path) -> None:
-    """Write the image as ``image_1``, and of probe, positions, beam and pixel size what is known."""
+    """Write the image as ``image_1``, with probe, positions, beam and pixel size as far as they are known."""
     import h5py
 
     with h5py.File(path, "w") as file:
@@ -180,18 +180,18 @@ def write_product(product: Product, path: Path) -> None:
         image.create_dataset("data", data=product.object, compression="gzip")
         image["data_space"], image["data_type"], image["dimensionality"] = "real", "complex transmission", 2
         image["is_fft_shifted"] = 0
-        own = file.create_group(OWN)
+        group = file.create_group(GROUP)
         if product.pixel_size_m is not None:
             height, width = product.object.shape
             image["image_size"] = product.pixel_size_m * np.array([width, height, 0.0])
         if product.probe is not None:
             source["illumination"] = product.probe
         if product.positions is not None:
-            own["positions_px"] = product.positions
+            group["positions_px"] = product.positions
         if product.beam is not None:
             source["energy"] = product.beam.energy_eV * ELEMENTARY_CHARGE_C
             source["wavelength"] = product.beam.wavelength_m
-            own.attrs["particle"] = product.beam.particle
+            group.attrs["particle"] = product.beam.particle
             if product.beam.distance_m is not None:
                 file[f"{DETECTOR}/distance"] = product.beam.distance_m
 

@@ -1,4 +1,4 @@
-"""EMD 1.0 of py4DSTEM: groups that say by ``emd_group_type`` what they are.
+"""EMD 1.0 of py4DSTEM: groups whose attribute ``emd_group_type`` tells what they are.
 
 The data cube is a group of type ``array`` with ``data`` (Rx, Ry, Qx, Qy) and ``dim0`` to ``dim3``: the coordinates
 along each axis (or the first two) with ``units``: A or nm, and A^-1 or nm^-1; ``R_pixel_size``, ``Q_pixel_units`` and
@@ -6,6 +6,7 @@ so on in ``metadatabundle/calibration`` of the root win. x is the *first* axis: 
 ``reconstruction_object`` and ``reconstruction_probe``. Read only.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +16,27 @@ from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, is_hdf5
-from ptycho.formats._metres import assembled, in_pixels, object_pixel
+from ptycho.formats._metres import UNITS, assembled, in_pixels, object_pixel
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-DEPTH = 6
-LENGTHS = {"A": 1e-10, "Å": 1e-10, "angstrom": 1e-10, "nm": 1e-9, "pm": 1e-12, "um": 1e-6, "m": 1.0}
+LENGTHS = {name: UNITS[name] for name in ("A", "Å", "angstrom", "nm", "pm", "um", "m")}
 
 
 def recognises_scan(path: Path) -> bool:
     """There is an array of four axes."""
-    return _array(path, lambda file, key: _ndim(file, key) == 4) is not None
+    return _array(path, _has_four_axes) is not None
 
 
 def recognises_product(path: Path) -> bool:
     """There is an array of the name that py4DSTEM gives to results."""
-    return _array(path, lambda file, key: key.endswith("/reconstruction_object")) is not None
+    return _array(path, _is_object) is not None
 
 
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the first array of four axes: a raster scan."""
-    key = _array(path, lambda file, key: _ndim(file, key) == 4)
+    key = _array(path, _has_four_axes)
     if key is None:
         raise BadFile(f"{path} has no group with emd_group_type 'array' and 'data' of four axes; save a DataCube")
     with Hdf5(path, options) as file:
@@ -60,7 +60,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     """Read the object, of several slices the first, and the probe if there is one."""
-    key = _array(path, lambda file, key: key.endswith("/reconstruction_object"))
+    key = _array(path, _is_object)
     if key is None:
         raise BadFile(f"{path} has no array 'reconstruction_object'; save the result with its object")
     with Hdf5(path, options) as file:
@@ -78,29 +78,33 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     )
 
 
-def _array(path: Path, wanted) -> str | None:
-    """The first group of type ``array`` that is wanted, in the order of names and at most `DEPTH` levels down."""
+def _array(path: Path, condition: Callable[[Hdf5, str], bool], levels: int = 6) -> str | None:
+    """The first group of type ``array`` that meets a condition, by name, level by level down to so many."""
     if not is_hdf5(path):
         return None
     with Hdf5(path) as file:
         level = [""]
-        for _ in range(DEPTH):
+        for _ in range(levels):
             level = [f"{key}/{name}" for key in level for name in file.names(key)]
             level = [key for key in level if file.attribute(key, "emd_group_type") is not None]
             for key in level:
-                if file.attribute_text(key, "emd_group_type") == "array" and wanted(file, key):
+                if file.attribute_text(key, "emd_group_type") == "array" and condition(file, key):
                     return key
     return None
 
 
-def _ndim(file: Hdf5, key: str) -> int:
-    return getattr(file.find(f"{key}/data"), "ndim", -1)
+def _has_four_axes(file: Hdf5, key: str) -> bool:
+    return getattr(file.find(f"{key}/data"), "ndim", -1) == 4
+
+
+def _is_object(file: Hdf5, key: str) -> bool:
+    return key.endswith("/reconstruction_object")
 
 
 def _calibrated(file: Hdf5, key: str, space: str) -> tuple[float, str] | None:
-    """``(step, units)`` of real (R) or reciprocal (Q) space as the root's calibration says; None if it does not."""
-    place = f"{key.split('/')[1]}/metadatabundle/calibration/{space}_pixel_"
-    step, unit = file.number(f"{place}size"), file.text(f"{place}units")
+    """``(step, units)`` of real (R) or reciprocal (Q) space by the calibration of the root; None without one."""
+    prefix = f"{key.split('/')[1]}/metadatabundle/calibration/{space}_pixel_"
+    step, unit = file.number(f"{prefix}size"), file.text(f"{prefix}units")
     return None if not step or not unit or unit == "pixels" else (abs(step), unit)
 
 

@@ -22,14 +22,13 @@ from ptycho.formats import _matlab, _pairs
 from ptycho.formats._container import DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has
-from ptycho.formats._metres import assembled, beam_of, in_pixels, object_pixel
+from ptycho.formats._metres import UNITS, assembled, beam_of, in_pixels, object_pixel
 from ptycho.io import BadFile
 
 Array = np.ndarray
 
-ANGSTROM = 1e-10
-WIDEST_M = 1e-3
-"""Positions that spread further are angstroms; so are pixels larger than it."""
+ANGSTROM, WIDEST_M = UNITS["angstrom"], UNITS["mm"]
+"""Positions that spread further than a millimetre are angstroms; so are larger pixels."""
 VARIABLES = ("object", "probe", "outputs.probe_positions", "p.dx_spec", "p.lambda")
 
 
@@ -57,7 +56,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         counts = mapped(file.frames("dp"), _transposed)
     metres = -np.stack([y, x], axis=1).astype(np.float64)
     pixel = object_pixel(parameters, options, None, counts.shape[-1], None, "energy, distance and detector pixel")
-    notes = ["The frames were transposed, as of a file that MATLAB wrote; files of Python are not so."]
+    notes = ["The frames were transposed, as in a file that MATLAB wrote; files written by Python are not transposed."]
     if np.ptp(metres, axis=0).max() > WIDEST_M:
         metres = metres * ANGSTROM
         notes.append("The positions are too far apart for metres: they were taken as angstroms.")
@@ -73,8 +72,8 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     unit = ANGSTROM if scale[0] is not None and scale[0] > WIDEST_M else 1.0
     pixel, wavelength = (None if value is None else value * unit for value in scale)
     notes = [
-        f"'{name}' has several {what}; this is the first."
-        for name, what, several in (
+        f"'{name}' has several {axis}; this is the first."
+        for name, axis, several in (
             ("object", "slices", image.shape[2] > 1),
             ("probe", "opr_modes", probe.shape[3] > 1),
         )

@@ -28,7 +28,7 @@ MOVES = "entry_1/sample_1/transformations"
 
 
 def recognises_scan(path: Path) -> bool:
-    """The definition says so, or the energy is where only NeXus has it."""
+    """The definition names ptychography, or the energy is where only NeXus has it."""
     if not hdf5_has(path, "entry_1/instrument_1"):
         return False
     with Hdf5(path) as file:
@@ -37,7 +37,7 @@ def recognises_scan(path: Path) -> bool:
 
 
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
-    """Read the file; the frames of a raster are put in a row."""
+    """Read the file; the frames of a raster are numbered row by row."""
     with Hdf5(path, options) as file:
         counts = file.frames(*cxi.FRAMES[::-1], raster=True)
         basis, _ = cxi.geometry(file)
@@ -55,8 +55,8 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
 
 
 def _moved(file: Hdf5) -> tuple[str, Array]:
-    """The key of, and the (P, 3) metres by which the sample moves."""
-    key = file.first(f"{cxi.DETECTOR}/translation", *cxi.PLACES)
+    """The key of the moves of the sample, and these (P, 3) in metres."""
+    key = file.first(f"{cxi.DETECTOR}/translation", *cxi.TRANSLATIONS)
     if key is not None:
         return key, file.array(key, ndim=2) * unit(file, key)
     total: Array | float = 0.0
@@ -72,11 +72,11 @@ def _moved(file: Hdf5) -> tuple[str, Array]:
 
 
 def _off_centre(file: Hdf5, N: int) -> tuple[str, ...]:
-    """A note where the file puts the beam elsewhere than the middle of the frames."""
-    place = [file.number(f"{cxi.DETECTOR}/beam_center_{axis}") for axis in "yx"]
-    if None in place or all(abs(p - N // 2) <= 1 for p in place if p is not None):
+    """A note where the file puts the beam elsewhere than at the centre of the frames."""
+    centre = [file.number(f"{cxi.DETECTOR}/beam_center_{axis}") for axis in "yx"]
+    if None in centre or all(abs(p - N // 2) <= 1 for p in centre if p is not None):
         return ()
-    return (f"The file puts the beam at pixel ({place[0]:g}, {place[1]:g}) (y, x); the frames were not moved.",)
+    return (f"The file puts the beam at pixel ({centre[0]:g}, {centre[1]:g}) (y, x); the frames were not moved.",)
 
 
 FORMAT = Format(

@@ -91,20 +91,20 @@ def optional_arrays(scan: Scan) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in pairs.items() if value is not None}
 
 
-def near_field_values(scan: Scan) -> dict[str, Any]:
+def near_field_values(scan: Scan) -> dict[str, float | str]:
     """The settings of a scan's near field by their names in a file; none for the far field."""
     near = scan.near_field
     return {} if near is None else {name: getattr(near, field) for name, field in NEAR_FIELD.items()}
 
 
-def beam_values(scan: Scan) -> dict[str, Any]:
-    """The beam of a scan by the names that a file has for it; nothing where it is not known."""
+def beam_values(scan: Scan) -> dict[str, float | str]:
+    """The beam of a scan by the names that a file has for it; empty where it is not known."""
     pairs = {} if scan.beam is None else {field.name: getattr(scan.beam, field.name) for field in fields(Beam)}
     return {name: value for name, value in pairs.items() if value is not None}
 
 
 def beam_from(path: Path, values: Mapping[str, Any]) -> Beam | None:
-    """Inverse of `beam_values`, among other values of a file, or by ``voltage_V`` of electrons, or ``wavelength_m``."""
+    """Inverse of `beam_values`, given all values of a file, or by ``voltage_V`` of electrons, or ``wavelength_m``."""
     given = {name: np.asarray(values[name]) for name in BEAM if values.get(name) is not None}
     particle = str(given.pop("particle", "electron" if "voltage_V" in given else "photon"))
     numbers = {name: number_of(path, name, value) for name, value in given.items()}
@@ -113,21 +113,21 @@ def beam_from(path: Path, values: Mapping[str, Any]) -> Beam | None:
 
 
 def near_field_of(values: Mapping[str, Any], path: Path) -> NearField | None:
-    """Inverse of `near_field_values`, among other values of a file: scalars or arrays ().
+    """Inverse of `near_field_values`, given all values of a file: scalars or arrays ().
 
-    Raises BadFile where only some of them are there: the scan would be taken for one of the far field.
+    Raises BadFile where only some of them are present: the scan would be taken for one of the far field.
     """
-    found = {field: np.asarray(values[name]) for name, field in NEAR_FIELD.items() if name in values}
-    if not found:
+    present = {field: np.asarray(values[name]) for name, field in NEAR_FIELD.items() if name in values}
+    if not present:
         return None
-    if missing := sorted({"distance_px", "wavelength_px"} - set(found)):
-        raise BadFile(f"{path} has a near field without its {' and '.join(missing)}; add it")
-    kind = {"kind": str(found.pop("kind"))} if "kind" in found else {}
-    return NearField.from_dict({field: number_of(path, field, value) for field, value in found.items()} | kind)
+    if absent := sorted({"distance_px", "wavelength_px"} - set(present)):
+        raise BadFile(f"{path} has a near field without its {' and '.join(absent)}; add it")
+    kind = {"kind": str(present.pop("kind"))} if "kind" in present else {}
+    return NearField.from_dict({field: number_of(path, field, value) for field, value in present.items()} | kind)
 
 
 def as_bool(mask: np.ndarray | None) -> np.ndarray | None:
-    """A mask whose format says True (not 0) = use, kept as bool or as integers."""
+    """A mask kept as bool or as integers, of a format where not 0 means use."""
     return None if mask is None else mask != 0
 
 

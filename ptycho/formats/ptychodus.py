@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptycho.data.beam import Beam
 from ptycho.data.frames import Counts, StoredFrames
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
@@ -30,7 +31,7 @@ from ptycho.formats._container import (
 )  # fmt: skip
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
-from ptycho.formats._metres import Physical, assembled, beam_of, physical, read_own, write_own
+from ptycho.formats._metres import GROUP, Kept, Physical, assembled, beam_of, physical, read_kept, write_kept
 from ptycho.io import BadFile
 
 Array = np.ndarray
@@ -68,18 +69,17 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     order = np.argsort(indexes, kind="stable")
     points = np.arange(len(arrays[POSITIONS[0]])) if points is None else points
     at = np.clip(np.searchsorted(indexes[order], points), 0, len(indexes) - 1)
-    found = indexes[order][at] == points
-    frames, (positions, pixel) = order[at][found], _positions(product, arrays, options, counts.shape[-1])
-    notes = _left_out(len(points) - int(found.sum()), len(counts) - len(np.unique(frames)))
-    if not found.any() or len(points) != len(positions):
+    matched = indexes[order][at] == points
+    frames, (positions, pixel) = order[at][matched], _positions(product, arrays, options, counts.shape[-1])
+    notes = _left_out(len(points) - int(matched.sum()), len(counts) - len(np.unique(frames)))
+    if not matched.any() or len(points) != len(positions):
         raise BadFile(f"{product} has 'probe_position_indexes' that name no pattern of {patterns}; write both anew")
     if not (len(frames) == len(counts) and (np.diff(frames) == 1).all()):
         counts = counts.picked(frames) if isinstance(counts, StoredFrames) else counts[frames]
-    own, probe_notes = _own(product, arrays, options, pixel)
-    if "origin" in own:
-        positions = positions + own.pop("origin")
-    mask = own.pop("mask", None) if bad is None else bad == 0
-    return assembled(path, counts, positions[found], mask=mask, notes=(*notes, *probe_notes), **own)
+    kept, origin, kept_notes = _kept(product, arrays, options, pixel)
+    if bad is not None:
+        kept["mask"] = bad == 0
+    return assembled(path, counts, (positions + origin)[matched], notes=(*notes, *kept_notes), **kept)
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -103,18 +103,18 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
 
 def _product(path: Path, options: ReadOptions) -> Arrays:
     """Everything under its flat name, as in the NPZ."""
-    pixels = [f"{where}_{name}" for where in ("object", "probe") for name in (*PIXELS, *CENTRES)]
+    pixels = [f"{image}_{name}" for image in ("object", "probe") for name in (*PIXELS, *CENTRES)]
     if set(POSITIONS) <= set(npz_keys(path)):
         return load_npz(path, (*DATASETS, *ENERGIES, DISTANCE, *pixels), options)[0]
     with Hdf5(path, options) as file:
-        found = {name: file.get(name, kinds=COMPLEX) for name in DATASETS}
-        found |= {name: _single(file.attribute_number("/", name)) for name in (*ENERGIES, DISTANCE)}
+        arrays = {name: file.get(name, kinds=COMPLEX) for name in DATASETS}
+        arrays |= {name: _single(file.attribute_number("/", name)) for name in (*ENERGIES, DISTANCE)}
         for name in pixels:
-            where, _, attribute = name.partition("_")
-            found[name] = _single(file.attribute_number(where, attribute))
-        if found["opr_weights"] is None:
-            found["opr_weights"] = file.attribute_array("probe", "opr_weights")
-    return {name: value for name, value in found.items() if value is not None}
+            image, _, attribute = name.partition("_")
+            arrays[name] = _single(file.attribute_number(image, attribute))
+        if arrays["opr_weights"] is None:
+            arrays["opr_weights"] = file.attribute_array("probe", "opr_weights")
+    return {name: value for name, value in arrays.items() if value is not None}
 
 
 def _single(value: float | None) -> Array | None:
@@ -159,7 +159,9 @@ def _probe(path: Path, arrays: Arrays) -> tuple[Array, tuple[str, ...]]:
         return probe.reshape(-1, *probe.shape[-2:]), ()
     if len(probe) == 1:
         return probe[0], ()
-    note = f"The probe varies from frame to frame in {len(probe)} modes, which have no place here: the mean is taken."
+    note = (
+        f"The probe varies from frame to frame in {len(probe)} modes, which a scan has no place for: the mean is taken."
+    )
     weights = optional(arrays, "opr_weights", path, 2, REAL)
     if weights is None:
         return probe[0], (note,)
@@ -168,35 +170,36 @@ def _probe(path: Path, arrays: Arrays) -> tuple[Array, tuple[str, ...]]:
     return np.tensordot(weights.mean(axis=0), probe, axes=1), (note,)
 
 
-def _beam(path: Path, arrays: Arrays):
+def _beam(path: Path, arrays: Arrays) -> Beam | None:
     energies = [number(arrays, name, path) for name in ENERGIES]
     return beam_of(path, next(filter(None, energies), None), number(arrays, DISTANCE, path) or None)
 
 
-def _own(path: Path, arrays: Arrays, options: ReadOptions, pixel: float) -> tuple[dict, tuple[str, ...]]:
-    """Arguments of `assembled` but counts and positions: those of the product, and what `write` left besides."""
+def _kept(path: Path, arrays: Arrays, options: ReadOptions, pixel: float) -> tuple[Kept, Array, tuple[str, ...]]:
+    """``(fields, origin, notes)``: fields of a scan in the product or kept beside it; the scan's pixel at its first."""
     probe, notes = _probe(path, arrays)
-    beam = _beam(path, arrays)
-    if not hdf5_has(path, "ptycho"):
-        left = ("The object of the product is not known to be true: left out.",) if "object" in arrays else ()
-        return {"probe": probe, "beam": beam, "pixel_size_m": pixel}, (*notes, *left)
+    beam, origin = _beam(path, arrays), np.zeros(2)
+    if not hdf5_has(path, GROUP):
+        omitted = ("The object of the product is not known to be true: left out.",) if "object" in arrays else ()
+        return Kept(probe=probe, beam=beam, pixel_size_m=pixel), origin, (*notes, *omitted)
     with Hdf5(path, options) as file:
-        own = {"probe": probe} | read_own(file, beam, pixel)
-        origin = file.attribute_array("ptycho", "origin")
-        if origin is None:
-            own["object"] = required(arrays, "object", path, 3)[0]
-        elif origin.shape == (2,):
-            own["origin"] = origin
-    return own, notes
+        kept = read_kept(file, beam, pixel)
+        kept.setdefault("probe", probe)
+        kept_origin = file.attribute_array(GROUP, "origin")
+        if kept_origin is None:
+            kept["object"] = required(arrays, "object", path, 3)[0]
+        elif kept_origin.shape == (2,):
+            origin = kept_origin
+    return kept, origin, notes
 
 
 def _left_out(points: int, patterns: int) -> tuple[str, ...]:
-    found = ((points, "positions have no pattern"), (patterns, "patterns have no position"))
-    return tuple(f"{count} {what}: left out." for count, what in found if count)
+    pairs = ((points, "positions have no pattern"), (patterns, "patterns have no position"))
+    return tuple(f"{count} {reason}: left out." for count, reason in pairs if count)
 
 
 def write_scan(scan: Scan, path: Path) -> None:
-    """Write the product, and its patterns beside it. Without a true object it holds an empty sample."""
+    """Write the product, and its patterns beside it. Without a true object it holds vacuum."""
     import h5py
 
     scan.require_far_field("files of Ptychodus", "write HDF5 or NPZ")
@@ -207,9 +210,9 @@ def write_scan(scan: Scan, path: Path) -> None:
         write_frames(file, "dp", scan.counts)
     with h5py.File(path, "w") as file:
         _write(file, physical(scan), image, scan.probe, scan.positions - origin)
-        write_own(file, scan, LACKS)
+        write_kept(file, scan, LACKS)
         if scan.object is None:
-            file["ptycho"].attrs["origin"] = origin
+            file[GROUP].attrs["origin"] = origin
 
 
 def write_product(product: Product, path: Path) -> None:

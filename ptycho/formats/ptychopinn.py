@@ -77,13 +77,13 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
 
 
 def write_scan(scan: Scan, path: Path) -> None:
-    """Write counts, stated to be counts. Without a true object, ``objectGuess`` is an empty sample.
+    """Write counts, stated to be counts. Without a true object, ``objectGuess`` is vacuum.
 
     Raises ValueError for a scan in the near field.
     """
     scan.require_far_field("files of PtychoPINN", "write HDF5 or NPZ")
     y, x = scan.positions.T
-    truth = _empty_sample(scan) if scan.object is None else scan.object
+    truth = _vacuum(scan) if scan.object is None else scan.object
     arrays = {
         "diffraction": scan.counts,
         "xcoords": x,
@@ -105,7 +105,7 @@ def write_scan(scan: Scan, path: Path) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def _empty_sample(scan: Scan) -> Array:
+def _vacuum(scan: Scan) -> Array:
     """Ones, as large as the field of the scan."""
     height, width = (int(np.ceil(extent)) + scan.N for extent in np.ptp(scan.positions, axis=0))
     return np.ones((height, width), np.complex64)
@@ -149,21 +149,22 @@ def _modes_first(probe: Array) -> tuple[Array, Notes]:
 
 def _domain(arrays: dict[str, Array], frames: Array) -> tuple[str, Notes]:
     """Counts or amplitudes, as stated, else by the statistics, and why."""
-    said = _metadata(arrays) | {name: str(arrays[name]) for name in STATED if name in arrays}
+    stated = _metadata(arrays) | {name: str(arrays[name]) for name in STATED if name in arrays}
     for name in STATED:
-        if said.get(name) in DOMAINS:
-            domain = DOMAINS[said[name]]
+        if stated.get(name) in DOMAINS:
+            domain = DOMAINS[stated[name]]
             return domain, (
-                f"The file says that its frames are {domain} ({name} = {said[name]}).",
+                f"The file says that its frames are {domain} ({name} = {stated[name]}).",
                 *_dose(domain),
             )
-    found = statistics.looks_like_counts(frames)
-    domain = COUNTS if found.verdict == "counts" else AMPLITUDE
+    frame_statistics = statistics.looks_like_counts(frames)
+    verdict = frame_statistics.verdict
+    domain = COUNTS if verdict == "counts" else AMPLITUDE
     taken = "counts" if domain == COUNTS else "amplitudes, and squared"
-    note = f"The file does not say what its frames are. {found.sentence} They were taken as {taken}."
-    doubt = found.verdict == "unclear" and found.maximum >= 10
+    note = f"The file does not say what its frames are. {frame_statistics.sentence} They were taken as {taken}."
+    doubt = verdict == "unclear" and frame_statistics.maximum >= 10
     doubtful = ("Values this large are not normalised amplitudes: if they are intensities, give them as NPZ counts.",)
-    exact = domain == AMPLITUDE and found.verdict == "amplitude"
+    exact = domain == AMPLITUDE and verdict == "amplitude"
     return domain, (note, *(doubtful if doubt else ()), *(() if exact else _dose(domain)))
 
 
@@ -174,12 +175,12 @@ def _dose(domain: str) -> Notes:
 
 
 def _metadata(arrays: dict[str, Array]) -> dict[str, Any]:
-    """What a JSON ``_metadata`` says; nothing if it is not JSON."""
+    """Names and values of a JSON ``_metadata``; none if it is not JSON."""
     try:
-        said = json.loads(str(arrays["_metadata"].item()))
+        metadata = json.loads(str(arrays["_metadata"].item()))
     except (KeyError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _other_notes(keys: tuple[str, ...], arrays: dict[str, Array], refused: Notes, known: bool) -> Notes:
@@ -195,7 +196,7 @@ def _other_notes(keys: tuple[str, ...], arrays: dict[str, Array], refused: Notes
         ),
         (
             not known,
-            "The scale of 'probeGuess' is arbitrary: it is rescaled to the counts and sought along with the object.",
+            "The scale of 'probeGuess' is arbitrary: it is rescaled to the counts and refined with the object.",
         ),
         (len(scans) > 1, f"'scan_index' tells {len(scans)} scans apart; they were read as one."),
     )

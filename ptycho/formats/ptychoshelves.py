@@ -2,7 +2,7 @@
 
 - ``measurement/n0/data`` (P, N, N) intensity and ``positions`` (P, 2) metres as (row, column). Lists of 0-based (row,
   column): ``measurement/n0/bad_pixels`` or ``detector/n0/bad_pixels``. ``detector/n0/modules`` has rows (height, width,
-  first row, first column); whatever is outside all modules is no pixel.
+  first row, first column); what lies outside all modules is no pixel.
 - The older: ``measurements/measurement_<i>/diff_pat`` with the attribute ``position``, and ``bad_pixels``, 1 = good.
 - The result, written by MATLAB, so that h5py sees it transposed: ``reconstruction/p/objects/object_0``,
   ``reconstruction/p/probes/probe_0``.
@@ -95,10 +95,10 @@ def _older(file: Hdf5) -> tuple[Counts, Array, Array]:
     for name in sorted(names, key=lambda name: (len(name), name)):
         key = f"{OLDER}/{name}"
         frames.append(file.array(f"{key}/diff_pat", ndim=2))
-        place = file.attribute_array(key, "position")
-        if place is None or place.size != 2 or frames[-1].shape != frames[0].shape:
+        position = file.attribute_array(key, "position")
+        if position is None or position.size != 2 or frames[-1].shape != frames[0].shape:
             raise BadFile(f"{file.path} has {key!r} without a 'position' of two, or of another size than the first")
-        positions.append(place.ravel())
+        positions.append(position.ravel())
         good = file.get(f"{key}/bad_pixels", 2)
         if good is not None and good.shape == frames[0].shape:
             mask = (good != 0) & (True if mask is None else mask)

@@ -4,11 +4,11 @@
   (row, column); each may be missing or the string 'None'.
 - ``chunks/<i>``: ``data`` (M, N, N) intensity, ``indices`` (M,), ``positions`` (M, 2) m in (y, x), of the beam on the
   sample, ``weights`` like the data or empty, 1 = good. A file that still grows, and chunks that are links to other
-  files, are read as far as they are there.
+  files, are read as far as they exist.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,8 @@ from ptycho.formats._metres import (
     object_pixel,
     particle,
     physical,
-    read_own,
-    write_own,
+    read_kept,
+    write_kept,
 )
 from ptycho.io import BadFile
 
@@ -42,55 +42,67 @@ def recognises_scan(path: Path) -> bool:
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read all chunks that are complete, in the order of their indices; PtyPy's files hold no probe."""
     with Hdf5(path, options) as file:
-        frames, notes = _frames(file)
+        chunk, notes = _frames(file)
         sizes = _numbers(file, "meta/psize")
         energy = file.number("meta/energy")
         beam = beam_of(path, None if energy is None else energy * 1e3, file.number("meta/distance"), particle(file))
         pixel = [
-            object_pixel(path, options, beam, frames["data"].shape[-1], size, "meta/energy, distance and psize")
+            object_pixel(path, options, beam, chunk.data.shape[-1], size, "meta/energy, distance and psize")
             for size in (sizes[0], sizes[-1])
         ]
-        own = read_own(file, beam, pixel[1])
-        notes += _off_centre(file, frames["data"].shape[-1])
-    positions = in_pixels(path, "chunks/0/positions", frames["positions"], tuple(pixel))
-    mask, mask_notes = _mask(frames.get("weights"))
-    return assembled(path, frames["data"], positions, mask=mask, notes=(*notes, *mask_notes), **own)
+        kept = read_kept(file, beam, pixel[1])
+        notes += _off_centre(file, chunk.data.shape[-1])
+    positions = in_pixels(path, "chunks/0/positions", chunk.positions, tuple(pixel))
+    kept["mask"], mask_notes = _mask(chunk.good)
+    return assembled(path, chunk.data, positions, notes=(*notes, *mask_notes), **kept)
 
 
-def _frames(file: Hdf5) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Arrays of all chunks, sorted by index, and what is not there yet."""
-    names, parts, notes = file.names("chunks"), [], []
+class Chunk(NamedTuple):
+    """A chunk of a file, or all of them joined."""
+
+    data: Counts
+    positions: Array
+    indices: Array
+    good: Array | None
+    """(N, N): the fraction of frames in which the weight of a pixel is above 0; None where there are no weights."""
+
+
+def _frames(file: Hdf5) -> tuple[Chunk, tuple[str, ...]]:
+    """All chunks, sorted by index, and a note on one that is not complete."""
+    names, complete, notes = file.names("chunks"), [], []
     sizes = (getattr(file.find(f"chunks/{name}/data"), "nbytes", 0) or 0 for name in names)
     left = sum(sizes) > file.options.in_memory_bytes
     for name in names:
-        part = _chunk(file, f"chunks/{name}", name == names[-1] and len(names) > 1, left)
-        if part is None:
+        chunk = _chunk(file, f"chunks/{name}", name == names[-1] and len(names) > 1, left)
+        if chunk is None:
             notes.append(f"The last chunk ({name}) is not complete, as of a scan that still runs: left out.")
         else:
-            parts.append(part)
-    if not parts:
+            complete.append(chunk)
+    if not complete:
         raise BadFile(f"{file.path} has no chunk in 'chunks'; save the data again, with save='append'")
-    if any(part["data"].shape[1:] != parts[0]["data"].shape[1:] for part in parts):
+    if any(chunk.data.shape[1:] != complete[0].data.shape[1:] for chunk in complete):
         raise BadFile(f"{file.path} has 'chunks' with frames of different size; save the data again")
-    order = np.argsort(np.concatenate([part["indices"] for part in parts]), kind="stable")
-    together: dict[str, Any] = {"positions": np.concatenate([part["positions"] for part in parts])[order]}
+    indices = np.concatenate([chunk.indices for chunk in complete])
+    order = np.argsort(indices, kind="stable")
+    data: Counts
     if left:
-        together["data"] = StoredFrames.joined([part["data"] for part in parts]).picked(order)
+        data = StoredFrames.joined([StoredFrames.of(chunk.data) for chunk in complete]).picked(order)
     else:
-        data = np.concatenate([part["data"] for part in parts])
-        together["data"] = data[order] if (np.diff(order) != 1).any() else data
-    if all("weights" in part for part in parts):
-        together["weights"] = np.mean([_share(part["weights"]) for part in parts], axis=0)
-    return together, tuple(notes)
+        data = np.concatenate([chunk.data for chunk in complete])
+        data = data[order] if (np.diff(order) != 1).any() else data
+    positions = np.concatenate([chunk.positions for chunk in complete])[order]
+    weights = [chunk.good for chunk in complete if chunk.good is not None]
+    good = np.mean(weights, axis=0) if len(weights) == len(complete) else None
+    return Chunk(data, positions, indices[order], good), tuple(notes)
 
 
-def _share(weights: Counts) -> Array:
-    """(N, N) share of frames with a weight above 0."""
+def _good_fraction(weights: Counts) -> Array:
+    """(N, N): the fraction of frames with a weight above 0."""
     return np.sum([(chunk > 0).sum(axis=0) for chunk in chunks(weights)], axis=0) / len(weights)
 
 
-def _chunk(file: Hdf5, key: str, growing: bool, left: bool) -> dict[str, Any] | None:
-    """Data, indices, positions and weights if any; None for one that is still being written."""
+def _chunk(file: Hdf5, key: str, growing: bool, left: bool) -> Chunk | None:
+    """None for a chunk that is still being written."""
     if growing and not all(file.has(f"{key}/{name}") for name in ("data", "positions")):
         return None
     data = file.frames(f"{key}/data", left=left)
@@ -100,24 +112,24 @@ def _chunk(file: Hdf5, key: str, growing: bool, left: bool) -> dict[str, Any] | 
             return None
         raise BadFile(f"{file.path} has {len(data)} frames and {len(positions)} positions in {key!r}; save it again")
     indices = file.get(f"{key}/indices", 1, "ui")
-    found: dict[str, Any] = {"data": data, "positions": positions}
-    found["indices"] = np.arange(len(data)) if indices is None or len(indices) != len(data) else indices
+    indices = np.arange(len(data)) if indices is None or len(indices) != len(data) else indices
+    good = None
     stack = left and getattr(file.find(f"{key}/weights"), "ndim", 0) == 3
     weights = file.frames(f"{key}/weights", left=True) if stack else file.get(f"{key}/weights")
     if weights is not None and weights.size:
         if weights.shape[-2:] != data.shape[-2:] or weights.ndim not in (2, 3):
             raise BadFile(f"{file.path} has '{key}/weights' of shape {weights.shape}; expected that of the data")
-        found["weights"] = weights if weights.ndim == 3 else weights[None]
-    return found
+        good = _good_fraction(weights if weights.ndim == 3 else weights[None])
+    return Chunk(data, positions, indices, good)
 
 
-def _mask(share: Array | None) -> tuple[Array | None, tuple[str, ...]]:
-    """True where the weight is above 0 in all frames, of the share of frames where it is; and a note if it varies."""
-    if share is None:
+def _mask(good: Array | None) -> tuple[Array | None, tuple[str, ...]]:
+    """True where the weight is above 0 in all frames, and a note if it varies."""
+    if good is None:
         return None, ()
-    varies = ((share > 0) & (share < 1)).sum()
+    varies = ((good > 0) & (good < 1)).sum()
     note = f"The weights of {varies} pixels differ from frame to frame: such pixels are masked in all."
-    return share == 1, (note,) if varies else ()
+    return good == 1, (note,) if varies else ()
 
 
 def _numbers(file: Hdf5, key: str) -> list[float | None]:
@@ -127,10 +139,10 @@ def _numbers(file: Hdf5, key: str) -> list[float | None]:
 
 
 def _off_centre(file: Hdf5, N: int) -> tuple[str, ...]:
-    place = _numbers(file, "meta/center")
-    if None in place or all(abs(p - N // 2) <= 1 for p in place if p is not None):
+    centre = _numbers(file, "meta/center")
+    if None in centre or all(abs(p - N // 2) <= 1 for p in centre if p is not None):
         return ()
-    return (f"The file puts the beam at pixel ({place[0]:g}, {place[-1]:g}) (y, x); the frames were not moved.",)
+    return (f"The file puts the beam at pixel ({centre[0]:g}, {centre[-1]:g}) (y, x); the frames were not moved.",)
 
 
 def write_scan(scan: Scan, path: Path) -> None:
@@ -139,7 +151,7 @@ def write_scan(scan: Scan, path: Path) -> None:
 
     scan.require_far_field("files of PtyPy", "write HDF5 or NPZ")
     setup, frames, N = physical(scan), len(scan), scan.N
-    meta: dict[str, Any] = {
+    meta: dict[str, str | float | Array] = {
         "version": "0.1",
         "num_frames": frames,
         "label": "ptycho",
@@ -157,7 +169,7 @@ def write_scan(scan: Scan, path: Path) -> None:
         write_frames(file, "chunks/0/weights", np.broadcast_to(scan.mask, scan.counts.shape))
         file["chunks/0/indices"] = np.arange(frames)
         file["chunks/0/positions"] = scan.positions * setup.pixel_m
-        write_own(file, scan, LACKS)
+        write_kept(file, scan, LACKS)
 
 
 FORMAT = Format(

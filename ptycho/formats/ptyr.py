@@ -27,13 +27,13 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     with Hdf5(path, options) as file:
         names = file.names("content/obj")
         if not names:
-            raise BadFile(f"{path} has nothing in 'content/obj'; save a result with an object")
+            raise BadFile(f"{path} has no object in 'content/obj'; save a result with an object")
         key, name = f"content/obj/{names[0]}", names[0]
         image = file.array(f"{key}/data", ndim=(2, 3), kinds=COMPLEX)
         probes = file.names("content/probe")
         probe = file.array(f"content/probe/{probes[0]}/data", ndim=(2, 3), kinds=COMPLEX) if probes else None
-        told = options.pixel_size_m
-        pixel = np.array([told, told]) if told else _pair(file, f"{key}/_psize", None)
+        size = options.pixel_size_m
+        pixel = np.array([size, size]) if size else _pair(file, f"{key}/_psize", None)
         metres = file.get(f"content/positions/{name}", 2)
         positions = None
         if metres is not None and pixel is not None:

@@ -18,7 +18,7 @@ SIGNATURE = "ptycho-reconstruction"
 
 
 def recognises_product(path: Path) -> bool:
-    """The file says so."""
+    """The attribute ``format`` is ours."""
     if not is_hdf5(path):
         return False
     with Hdf5(path) as file:
@@ -26,7 +26,7 @@ def recognises_product(path: Path) -> bool:
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
-    """Read object, probe and positions, and of the provenance what is known of beam and pixel size."""
+    """Read object, probe and positions, and from the provenance beam and pixel size."""
     with Hdf5(path, options) as file:
         beam = file.attribute_text("/", "beam")
         return Product(
@@ -44,7 +44,7 @@ def write_product(product: Product, path: Path) -> None:
     import h5py
 
     if product.probe is None or product.positions is None:
-        raise ValueError("the result has not both a probe and positions, which reconstructions need; write TIFF")
+        raise ValueError("a reconstruction needs a probe and positions, which the result does not have; write TIFF")
     with h5py.File(path, "w") as file:
         file["object"], file["probe"], file["positions_px"] = product.object, product.probe, product.positions
         file["coverage"] = coverage(product.object.shape, product.probe, product.positions)
@@ -56,7 +56,7 @@ def write_product(product: Product, path: Path) -> None:
 
 
 def note_pixel_size(path: Path, pixel_size_m: float) -> None:
-    """Write the side of an object pixel, which the user has told, into a reconstruction."""
+    """Write the side of an object pixel, given by the user, into a reconstruction."""
     import h5py
 
     with h5py.File(path, "r+") as file:
@@ -67,17 +67,17 @@ def _beam(path: Path, text: str) -> Beam:
     try:
         return Beam(**json.loads(text))
     except (TypeError, ValueError) as error:
-        raise BadFile(f"{path} has an attribute 'beam' that is none ({error}); correct or delete it") from error
+        raise BadFile(f"{path} has an attribute 'beam' that is no beam ({error}); correct or delete it") from error
 
 
 def coverage(shape: tuple[int, int], probe: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """(H, W) float32: light on each pixel, in units of the probe's brightest."""
-    light, N = illumination(probe), probe.shape[-1]
+    """(H, W) float32: illumination of each pixel by all frames, in units of the probe's brightest pixel."""
+    intensity, N = illumination(probe), probe.shape[-1]
     total = np.zeros((shape[0] + 2 * N, shape[1] + 2 * N))
     for y, x in np.rint(positions).astype(int) - N // 2 + N:
         if 0 <= y <= shape[0] + N and 0 <= x <= shape[1] + N:
-            total[y : y + N, x : x + N] += light
-    return (total[N:-N, N:-N] / max(light.max(), 1e-30)).astype(np.float32)
+            total[y : y + N, x : x + N] += intensity
+    return (total[N:-N, N:-N] / max(intensity.max(), 1e-30)).astype(np.float32)
 
 
 FORMAT = Format(

@@ -1,7 +1,7 @@
 """A TIFF stack with a CSV of positions beside it; and objects as two TIFF images, of amplitude and phase.
 
 - ``scan.tif`` (P, N, N) counts, ``scan.csv`` with one row a frame, under the names ``y_px, x_px`` in any order; or
-  ``y_m, x_m`` (also nm, um, mm), for which the user tells the pixel size. Without names it is y, x in pixels.
+  ``y_m, x_m`` (also nm, um, mm), for which the user gives the pixel size. Without names it is y, x in pixels.
 - ``image_amplitude.tif``, ``image_phase.tif``: float32, radians; pixels per cm where the size of one is known.
 """
 
@@ -23,7 +23,7 @@ from ptycho.io import BadFile
 Array = np.ndarray
 
 SUFFIXES = (".tif", ".tiff")
-PARTS = ("amplitude", "phase")
+IMAGES = ("amplitude", "phase")
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -55,10 +55,10 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     """Read amplitude and phase."""
-    parts = [_load(image, options) for image in _images(path) if image is not None and image.is_file()]
-    if len(parts) != 2 or parts[0].shape != parts[1].shape:
+    images = [_load(image, options) for image in _images(path) if image is not None and image.is_file()]
+    if len(images) != 2 or images[0].shape != images[1].shape:
         raise BadFile(f"{path} has no other image of its size; give *_amplitude.tif and *_phase.tif of one object")
-    amplitude, phase = (checked(path, name, part, 2, "uif") for name, part in zip(PARTS, parts))
+    amplitude, phase = (checked(path, name, image, 2, "uif") for name, image in zip(IMAGES, images))
     return Product(object=amplitude * np.exp(1j * phase), pixel_size_m=options.pixel_size_m, source=str(path))
 
 
@@ -79,12 +79,12 @@ def write_product(product: Product, path: Path) -> None:
     import tifffile
 
     size = product.pixel_size_m
-    scale: dict[str, Any] = {}
-    if size is not None:
-        scale = dict(resolution=(1e-2 / size, 1e-2 / size), resolutionunit="CENTIMETER")
-    for name, part in zip(PARTS, (np.abs(product.object), np.angle(product.object))):
+    scale: dict[str, Any] = (
+        {} if size is None else dict(resolution=(1e-2 / size, 1e-2 / size), resolutionunit="CENTIMETER")
+    )
+    for name, image in zip(IMAGES, (np.abs(product.object), np.angle(product.object))):
         file = path.with_name(f"{path.stem}_{name}.tif")
-        tifffile.imwrite(file, part.astype(np.float32), photometric="minisblack", **scale)
+        tifffile.imwrite(file, image.astype(np.float32), photometric="minisblack", **scale)
 
 
 def _is_tiff(path: Path) -> bool:
@@ -94,22 +94,22 @@ def _is_tiff(path: Path) -> bool:
 
 def _stack(path: Path) -> Path | None:
     """The TIFF itself, or that beside a CSV."""
-    places = [path] if path.suffix.lower() != ".csv" else [path.with_suffix(suffix) for suffix in SUFFIXES]
-    return next((place for place in places if place.is_file() and _is_tiff(place)), None)
+    candidates = [path] if path.suffix.lower() != ".csv" else [path.with_suffix(suffix) for suffix in SUFFIXES]
+    return next((file for file in candidates if file.is_file() and _is_tiff(file)), None)
 
 
 def _images(path: Path) -> list[Path | None]:
     """The two images of an object, one of which this is."""
-    own = next((name for name in PARTS if path.stem.endswith(f"_{name}")), None)
-    return [
-        None if own is None else path.with_name(f"{path.stem.removesuffix(own)}{name}{path.suffix}") for name in PARTS
-    ]
+    kind = next((name for name in IMAGES if path.stem.endswith(f"_{name}")), None)
+    if kind is None:
+        return [None, None]
+    return [path.with_name(f"{path.stem.removesuffix(kind)}{name}{path.suffix}") for name in IMAGES]
 
 
 def _load(path: Path, options: ReadOptions) -> Array:
     import tifffile
 
-    log = logging.getLogger("tifffile")  # which tells all it stumbles over; the error below is enough
+    log = logging.getLogger("tifffile")  # it logs every damage; the error below is enough
     was, log.disabled = log.disabled, True
     try:
         with tifffile.TiffFile(path) as file:
@@ -123,15 +123,13 @@ def _load(path: Path, options: ReadOptions) -> Array:
     except BadFile:
         raise
     except Exception as error:  # a decoder of damaged bytes raises whatever it meets
-        raise BadFile(
-            f"{path} is a damaged TIFF, or packed in a way unknown here ({why(error)}); write it anew"
-        ) from error
+        raise BadFile(f"{path} is a damaged TIFF, or of an unknown packing ({why(error)}); write it anew") from error
     finally:
         log.disabled = was
 
 
 def _positions(path: Path) -> tuple[Array, str, tuple[str, ...]]:
-    """``((P, 2) as (y, x), unit, notes)``."""
+    """``(positions, unit, notes)``, positions (P, 2) as (y, x)."""
     if not path.is_file():
         raise BadFile(f"there is no {path} with the positions; write one row y_px, x_px for each frame")
     try:

@@ -28,16 +28,16 @@ def recognises_scan(path: Path) -> bool:
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the file; counts stored as floats become the smallest integers that hold them exactly."""
     arrays, _ = load_npz(path, ("data", "scan", "diffraction", "positions_px", "probe", "object"), options)
-    frames, places = ("data", "scan") if "data" in arrays else ("diffraction", "positions_px")
+    frames, corners_key = ("data", "scan") if "data" in arrays else ("diffraction", "positions_px")
     counts = statistics.compact(_one_view(required(arrays, frames, path, kinds=REAL), 3, frames, path))
-    corners = _one_view(required(arrays, places, path, kinds=REAL), 2, places, path)
+    corners = _one_view(required(arrays, corners_key, path, kinds=REAL), 2, corners_key, path)
     probe = _one_view(required(arrays, "probe", path), 3, "probe", path)
     within = probe.shape[-1]
     if within < counts.shape[-1]:  # the wave that leaves a small probe grid is padded before it is propagated
-        more = counts.shape[-1] // 2 - within // 2, counts.shape[-1] - counts.shape[-1] // 2 - within + within // 2
-        probe = np.pad(probe, ((0, 0), more, more))
+        padding = counts.shape[-1] // 2 - within // 2, counts.shape[-1] - counts.shape[-1] // 2 - within + within // 2
+        probe = np.pad(probe, ((0, 0), padding, padding))
     truth = "object" in arrays and frames == "diffraction"
-    guess = "The scale of the probe is arbitrary: it is rescaled to the counts and sought along with the object."
+    guess = "The scale of the probe is arbitrary: it is rescaled to the counts and refined with the object."
     scan = Scan(
         counts=counts,
         positions=corners.astype(np.float64) + within // 2,

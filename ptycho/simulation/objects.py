@@ -1,8 +1,8 @@
 """Samples: complex transmissions ``(H, W)`` complex64, of amplitude 1 at most and phase in radians.
 
-Features are measured in pixels and do not grow with the field, so that a larger field holds more of them.
-Edges are anti-aliased: a pixel takes the part of the material that covers it, from the signed distance of
-its centre to the outline (negative inside).
+Features have sizes in pixels and do not grow with the field: a larger field holds more of them. Edges are anti-aliased:
+the fraction of a pixel that material covers follows from the signed distance of its centre to the outline, negative
+inside.
 """
 
 from collections.abc import Callable
@@ -10,25 +10,31 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ptycho.arrays import Array, Complex, Float
+
+Shape = tuple[int, int]
 Window = tuple[slice, slice]
+Rng = np.random.Generator
+Map = Float[Array, "H W"]
+"""A quantity of every pixel."""
+Point = Float[Array, "2"]
+"""(y, x) in pixels."""
 
 
-def make_object(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A random sample ``(H, W)`` complex64 with ``|transmission| <= 1``, the same for the same state of
-    ``rng``.
+def make_object(kind: str, shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
+    """A random sample, complex64, with ``|transmission| <= 1``, the same for the same state of ``rng``.
 
-    Kinds: ``cells`` (membranes, nuclei, organelles and fine granules; amplitude down to about 0.5, phase up
-    to about 1.5 rad), ``siemens`` (a star with a marker that tells y from x and left from right), ``lines``
-    (straight lines of random place, direction and width, as in the synthetic-lines benchmark),
-    ``gold_balls`` (clusters of weakly absorbing spheres; the phase is proportional to the projected
-    thickness).
+    Kinds: ``cells`` (membranes, nuclei, organelles and fine granules; amplitude down to about 0.5, phase up to about
+    1.5 rad), ``siemens`` (a star with a marker that tells y from x and left from right), ``lines`` (straight lines of
+    random position, direction and width, as in the synthetic-lines benchmark), ``gold_balls`` (clusters of weakly
+    absorbing spheres; the phase is proportional to the projected thickness).
 
     Raises ValueError for another kind.
     """
-    makers: dict[str, Callable[[tuple[int, int], np.random.Generator], np.ndarray]] = {
+    makers: dict[str, Callable[[Shape, Rng], np.ndarray]] = {
         "cells": cells,
         "siemens": siemens,
-        "lines": lines,
+        "lines": straight_lines,
         "gold_balls": gold_balls,
     }
     if kind not in makers:
@@ -36,13 +42,13 @@ def make_object(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> 
     return makers[kind](shape, rng)
 
 
-def transmission(absorption: np.ndarray, phase: np.ndarray) -> np.ndarray:
+def transmission(absorption: Map, phase: Map) -> Complex[Array, "H W"]:
     """``exp(-absorption + i phase)`` as complex64; absorption >= 0 keeps the amplitude at 1 or less."""
-    rounding = 1e-7  # of the parts to float32, which could lift an amplitude of 1 above 1
+    rounding = 1e-7  # of real and imaginary part to float32, which could lift an amplitude of 1 above 1
     return np.exp(-absorption - rounding + 1j * phase).astype(np.complex64)
 
 
-def cells(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def cells(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     """Cells of 25 to 55 px with membranes, nuclei, organelles of 3 to 9 px and granules of 2 to 3 px."""
     thickness, dense, fine = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for centre in _scattered_points(shape, _number(shape, 3600), rng):
@@ -54,7 +60,7 @@ def cells(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return transmission(_squeezed(absorption - absorption.min(), 0.7), _squeezed(phase - phase.min(), 1.7))
 
 
-def siemens(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def siemens(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     """A star of 36 spokes with two ring gaps, and an L of unequal arms in the upper left corner."""
     y, x = _grid(shape)
     y, x = y - (shape[0] - 1) / 2, x - (shape[1] - 1) / 2
@@ -66,30 +72,31 @@ def siemens(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return _metal(np.maximum(star, _marker(shape)))
 
 
-def lines(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def straight_lines(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     """Straight lines across the field, 1.5 to 6 px wide, each with its own phase and absorption."""
     phase, absorption = np.zeros(shape), np.zeros(shape)
     y, x = _grid(shape)
     for _ in range(max(6, sum(shape) // 14)):
         (cy, cx), angle, width = _point(shape, rng), rng.uniform(0, np.pi), rng.uniform(1.5, 6)
-        line = _covered(np.abs((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) - width / 2)
-        phase += rng.uniform(0.15, 0.7) * line
-        absorption += rng.uniform(0.02, 0.25) * line
+        cover = _covered(np.abs((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) - width / 2)
+        phase += rng.uniform(0.15, 0.7) * cover
+        absorption += rng.uniform(0.02, 0.25) * cover
     return transmission(_squeezed(absorption, 0.8), _squeezed(phase, 1.6))
 
 
-def gold_balls(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+def gold_balls(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     """Spheres of 2.5 to 13 px radius in one layer, in loose clusters on a thin, slightly uneven film."""
     thickness = np.zeros(shape)
     for _ in range(_number(shape, 1800)):
-        centre, spread = _point(shape, rng), rng.uniform(6, 30)
+        centre, extent = _point(shape, rng), rng.uniform(6, 30)
         for _ in range(rng.integers(3, 14)):
-            _add_ball(thickness, centre + rng.normal(0, spread, 2), 2.5 + 10.5 * rng.beta(1.3, 3))
+            _add_ball(thickness, centre + rng.normal(0, extent, 2), 2.5 + 10.5 * rng.beta(1.3, 3))
     thickness = gaussian_filter(thickness, 0.5)  # a sphere's rim is steeper than a pixel
     return transmission(0.012 * thickness, 0.055 * (thickness + 0.6 * _speckle(shape, 8, rng)))
 
 
-def _draw_cell(centre, radius, thickness, dense, fine, rng):
+def _draw_cell(centre: Point, radius: float, thickness: Map, dense: Map, fine: Map, rng: Rng) -> None:
+    """Add a cell: dome and membrane, a nucleus, organelles and granules."""
     radii = radius * rng.uniform(0.7, 1, 2)
     window, distance = _blob(thickness.shape, centre, radii, 0.12, rng)
     inside = _covered(distance)
@@ -99,20 +106,20 @@ def _draw_cell(centre, radius, thickness, dense, fine, rng):
     nucleus = centre + rng.uniform(-0.25, 0.25, 2) * radii
     _draw_organelle(nucleus, radii * rng.uniform(0.3, 0.45, 2), dense, fine, rng)
     for _ in range(int(radius * 0.5)):
-        place = centre + _disc_point(rng) * 0.8 * radii
-        _draw_organelle(place, rng.uniform(3, 9) * rng.uniform(0.4, 1, 2), dense, fine, rng)
+        position = centre + _disc_point(rng) * 0.8 * radii
+        _draw_organelle(position, rng.uniform(3, 9) * rng.uniform(0.4, 1, 2), dense, fine, rng)
     for _ in range(int(radius * 0.8)):
-        window, distance = _blob(thickness.shape, centre + _disc_point(rng) * 0.9 * radii, (1.2, 1.2), 0, rng)
+        window, distance = _blob(thickness.shape, centre + _disc_point(rng) * 0.9 * radii, np.full(2, 1.2), 0.0, rng)
         dense[window] += rng.uniform(0.4, 1) * _covered(distance)
 
 
-def _draw_organelle(centre, radii, dense, fine, rng):
+def _draw_organelle(centre: Point, radii: Point, dense: Map, fine: Map, rng: Rng) -> None:
     window, distance = _blob(dense.shape, centre, np.maximum(radii, 1.5), 0.08, rng)
     dense[window] += rng.uniform(0.2, 0.9) * _covered(distance)
     fine[window] += 0.6 * _membrane(distance, 0.9)
 
 
-def _add_ball(thickness, centre, radius):
+def _add_ball(thickness: Map, centre: Point, radius: float) -> None:
     window = _window(thickness.shape, centre, radius + 2)
     y, x = _grid(thickness.shape, window)
     squared = (y - centre[0]) ** 2 + (x - centre[1]) ** 2
@@ -120,8 +127,12 @@ def _add_ball(thickness, centre, radius):
     thickness[window] = np.maximum(thickness[window], ball)
 
 
-def _blob(shape, centre, radii, wobble, rng) -> tuple[Window, np.ndarray]:
-    """A rounded outline: the window it lies in, and there the signed distance in pixels (first order)."""
+def _blob(shape: Shape, centre: Point, radii: Point, wobble: float, rng: Rng) -> tuple[Window, Map]:
+    """A rounded outline: the window it lies in, and the signed distance from it there in pixels (first order).
+
+    ``rho = 1 + sum_k a_k cos(k angle + p_k)`` for k = 2, 3, 4 in coordinates in units of the radii; the distance is the
+    difference of both sides over the slope of rho per pixel.
+    """
     window = _window(shape, centre, max(radii) * (1 + 3 * wobble) + 6)
     y, x = _grid(shape, window)
     turn = rng.uniform(0, 2 * np.pi)
@@ -134,20 +145,20 @@ def _blob(shape, centre, radii, wobble, rng) -> tuple[Window, np.ndarray]:
     return window, (rho - 1 - bulge) / np.maximum(slope, 1e-9)
 
 
-def _covered(distance):
-    """Part of a pixel inside an outline at a signed distance from the pixel's centre."""
+def _covered(distance: Map) -> Map:
+    """Fraction of a pixel inside an outline at a signed distance from the pixel's centre."""
     return np.clip(0.5 - distance, 0, 1)
 
 
-def _membrane(distance, width):
+def _membrane(distance: Map, width: float) -> Map:
     return np.exp(-((distance / width) ** 2))
 
 
-def _ring(radius, middle, width):
+def _ring(radius: Map, middle: float, width: float) -> Map:
     return _covered(np.abs(radius - middle) - width / 2)
 
 
-def _marker(shape):
+def _marker(shape: Shape) -> Map:
     """An L in the upper left corner whose upright is twice as long as its foot."""
     y, x = _grid(shape)
     unit = min(shape) / 40
@@ -156,35 +167,37 @@ def _marker(shape):
     return np.maximum(upright, foot)
 
 
-def _box(y, x, low, high):
+def _box(y: Map, x: Map, low: tuple[float, float], high: tuple[float, float]) -> Map:
+    """Cover of a box between two corners (y, x)."""
     across = lambda t, a, b: _covered(a - t) * _covered(t - b)
     return across(y, low[0], high[0]) * across(x, low[1], high[1])
 
 
-def _metal(cover):
+def _metal(cover: Map) -> Complex[Array, "H W"]:
     return transmission(0.25 * cover, 0.9 * cover)
 
 
-def _squeezed(values, limit):
+def _squeezed(values: Map, limit: float) -> Map:
     """Values >= 0 brought below ``limit``, the small ones almost unchanged."""
     return limit * np.tanh(values / limit)
 
 
-def _speckle(shape, width, rng):
+def _speckle(shape: Shape, width: float, rng: Rng) -> Map:
     """Smooth Gaussian noise of unit variance."""
     noise = gaussian_filter(rng.standard_normal(shape), width, mode="wrap")
     return noise / noise.std()
 
 
-def _number(shape, area):
+def _number(shape: Shape, area: float) -> int:
+    """One feature for each area in square pixels, at least two."""
     return max(2, round(shape[0] * shape[1] / area))
 
 
-def _point(shape, rng):
+def _point(shape: Shape, rng: Rng) -> Point:
     return rng.uniform(0, 1, 2) * shape
 
 
-def _scattered_points(shape, number, rng):
+def _scattered_points(shape: Shape, number: int, rng: Rng) -> list[Point]:
     """Random points that keep apart: each is the best of ten candidates (Mitchell, SIGGRAPH 1991)."""
     points = [_point(shape, rng)]
     for _ in range(number - 1):
@@ -194,17 +207,20 @@ def _scattered_points(shape, number, rng):
     return points
 
 
-def _disc_point(rng):
+def _disc_point(rng: Rng) -> Point:
+    """A random point of the unit disc."""
     radius, angle = np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
     return np.array([radius * np.sin(angle), radius * np.cos(angle)])
 
 
-def _window(shape, centre, reach) -> Window:
+def _window(shape: Shape, centre: Point, reach: float) -> Window:
+    """The pixels within a distance of a point, cut at the border."""
     low = [max(0, int(np.floor(c - reach))) for c in centre]
     high = [max(0, min(n, int(np.ceil(c + reach)) + 1)) for c, n in zip(centre, shape)]
     return slice(min(low[0], high[0]), high[0]), slice(min(low[1], high[1]), high[1])
 
 
-def _grid(shape, window: Window | None = None):
+def _grid(shape: Shape, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates y (H, 1) and x (1, W) of the pixels of a window."""
     rows, columns = window or (slice(0, shape[0]), slice(0, shape[1]))
     return np.arange(rows.start, rows.stop)[:, None], np.arange(columns.start, columns.stop)[None, :]

@@ -444,7 +444,7 @@ def test_empad_metadata_that_do_not_fit(changes: dict[str, Any], message: str, t
 def test_empad_files_that_are_not_whole(tmp_path: Path) -> None:
     path, _ = empad_files(tmp_path)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(BadFile, match=r"scan\.raw has 798716 bytes; expected whole frames of 66560"):
+    with pytest.raises(BadFile, match=r"scan\.raw has 798716 bytes; expected complete frames of 66560"):
         read_scan(path, "empad")
     path, _ = empad_files(tmp_path)
     path.with_suffix(".json").unlink()
