@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ptycho.arrays import Array, Complex, Float
+from ptycho.arrays import Array, Complex, Float, Real
 
 Shape = tuple[int, int]
 Window = tuple[slice, slice]
@@ -42,7 +42,7 @@ def make_object(kind: str, shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     return makers[kind](shape, rng)
 
 
-def transmission(absorption: Map, phase: Map) -> Complex[Array, "H W"]:
+def transmission(absorption: Float[Array, "*shape"], phase: Float[Array, "*shape"]) -> Complex[Array, "*shape"]:
     """``exp(-absorption + i phase)`` as complex64; absorption >= 0 keeps the amplitude at 1 or less."""
     rounding = 1e-7  # of real and imaginary part to float32, which could lift an amplitude of 1 above 1
     return np.exp(-absorption - rounding + 1j * phase).astype(np.complex64)
@@ -167,7 +167,7 @@ def _marker(shape: Shape) -> Map:
     return np.maximum(upright, foot)
 
 
-def _box(y: Map, x: Map, low: tuple[float, float], high: tuple[float, float]) -> Map:
+def _box(y: Real[Array, "H 1"], x: Real[Array, "1 W"], low: tuple[float, float], high: tuple[float, float]) -> Map:
     """Cover of a box between two corners (y, x)."""
     across = lambda t, a, b: _covered(a - t) * _covered(t - b)
     return across(y, low[0], high[0]) * across(x, low[1], high[1])

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.arrays import Array, Complex, Float
+from ptycho.arrays import Array, Complex, Float, Shaped
 
 
 class Aberrations(NamedTuple):
@@ -93,7 +93,7 @@ def with_modes(probe: Complex[Array, "M n n"], modes: int, added_power: float = 
     return (joined * np.sqrt(photons / np.sum(np.abs(joined) ** 2))).astype("complex64")
 
 
-def probe_diameter(wave: Complex[Array, "n m"]) -> float:
+def probe_diameter(wave: Shaped[Array, "n m"]) -> float:
     """Second-moment (D4-sigma, ISO 11146) diameter of ``|wave|^2`` in pixels: four standard deviations."""
     intensity = np.abs(wave) ** 2 / np.sum(np.abs(wave) ** 2)
     variances = []

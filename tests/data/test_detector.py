@@ -214,7 +214,7 @@ def test_the_contrast_that_bins_leave() -> None:
     # Sampled at 16 places of 64 / 9 periods the extremes are missed; the first Fourier coefficient is not.
     phase = np.exp(2j * np.pi * distance * 4 * np.arange(16) / 64)
     found = 2 * abs((fringes[:, 0] * phase).sum()) / fringes[:, 0].sum()
-    assert found == pytest.approx(bin_contrast(64, 4, float(distance)), rel=1e-6)
+    assert found == pytest.approx(bin_contrast(64, 4, distance), rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(32, 48), (35, 41)])
