@@ -271,8 +271,8 @@ class RefineConfig(Config):
     start from. ``lsqml``, ``rpie`` and ``adam`` change object and probe batch after batch."""
     noise: Noise = "amplitude"
     """Least squares of amplitudes, or the Poisson likelihood of the counts."""
-    epochs: int = 60
-    """Passes over the frames at most."""
+    epochs: int = 300
+    """Passes over the frames at most; it stops before, where the held-out frames are not fitted better any more."""
     probe_from: int | None = None
     """The probe, all its modes."""
     focus: bool = True
@@ -289,8 +289,12 @@ class RefineConfig(Config):
     """Change of the probe's first mode from frame to frame (``cg``)."""
     opr_modes: int = 1
     """Modes that the probe varies by, 1 to 3."""
+    blur_from: int | None = None
+    """Width of the detector's Gaussian point-spread function (``cg``)."""
     background_blur_px: float = 0.0
     """Detector pixels over which the background is smooth; 0: each pixel has its own."""
+    multislice: Multislice | None = None
+    """A thick sample, fitted slice by slice; in files a table of settings. None: a thin one."""
     tv_weight: float = 0.0
     """Total variation of the object, in units of the light on it."""
     l2_weight: float = 0.0
@@ -307,8 +311,10 @@ class RefineConfig(Config):
     """Batches of frames as far from each other as can be, or drawn at random."""
     held_out: float = 0.05
     """Part of the frames kept from the fit, to tell when it is at its best."""
-    patience: int = 5
+    patience: int = 8
     """Epochs without a better misfit of the held-out frames after which it stops."""
+    tolerance: float = 1e-4
+    """Part of the held-out misfit by which it has to fall to be better; two units of log-likelihood at least."""
     seed: int = 0
     """Seed of the order of the frames, and of which are held out."""
 
@@ -329,9 +335,10 @@ class RefineConfig(Config):
         self._require(self.batch_frames is None or self.batch_frames >= 1, "batch_frames", "1 or more, or None")
         self._require(0 <= self.held_out < 0.5, "held_out", "0 up to 0.5")
         self._require(self.patience >= 1, "patience", "1 or more")
+        self._require(self.tolerance >= 0, "tolerance", "0 or more")
 
 
-UNKNOWNS = ("probe", "positions", "affine", "background", "opr")
+UNKNOWNS = tuple(f.name.removesuffix("_from") for f in fields(RefineConfig) if f.name.endswith("_from"))
 """What a `RefineConfig` can fit beside the object."""
 
 

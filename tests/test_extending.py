@@ -6,13 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from keras import ops
 from typer.testing import CliRunner
 
 from ptycho import formats, read_scan, write_scan
 from ptycho.cli.options import configured, run_config
-from ptycho.config import SECTIONS, RunConfig
+from ptycho.config import SECTIONS, RefineConfig, RunConfig, SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.formats import Access, BadFile, Format, ReadOptions, convert
+from ptycho.physics import propagation
+from ptycho.physics.forward import Diffraction, frame_probes
+from ptycho.physics.propagation import fresnel_lag, transfer_function
+from ptycho.refinement import unknowns
+from ptycho.refinement.refine import refine
+from ptycho.simulation.simulate import simulate
 from ptycho.typed import Config
 from tests.formats.scans import assert_same, recognised, scan_of
 
@@ -89,3 +96,66 @@ def test_a_setting_is_one_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "--damping" in shown and "Fraction of each step that is taken." in shown and "More" not in shown
     assert CliRunner().invoke(commands, ["--damping", "0.25"]).exit_code == 0
     assert called[0].make(Damped).damping == 0.25
+
+
+def test_an_unknown_is_a_class_a_line_and_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defocus of the probe, one number: a known probe that is out of focus comes back into it."""
+    squared = np.add.outer(*(np.fft.fftfreq(24) ** 2,) * 2)
+
+    def refocused(probe: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        return np.fft.ifft2(factor * np.fft.fft2(probe)).astype("complex64")
+
+    @dataclass(frozen=True)
+    class Defocus:
+        name, field, per_frame = "defocus", "probe", False
+
+        def start(self, solver):
+            pass
+
+        def gradient(self, fit):
+            return dict(gradient=fit.model.probe_gradient(fit.chi))
+
+        def direction(self, solver, gradients, frames):
+            derivative = refocused(solver.state["probe"], 1j * squared)  # of F^-1[exp(i d f^2) F P] by d
+            return derivative * np.sign(np.vdot(derivative, gradients["gradient"]).real)
+
+        def amplitude_changes(self, fit, direction):
+            return fit.residuals.amplitude_change(ops.sum(fit.model.probe_change(direction), axis=1))[None]
+
+        def components(self, direction):
+            return [direction]
+
+        def apply(self, solver, change):
+            derivative = refocused(solver.state["probe"], 1j * squared)
+            step = np.vdot(derivative, change).real / np.vdot(derivative, derivative).real
+            return refocused(solver.state["probe"], np.exp(1j * step * squared))
+
+    monkeypatch.setitem(unknowns.UNKNOWNS, "defocus", lambda config: (Defocus(),))
+    monkeypatch.setattr(RefineConfig, "defocus_from", 4, raising=False)
+    scan = simulate(SimulationConfig(N=24, positions=81, step_px=3.0, seed=1))
+    off = scan.with_probe(refocused(scan.probe, np.exp(40j * squared)))
+    overlap = lambda probe: abs(np.vdot(probe, scan.probe)) / np.vdot(scan.probe, scan.probe).real
+    fit = refine(off, RefineConfig(noise="poisson"))
+    assert overlap(off.probe) < 0.9
+    assert overlap(fit.result.probe) > 0.998
+
+
+def test_a_propagation_is_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresnel's approximation with the next term of the square root: between Fresnel and the exact one."""
+
+    def fourth_order_lag(squared: np.ndarray, wavelength_px: float) -> np.ndarray:
+        return fresnel_lag(squared, wavelength_px) + wavelength_px**3 * squared**2 / 8
+
+    monkeypatch.setitem(propagation.LAGS, "fourth-order", fourth_order_lag)
+    transfer = {kind: transfer_function((16, 16), 12.0, 0.5, kind) for kind in propagation.LAGS}
+    far_off = np.abs(transfer["fresnel"] - transfer["angular-spectrum"]).max()
+    assert np.abs(transfer["fourth-order"] - transfer["angular-spectrum"]).max() < 0.1 * far_off
+    # The forward model takes it as any other, and conserves the photons.
+    rng = np.random.default_rng(0)
+    probe = (rng.normal(size=(2, 16, 16)) + 1j * rng.normal(size=(2, 16, 16))).astype("complex64")
+    patch = np.exp(1j * rng.normal(size=(3, 16, 16))).astype("complex64")
+    probes, moved = frame_probes(
+        probe[None], rng.uniform(-0.5, 0.5, (3, 2)).astype("float32"), transfer["fourth-order"]
+    )
+    expected = ops.convert_to_numpy(Diffraction([patch], probes, moved).expected)
+    np.testing.assert_allclose(expected.sum(axis=(1, 2)), (np.abs(probe) ** 2).sum(), rtol=1e-5)

@@ -110,6 +110,11 @@ class Reconstruction:
         """All that `expected_batches` yields, ``(F, N, N)``."""
         return np.concatenate(list(self.expected_batches(frames)))
 
+    def nuisance_parameters(self) -> dict[str, np.ndarray]:
+        """What else was fitted, by the names of the forward model: OPR modes and weights, background, blur."""
+        arrays = {name: array for name, array in self.estimate().items() if name not in ("object", "probe")}
+        return arrays if self.opr_weights is None else arrays | dict(opr_weights=self.opr_weights.astype("float32"))
+
     def expected_batches(self, frames: Sequence[int] | np.ndarray | None = None) -> Iterator[np.ndarray]:
         """The counts that the detector is expected to show in some frames (None: all), ``(<= B, N, N)`` at a time.
 

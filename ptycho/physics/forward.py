@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from ptycho.arrays import Array, Complex, Float
+from ptycho.arrays import Array, Complex, Float, Num
 from ptycho.backend import compiled
 from ptycho.physics.detection import blurred, mode_sum
 from ptycho.physics.fourier import dft, fftshift, inverse_dft, make_complex, times_real
@@ -47,6 +47,10 @@ from ptycho.physics.propagation import propagate, propagate_adjoint
 from ptycho.physics.translation import outer, shift_ramp
 
 Arrays = Mapping[str, Array]
+
+
+ROUNDING = 2.0**-21
+"""Four rounding errors in single precision: what a Fourier transform leaves of its brightest pixel in a dark one."""
 
 
 class Specification(NamedTuple):
@@ -116,7 +120,11 @@ class Diffraction:
         self.waves = propagate(self.exit_waves, transfer)
         self.sharp = mode_sum(self.waves)
         """Counts ``(*batch, n, n)`` before blur and background."""
-        counts = self.sharp if blur is None else blurred(self.sharp, blur)
+        counts = self.sharp
+        if blur is not None:
+            # What the transforms round to in a dark pixel, of either sign, says nothing: amplitudes divide by its root.
+            floor = ROUNDING * ops.max(self.sharp, axis=(-2, -1), keepdims=True)
+            counts = ops.maximum(blurred(self.sharp, blur), floor)
         self.expected = counts if background is None else counts + background
 
     def change(self, exit_change: Complex[Array, "*batch M n n"], by_mode: bool = False) -> Array:
@@ -182,12 +190,12 @@ class ForwardModel:
             return ops.expand_dims(shift_ramp(self.batch["subpixel"], (n, n), centred=self.far), 1)
         return ops.expand_dims(outer(factors[0], factors[1]), 1)
 
-    def extract(self, canvas: Complex[Array, "S H W"], step: int = 1) -> list[Array]:
+    def extract(self, canvas: Num[Array, "S H W"], step: int = 1) -> list[Array]:
         """Patches ``(B, N, N)`` of each slice of an object, or those of every ``step``-th frame."""
         index = self.index[:, ::step]
         return [gather(canvas[number : number + 1], index)[0] for number in range(canvas.shape[0])]
 
-    def accumulate(self, patches: Sequence[Array]) -> Complex[Array, "S H W"]:
+    def accumulate(self, patches: Sequence[Array]) -> Num[Array, "S H W"]:
         """Sum of patches on each slice of an object: adjoint of `extract`."""
         shape = self.specification.shape
         return ops.concatenate([scatter(ops.expand_dims(own, 0), self.index, shape) for own in patches])
@@ -219,8 +227,11 @@ class ForwardModel:
         varied = ops.sum(times_real(self.place(modes), weights[:, :, None, None]), axis=1, keepdims=True)
         return self.diffraction.change(self._exit_change(probe_change=varied))
 
-    def position_change(self, moves: Float[Array, "B 2"]) -> Float[Array, "B N N"]:
-        """That with moves (dy, dx) of the frames in pixels: ``d P = F^-1[-2 pi i (f_y dy + f_x dx) F P]``."""
+    def position_change(self, moves: Float[Array, "b 2"]) -> Float[Array, "B N N"]:
+        """That with moves (dy, dx) of the frames in pixels (b is B, or 1 for all alike):
+
+        ``d P = F^-1[-2 pi i (f_y dy + f_x dx) F P]``.
+        """
         moves = ops.convert_to_tensor(moves)
         n = self.estimate["probe"].shape[-1]
         frequency = np.fft.fftfreq(n).astype("float32")

@@ -7,6 +7,7 @@ stay on the grid, at the integer part of a position; the probe moves by its sub-
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.signal import fftconvolve
 
 from ptycho.physics.patches import placed, split_positions
 
@@ -42,6 +43,29 @@ class ObjectGrid:
     def placed(self, image: np.ndarray, origin: np.ndarray, canvas: np.ndarray) -> np.ndarray:
         """A copy of ``canvas``, on this grid, with an image on it whose first pixel is the scan's ``origin``."""
         return placed(image, np.asarray(origin) - np.array(self.origin), canvas)
+
+    def spread(self, pattern: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Sum over frames at ``positions (P, 2)`` of one real ``pattern (N, N)``, such as the illumination:
+        ``(H, W)`` float32."""
+        total = fftconvolve(self._points(positions, np.ones(len(positions))), pattern)
+        return np.maximum(total[: self.shape[0], : self.shape[1]], 0).astype("float32")
+
+    def coverage(self, probe: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Illumination by frames at ``positions``, over that of the brightest pixel of ``probe (M, N, N)``."""
+        illumination = (np.abs(probe) ** 2).sum(axis=0)
+        return self.spread(illumination / illumination.max(), positions)
+
+    def under_frames(self, image: np.ndarray, positions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Weighted sum over frames of a real ``image (H, W)`` under them, ``(N, N)``: adjoint of `spread`."""
+        full = fftconvolve(image, self._points(positions, weights)[::-1, ::-1])
+        height, width = self.shape
+        return np.maximum(full[height - 1 : height - 1 + self.N, width - 1 : width - 1 + self.N], 0).astype("float32")
+
+    def _points(self, positions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """``(H, W)``: the weights at the pixels under the frames' first ones."""
+        points = np.zeros(self.shape, "float32")
+        np.add.at(points, tuple(self.frames(positions)[0].T), weights)
+        return points
 
 
 def nearest_the_middle(positions: np.ndarray, count: int) -> np.ndarray:

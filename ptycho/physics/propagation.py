@@ -11,13 +11,14 @@ stands for ``exp(2 pi i f x)``. Frames are periodic: what leaves at one side com
 """
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from keras import ops
 
 from ptycho import backend
 from ptycho.arrays import Array, Complex, Float
-from ptycho.config import NEAR_FIELD_KINDS, Multislice, NearField
+from ptycho.config import Multislice, NearField
 from ptycho.physics.fourier import dft, inverse_dft
 from ptycho.physics.translation import shift_ramp
 
@@ -62,6 +63,23 @@ def moved_back(transfer: Complex[Array, "n m"], shifts: Float[Array, "*shifts 2"
     return ops.multiply(transfer, ops.conj(shift_ramp(shifts, (transfer.shape[-2], transfer.shape[-1]))))
 
 
+def fresnel_lag(squared: np.ndarray, wavelength_px: float) -> np.ndarray:
+    """``lambda f^2 / 2``: the lag of frequencies f behind zero frequency for small angles, in waves per pixel."""
+    return squared * (wavelength_px / 2)
+
+
+def angular_spectrum_lag(squared: np.ndarray, wavelength_px: float) -> np.ndarray:
+    """``1/lambda - sqrt(1/lambda^2 - f^2)``, exact; as ``f^2 / (sqrt(...) + 1/lambda)`` nothing cancels."""
+    return squared / (np.sqrt(wavelength_px**-2 - squared + 0j) + 1 / wavelength_px)
+
+
+LAGS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "fresnel": fresnel_lag,
+    "angular-spectrum": angular_spectrum_lag,
+}
+"""What free space does, by the kinds of `NearField`: lag of squared frequencies ``f^2``, at a wavelength in pixels."""
+
+
 def free_space(path: NearField | Multislice | None, n: int) -> np.ndarray | None:
     """The `transfer_function` ``(n, n)`` of a way through free space: to a near detector, or between slices.
 
@@ -90,8 +108,8 @@ def transfer_function(
 
     Raises ValueError for an unknown ``kind`` and for a wavelength that is not above 0.
     """
-    if kind not in NEAR_FIELD_KINDS:
-        raise ValueError(f"kind is {kind!r}; expected one of {NEAR_FIELD_KINDS}")
+    if kind not in LAGS:
+        raise ValueError(f"kind is {kind!r}; expected one of {tuple(LAGS)}")
     if not np.isfinite(distance_px):
         raise ValueError(f"distance_px is {distance_px}; expected a finite number of pixels")
     if not (np.isfinite(wavelength_px) and wavelength_px > 0):
@@ -106,11 +124,7 @@ def transfer_function(
                 stacklevel=2,
             )
     y, x = _frequencies(size)
-    squared = y**2 + x**2
-    if kind == "fresnel":
-        lag = squared * (wavelength_px / 2)
-    else:
-        lag = squared / (np.sqrt(wavelength_px**-2 - squared + 0j) + 1 / wavelength_px)  # 1/lambda - sqrt(...), exactly
+    lag = LAGS[kind](y**2 + x**2, wavelength_px)
     ahead = np.exp(-2j * np.pi * abs(distance_px) * lag).astype(np.complex64)
     return ahead if distance_px >= 0 else ahead.conj()
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -27,6 +26,8 @@ from ptycho.evaluation import (
 )
 from ptycho.network.build import PtychoNetwork
 from ptycho.pipelines.provenance import Record
+from ptycho.refinement.checkpoint import FitEpoch
+from ptycho.refinement.refine import with_own_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Outcome:
     """What is wrong with the scan or the result by the look of it."""
     before: "Outcome | None" = None
     """What the refinement started from, assessed alike; None where nothing was refined, or from vacuum."""
-    fit: list[dict[str, Any]] | None = None
+    fit: list[FitEpoch] | None = None
     """The epochs of the refinement, see `Refinement`."""
 
     withheld_error = renamed_attribute("withheld_error", "held_out_error")
@@ -93,6 +94,7 @@ def assess(result: Reconstruction, scan: Scan, held_out: np.ndarray) -> Outcome:
     frames = np.flatnonzero(held_out)
     if not len(frames):
         return Outcome(result=result, scores=scores)
+    result = with_own_weights(scan, result, frames)
     error = frame_error(result, scan.counts, frames, scan.mask)
     noise = shot_noise_error(result.expected_counts(frames)[:, scan.mask])
     return Outcome(result=result, scores=scores, held_out_error=error, shot_noise=noise)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -31,7 +31,7 @@ OURS = "refine"
 SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_rms_rad="phase rms (rad)")
 """Scores against the true object that the table shows, with their titles; the file has all."""
 
-History = list[dict[str, Any]]
+History = Sequence[Mapping[str, Any]]
 
 
 class Entry(NamedTuple):

@@ -88,14 +88,15 @@ def reconstruct_run(
         image = replace(image, uncertainty=uncertainty(image.spread, image.coverage, image.probe, factor))
     image = replace(image, provenance=origin)
     result, before, fit = image, None, None
+    notes: tuple[str, ...] = ()
     if refined:
         image.save(folder / "network.h5")
         config = refine_config(run, scan)
         refinement = _refinement(model, scan, config, image, held_out, symmetries, progress)
         result = replace(refinement.result, provenance=origin | dict(refine=config.to_dict()))
-        before, fit = assess(image, scan, held_out), refinement.history
+        before, fit, notes = assess(image, scan, held_out), refinement.history, refinement.notes
     checks = examine(scan, orientation=False) if checks is None else checks
-    outcome = assess_fully(result, scan, held_out, checks, network_warnings(model, result, scan))
+    outcome = assess_fully(result, scan, held_out, checks, (*notes, *network_warnings(model, result, scan)))
     outcome = replace(outcome, before=before, fit=fit)
     write_run(folder, scan, outcome, trained.settings, checks, trained.history)
     return outcome

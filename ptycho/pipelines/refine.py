@@ -67,7 +67,7 @@ def refine_run(
     write_json(folder / "history.json", fit.history)
     result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
     checks = examine(scan, orientation=False)
-    outcome = assess_fully(result, scan, held_out, checks, image_warnings(result, scan))
+    outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)))
     outcome = replace(outcome, before=before, fit=fit.history)
     write_run(folder, scan, outcome, settings, checks, [])
     return outcome

@@ -51,7 +51,7 @@ def refine_network(
             object_only: dict[str, Any] = dict.fromkeys((f"{name}_from" for name in UNKNOWNS), None)
             trial = replace(config, h1_weight=weight, epochs=min(trial_epochs, config.epochs), **object_only)
             fit = refine(scan, trial, start=start, held_out=held_out, progress=progress)
-            return fit.history[fit.best]["judged"]
+            return fit.history[fit.best]["criterion"]
 
         # The prior weighs the gradient against residuals in units of sqrt(photons): its scale is one over those.
         config = replace(config, h1_weight=best_weight(misfit, 1 / np.sqrt(photons_per_object_pixel(scan))))

@@ -1,6 +1,7 @@
-"""Ways to change object and probe for the counts of a batch: pure functions of arrays, compiled by the caller.
+"""Steps of object and probe by one batch of frames after another: pure functions of arrays, compiled by the caller.
 
-Each takes what the penalties ask of the object (``pull (H, W)`` and ``pull_bend (H, W)``) in its batch.
+Each takes the priors' part of the object's gradient (``prior_gradient`` and ``prior_curvature (S, H, W)``, or of one
+pixel where there is none) in its batch.
 """
 
 from collections.abc import Callable
@@ -8,151 +9,177 @@ from typing import Any
 
 from keras import ops
 
+from ptycho.arrays import Array
 from ptycho.backend import value_and_gradient
-from ptycho.physics.diffraction import exit_waves, illumination
+from ptycho.physics.detection import mode_sum
+from ptycho.physics.forward import Arrays, Specification, tensors
 from ptycho.physics.fourier import intensity, make_complex, times_real
-from ptycho.refinement.model import Batch, Frames, Optics, State, tensors
+from ptycho.physics.interaction import exit_wave_change
+from ptycho.refinement.likelihood import Likelihood, Residuals
+from ptycho.refinement.unknowns import BatchFit
 
 Loss = Callable[[Any, Any], Any]
 """Of counts and expected counts ``(B, N, N)``, pixel by pixel."""
 
-
-SAMPLE = 4
-"""One frame in so many tells the curvature of a stochastic step, which only sets its lengths ..."""
-
-SAMPLE_LEAST = 8
-"""... but so many at least: one dim frame at the border would make a step of any length."""
-
-
-def lsqml(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
-    """Object and probe after a step of the least-squares maximum-likelihood engine for a batch, and its misfit.
-
-    The descent of each over the light on it, and the two lengths that bring the exit waves of the batch nearest to
-    those that the counts ask for (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018), eqs. 19-24; there
-    each frame has lengths of its own, and their mean is taken).
-    """
-    frames = Frames(state, batch, optics)
-    asked, lines = _directions(frames, unknowns, damping, 0.0)
-    found = dict(misfit=frames.misfit())
-    if not lines:
-        return found
-    # A line times what its unknown asks for is what its exit waves have in common with the missing ones.
-    wanted = [inner(lines[name], asked[name]) for name in lines]
-    waves, part = _gains(frames, lines)
-    gram = [[inner(a, b) / part for b in waves] for a in waves]
-    if "object" in lines:  # it comes first
-        gram[0][0] = gram[0][0] + ops.sum(frames.batch["pull_bend"] * intensity(lines["object"]))
-    lengths = solution(gram, wanted)
-    return found | {
-        name: frames.state[name] + times_real(line, length) for (name, line), length in zip(lines.items(), lengths)
-    }
-
-
-def solution(gram: list[list], wanted: list) -> list:
-    """Solution of one equation, or of two."""
-    if len(wanted) == 1:
-        return [wanted[0] / (gram[0][0] + 1e-30)]
-    ((a, b), (_, c)), (u, v) = gram, wanted
-    a, c = a * (1 + RIDGE), c * (1 + RIDGE)
-    norm = 1 / (a * c - b * b + 1e-30)
-    return [norm * (c * u - b * v), norm * (a * v - b * u)]
-
-
-def _gains(frames: Frames, lines: dict[str, Any]):
-    """What some frames' exit waves gain along lines, and the part of the batch that they are."""
-    present = frames.batch["present"]
-    step = max(1, min(SAMPLE, present.shape[0] // SAMPLE_LEAST))
-    few = present[::step, None, None, None]
-    some = lambda z: z[::step] if z.shape[0] > 1 else z
-    gain = dict(
-        object=lambda line: exit_waves(frames.cut(line, step), some(frames.probes)),
-        probe=lambda line: exit_waves(frames.patches[::step], frames.placed(line, step)),
-    )
-    return [times_real(gain[name](line), few) for name, line in lines.items()], ops.sum(few) / ops.sum(present)
-
-
-def rpie(state: State, batch: Batch, *, optics: Optics, unknowns: tuple[str, ...], damping: float) -> dict[str, Any]:
-    """Object and probe after a step of rPIE for a batch at once, and its misfit; ``damping`` is its alpha.
-
-    Maiden, Johnson, Li, Optica 4, 736 (2017), eqs. 19 and 20, numerators and denominators summed over the batch.
-    """
-    frames = Frames(state, batch, optics)
-    _, lines = _directions(frames, unknowns, damping, damping)
-    return dict(misfit=frames.misfit()) | {name: frames.state[name] + line for name, line in lines.items()}
-
-
-def _directions(frames: Frames, unknowns: tuple[str, ...], damping: float, mixed: float):
-    """What object and probe are asked for, and that ``/ ((1 - mixed) light + damping max(light))``."""
-    batch, asked, lines = frames.batch, {}, {}
-    present = batch["present"][:, None, None]
-    over = lambda asked, light, most: times_real(asked, 1 / ((1 - mixed) * light + damping * most + 1e-12))
-    missing = frames.missing()
-    if "object" in unknowns:
-        asked["object"] = frames.paste(ops.sum(ops.conj(frames.probes) * missing, axis=1)) + batch["pull"]
-        light = frames.paste(illumination(frames.probes) * present)
-        lines["object"] = over(asked["object"], light + batch["pull_bend"], ops.max(light))
-    if "probe" in unknowns:
-        asked["probe"] = frames.fetched(missing * ops.conj(ops.expand_dims(frames.patches, 1)))
-        light = ops.sum(intensity(frames.patches) * present, axis=0)
-        lines["probe"] = over(asked["probe"], light, ops.max(light))
-    return asked, lines
-
-
-def inner(a, b):
-    """Real inner product of two complex arrays."""
-    return ops.sum(ops.real(a) * ops.real(b) + ops.imag(a) * ops.imag(b))
-
-
 RIDGE = 1e-4
-"""Added to the diagonal of a curvature in units of itself: lines that are nearly the same share a step."""
+"""Added to the diagonal of a curvature in units of itself: directions that are nearly the same share a step."""
 
 
-DECAYS = (0.9, 0.999)
-"""Of the two moments of Adam."""
-
-
-def adam(
-    state: State,
-    batch: Batch,
-    moments: dict[str, Any],
-    rates: dict[str, Any],
+def lsqml_step(
+    estimate: Arrays,
+    batch: Arrays,
     *,
-    optics: Optics,
-    unknowns: tuple[str, ...],
+    specification: Specification,
+    likelihood: Likelihood,
+    names: tuple[str, ...],
+    damping: float,
+    sample: int = 4,
+    sample_least: int = 8,
+) -> dict[str, Any]:
+    """Object and probe (``names``) after a step of least-squares maximum likelihood, and the misfit before it.
+
+    The preconditioned gradient d of each, and the lengths a that bring the exit waves nearest to those that the counts
+    ask for: ``min sum |chi - a_O dpsi_O - a_P dpsi_P|^2`` (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108
+    (2018), eqs. 19-24; there each frame has lengths of its own, and their mean is taken). One frame in ``sample`` tells
+    the curvature, which only sets the lengths, but ``sample_least`` at least: one dim frame at the border would make a
+    step of any length.
+    """
+    fit = BatchFit(estimate, batch, specification, likelihood)
+    slopes, directions = _directions(fit, names, damping, 0.0)
+    misfit = dict(misfit=fit.residuals.misfit())
+    if not directions:
+        return misfit
+    b = [inner(directions[name], slopes[name]) for name in directions]
+    step = max(1, min(sample, fit.present.shape[0] // sample_least))
+    waves, part = _exit_wave_changes(fit, directions, step)
+    gram = [[inner(one, other) / part for other in waves] for one in waves]
+    if "object" in directions:  # it comes first
+        gram[0][0] = gram[0][0] + ops.sum(fit.batch["prior_curvature"] * intensity(directions["object"]))
+    changes = zip(directions.items(), _solved(gram, b), strict=True)
+    return misfit | {name: fit.estimate[name] + times_real(own, length) for (name, own), length in changes}
+
+
+def rpie_step(
+    estimate: Arrays,
+    batch: Arrays,
+    *,
+    specification: Specification,
+    likelihood: Likelihood,
+    names: tuple[str, ...],
+    damping: float,
+) -> dict[str, Any]:
+    """Object and probe after a step of rPIE for a batch at once, and the misfit before it; ``damping`` is its alpha.
+
+    ``O += sum conj(P) chi / ((1 - alpha) sum |P|^2 + alpha max)`` and likewise for the probe: Maiden, Johnson, Li,
+    Optica 4, 736 (2017), eqs. 19 and 20, numerators and denominators summed over the batch.
+    """
+    fit = BatchFit(estimate, batch, specification, likelihood)
+    _, directions = _directions(fit, names, damping, damping)
+    changed = {name: fit.estimate[name] + direction for name, direction in directions.items()}
+    return dict(misfit=fit.residuals.misfit()) | changed
+
+
+def adam_step(
+    estimate: Arrays,
+    batch: Arrays,
+    moments: Arrays,
+    rates: Arrays,
+    *,
+    specification: Specification,
+    likelihood: Likelihood,
+    names: tuple[str, ...],
     loss: Loss,
+    decays: tuple[float, float] = (0.9, 0.999),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Object and probe after a step of Adam (Kingma & Ba, ICLR 2015) down the gradient of any loss, and the moments.
 
     Args:
-        state, batch, optics, unknowns: as in `lsqml`.
-        moments: for each unknown ``(4, ...)``: means of the real and imaginary gradient, and of their squares; and
+        estimate, batch, specification, likelihood, names: as in `lsqml_step`.
+        moments: for each name ``(2, 2, ...)``: mean of the real and imaginary gradient, and of their squares; and
             ``step``, how many there have been.
-        rates: step size of each unknown, in its own unit.
-        loss: of counts and expected counts; its mean over the used pixels is gone down. The unknowns are real and
+        rates: step size of each, in its own unit.
+        loss: of counts and expected counts; its mean over the used pixels goes down. The unknowns are real and
             imaginary parts, since backends disagree on gradients by complex numbers.
+        decays: of the two moments.
     """
-    state, batch, moments, rates = (tensors(given) for given in (state, batch, moments, rates))
-    parts = {name: ops.stack([ops.real(state[name]), ops.imag(state[name])]) for name in unknowns}
+    estimate, batch, moments, rates = (tensors(arrays) for arrays in (estimate, batch, moments, rates))
+    parts = {name: ops.stack([ops.real(estimate[name]), ops.imag(estimate[name])]) for name in names}
 
     def total(parts):
-        own = {name: make_complex(part[0], part[1]) for name, part in parts.items()}
-        frames = Frames(dict(state) | own, batch, optics)
-        counts = ops.cast(frames.batch["counts"], "float32")
-        lost = ops.sum(frames.used * loss(counts, frames.expected)) / ops.sum(frames.used)
-        return lost, dict(misfit=ops.stop_gradient(frames.misfit()))
+        changed = {name: make_complex(part[0], part[1]) for name, part in parts.items()}
+        residuals: Residuals = BatchFit(dict(estimate) | changed, batch, specification, likelihood).residuals
+        mean = ops.sum(residuals.used * loss(residuals.counts, residuals.expected)) / ops.sum(residuals.used)
+        return mean, dict(misfit=ops.stop_gradient(residuals.misfit()))
 
-    (_, found), slopes = value_and_gradient(total, parts)
-    found, step = dict(found), moments["step"] + 1.0
+    (_, values), slopes = value_and_gradient(total, parts)
+    values, step = dict(values), moments["step"] + 1.0
     after = dict(step=step)
     for name, slope in slopes.items():
         if name == "object":
             pixels = ops.sum(batch["mask"]) * ops.sum(batch["present"])
-            pull = ops.stack([ops.real(batch["pull"]), ops.imag(batch["pull"])])
-            slope = slope - pull / pixels  # on the scale of the misfit's mean
-        mean = DECAYS[0] * moments[name][:2] + (1 - DECAYS[0]) * slope
-        square = DECAYS[1] * moments[name][2:] + (1 - DECAYS[1]) * slope**2
-        after[name] = ops.concatenate([mean, square])
-        way = mean / (1 - DECAYS[0] ** step) / (ops.sqrt(square / (1 - DECAYS[1] ** step)) + 1e-12)
-        moved = parts[name] - rates[name] * way
-        found[name] = make_complex(moved[0], moved[1])
-    return found, after
+            prior = batch["prior_gradient"]
+            slope = slope - ops.stack([ops.real(prior), ops.imag(prior)]) / pixels  # on the scale of the misfit's mean
+        mean = decays[0] * moments[name][0] + (1 - decays[0]) * slope
+        square = decays[1] * moments[name][1] + (1 - decays[1]) * slope**2
+        after[name] = ops.stack([mean, square])
+        direction = mean / (1 - decays[0] ** step) / (ops.sqrt(square / (1 - decays[1] ** step)) + 1e-12)
+        moved = parts[name] - rates[name] * direction
+        values[name] = make_complex(moved[0], moved[1])
+    return values, after
+
+
+def inner(a: Array, b: Array) -> Array:
+    """Real inner product of two complex arrays."""
+    return ops.sum(ops.real(a) * ops.real(b) + ops.imag(a) * ops.imag(b))
+
+
+def _directions(fit: BatchFit, names: tuple[str, ...], damping: float, mixed: float):
+    """Gradients of object and probe, and ``g / ((1 - mixed) c + damping max(c))``, c the illumination."""
+    model, batch, present = fit.model, fit.batch, fit.present[:, None, None]
+    slopes, directions = {}, {}
+
+    def over(slope, curvature, largest):
+        return times_real(slope, 1 / ((1 - mixed) * curvature + damping * largest + 1e-12))
+
+    if "object" in names:
+        slopes["object"] = model.object_gradient(fit.chi) + batch["prior_gradient"]
+        beams = [mode_sum(waves) * present for waves in model.diffraction.incident]
+        illumination = model.accumulate(beams)
+        largest = ops.max(illumination, axis=(1, 2), keepdims=True)
+        directions["object"] = over(slopes["object"], illumination + batch["prior_curvature"], largest)
+    if "probe" in names:
+        slopes["probe"] = model.probe_gradient(fit.chi)
+        patches = model.diffraction.slices
+        through = intensity(patches[0])
+        for layer in patches[1:]:
+            through = through * intensity(layer)
+        curvature = ops.sum(through * present, axis=0)
+        directions["probe"] = over(slopes["probe"], curvature, ops.max(curvature))
+    return slopes, directions
+
+
+def _exit_wave_changes(fit: BatchFit, directions: dict[str, Any], step: int) -> tuple[list[Array], Array]:
+    """Changes of every ``step``-th frame's exit waves along directions, and the part of the batch that these are."""
+    model, few = fit.model, fit.present[::step, None, None, None]
+    sampled = lambda waves: waves[::step] if waves.shape[0] > 1 else waves
+    slices = [patches[::step] for patches in model.diffraction.slices]
+    incident = [sampled(waves) for waves in model.diffraction.incident]
+    along = dict(
+        object=lambda direction: dict(slice_changes=model.extract(direction, step)),
+        probe=lambda direction: dict(probe_change=model.place(direction, step)),
+    )
+    changes = [
+        times_real(exit_wave_change(slices, incident, model.diffraction.spacing, **along[name](direction)), few)
+        for name, direction in directions.items()
+    ]
+    return changes, ops.sum(few) / ops.sum(fit.present)
+
+
+def _solved(gram: list[list], b: list) -> list:
+    """Solution of one equation, or of two."""
+    if len(b) == 1:
+        return [b[0] / (gram[0][0] + 1e-30)]
+    ((aa, ab), (_, bb)), (u, v) = gram, b
+    aa, bb = aa * (1 + RIDGE), bb * (1 + RIDGE)
+    norm = 1 / (aa * bb - ab * ab + 1e-30)
+    return [norm * (bb * u - ab * v), norm * (aa * v - ab * u)]

@@ -1,4 +1,11 @@
-"""What is asked of the object beside the counts: to be smooth, to stay near an image. In units of the light on it."""
+"""What is known of the object beside the counts: it is smooth, or near an image. In units of the illumination on it.
+
+    R(O) = n (tv sum |grad O| + l2 / 2 sum |O - I|^2 + h1 / 2 sum |grad(O - I)|^2)
+
+n is the photons on a pixel; |grad O| is ``sqrt(|d_y O|^2 + |d_x O|^2 + TINY^2)``, isotropic, of forward differences.
+The L2 prior holds the object near the image I; the H1 prior holds details and lets slow changes pass. Each slice of a
+thick sample is treated alone.
+"""
 
 from typing import NamedTuple
 
@@ -8,65 +15,76 @@ TINY = 1e-3
 """Difference of neighbouring pixels below which total variation is a parabola: transmission has no units."""
 
 
-class Penalties(NamedTuple):
-    """``light (tv sum |grad O| + anchor / 2 sum |O - image|^2 + drift / 2 sum |grad (O - image)|^2)``.
+class Priors(NamedTuple):
+    """Weights of the formula above; objects are ``(S, H, W)`` or ``(H, W)``."""
 
-    ``light`` is the photons on a pixel. ``drift`` holds details near the image and lets slow changes pass.
-    """
-
-    light: float
+    illumination: float
+    """n: photons on a pixel."""
     tv: float = 0.0
-    anchor: float = 0.0
-    drift: float = 0.0
+    l2: float = 0.0
+    h1: float = 0.0
     image: np.ndarray | None = None
-    """``(H, W)`` complex: what to stay near to."""
+    """I: complex, of the object's shape."""
 
-    def descent(self, object: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What they ask of an object ``(H, W)``, and their own curvature of each pixel."""
-        asked, bend = np.zeros_like(object), np.zeros(object.shape, "float32")
+    @property
+    def active(self) -> bool:
+        """Whether there is any."""
+        return bool(self.tv or ((self.l2 or self.h1) and self.image is not None))
+
+    def value(self, object: np.ndarray) -> float:
+        """R(O)."""
+        total = 0.0
         if self.tv:
-            for axis, (rise, weight) in enumerate(zip(_rises(object), _stiffness(object), strict=True)):
-                pull = self.light * self.tv * weight * rise
-                asked += pull - np.roll(pull, 1, axis)
-                bend += 2 * self.light * self.tv * weight  # of both neighbours, about
-        if self.anchor and self.image is not None:
-            asked += self.light * self.anchor * (self.image - object)
-            bend += self.light * self.anchor
-        if self.drift and self.image is not None:
-            for axis, rise in enumerate(_rises(self.image - object)):
-                asked -= self.light * self.drift * (rise - np.roll(rise, 1, axis))
-            bend += 4 * self.light * self.drift
-        return asked, bend
+            total += self.tv * float((1 / _inverse_gradient(object)).sum(dtype=float))
+        if self.image is not None and (self.l2 or self.h1):
+            rest = object - self.image
+            total += self.l2 / 2 * float((np.abs(rest) ** 2).sum(dtype=float))
+            total += self.h1 / 2 * sum(float((np.abs(rise) ** 2).sum(dtype=float)) for rise in _differences(rest))
+        return self.illumination * total
 
-    def curvature(self, object: np.ndarray, lines: list[np.ndarray]) -> np.ndarray:
-        """``(K, K)`` along K lines ``(H, W)`` through the object (total variation as of its present gradient)."""
-        gram = np.zeros((len(lines), len(lines)))
+    def gradient(self, object: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``-dR/dO``, and about the diagonal of the curvature, a float32 for each pixel."""
+        gradient, curvature = np.zeros_like(object), np.zeros(object.shape, "float32")
+        if self.tv:  # lagged diffusivity: d |grad O| = grad O . d grad O / |grad O|
+            stiffness = self.illumination * self.tv * _inverse_gradient(object)
+            for axis, rise in zip((-2, -1), _differences(object), strict=True):
+                flux = stiffness * rise
+                gradient += flux - np.roll(flux, 1, axis)
+                curvature += 2 * stiffness  # of both neighbours, about
+        if self.l2 and self.image is not None:
+            gradient += self.illumination * self.l2 * (self.image - object)
+            curvature += self.illumination * self.l2
+        if self.h1 and self.image is not None:
+            for axis, rise in zip((-2, -1), _differences(self.image - object), strict=True):
+                gradient -= self.illumination * self.h1 * (rise - np.roll(rise, 1, axis))
+            curvature += 4 * self.illumination * self.h1
+        return gradient, curvature
+
+    def curvature(self, object: np.ndarray, directions: list[np.ndarray]) -> np.ndarray:
+        """``(K, K)`` along K directions of the object (total variation with the gradient that it has now)."""
+        gram = np.zeros((len(directions),) * 2)
         inner = lambda a, b, weight: float(np.sum(weight * (a.real * b.real + a.imag * b.imag)))
-        stiff = _stiffness(object) if self.tv else ()
-        rises = [_rises(line) for line in lines] if self.tv or self.drift else []
-        for i in range(len(lines)):
-            for j in range(len(lines)):
-                if self.tv:
-                    parts = (inner(rises[i][axis], rises[j][axis], stiff[axis]) for axis in (0, 1))
-                    gram[i, j] += self.light * self.tv * sum(parts)
-                if self.drift and self.image is not None:
-                    parts = (inner(rises[i][axis], rises[j][axis], 1.0) for axis in (0, 1))
-                    gram[i, j] += self.light * self.drift * sum(parts)
-                if self.anchor and self.image is not None:
-                    gram[i, j] += self.light * self.anchor * inner(lines[i], lines[j], 1.0)
-        return gram
+        stiffness = self.tv * _inverse_gradient(object) if self.tv else 0.0
+        stiffness = stiffness + (self.h1 if self.image is not None else 0.0)
+        differences = [_differences(direction) for direction in directions] if np.any(stiffness) else []
+        for i in range(len(directions)):
+            for j in range(len(directions)):
+                if differences:
+                    gram[i, j] += sum(
+                        inner(a, b, stiffness) for a, b in zip(differences[i], differences[j], strict=True)
+                    )
+                if self.l2 and self.image is not None:
+                    gram[i, j] += self.l2 * inner(directions[i], directions[j], 1.0)
+        return self.illumination * gram
 
 
-def _rises(image: np.ndarray) -> list[np.ndarray]:
+def _differences(image: np.ndarray) -> list[np.ndarray]:
     """Differences to the next pixel along y, x; 0 at the last."""
-    rises = [np.roll(image, -1, axis) - image for axis in (0, 1)]
-    rises[0][-1], rises[1][:, -1] = 0, 0
+    rises = [np.roll(image, -1, axis) - image for axis in (-2, -1)]
+    rises[0][..., -1, :], rises[1][..., -1] = 0, 0
     return rises
 
 
-def _stiffness(image: np.ndarray) -> list[np.ndarray]:
-    """One over the size of the gradient, for each axis (lagged diffusivity: Vogel & Oman, SIAM J. Sci. Comput. 17, 227
-    (1996))."""
-    rises = _rises(image)
-    size = np.sqrt(sum(np.abs(rise) ** 2 for rise in rises) + TINY**2)
-    return [1 / size, 1 / size]
+def _inverse_gradient(image: np.ndarray) -> np.ndarray:
+    """``1 / |grad O|`` (lagged diffusivity: Vogel & Oman, SIAM J. Sci. Comput. 17, 227 (1996))."""
+    return 1 / np.sqrt(sum(np.abs(rise) ** 2 for rise in _differences(image)) + TINY**2)

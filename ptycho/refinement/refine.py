@@ -1,58 +1,52 @@
 """A scan refined from what is known of it, until frames that the fit does not see say that it is at its best."""
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.config import UNKNOWNS, RefineConfig
+from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
-from ptycho.io import replaced
+from ptycho.deprecation import renamed_keywords
 from ptycho.physics.noise import amplitude_error, poisson_nll
 from ptycho.progress import Progress
 from ptycho.reconstruction.tiles import COVERED
-from ptycho.refinement.affine import find_map
-from ptycho.refinement.focus import focus
+from ptycho.refinement.checkpoint import Checkpoint, FitEpoch
 from ptycho.refinement.minibatch import Loss
 from ptycho.refinement.solver import MARGIN_PX, Solver
+from ptycho.refinement.starts import find_focus, find_map
+from ptycho.refinement.unknowns import OprWeights, Unknown, unknowns_at
 
 WARM_UP = (("lsqml", 24), ("cg", 4))
-"""How a fit from empty space begins: method, and parts the frames are cut into, epoch by epoch. Small parts bring near,
-all frames at once bring home."""
+"""How a fit from vacuum begins: method, and parts the frames are cut into, epoch by epoch. Small batches come near the
+solution in one pass, conjugate gradients of all frames at once converge to it (docs/decisions/009-refinement.md)."""
 
 WARM_UP_BLIND = (("lsqml", 32), ("lsqml", 32))
 """The same where the probe is not known either."""
 
-AFFINE_RANGE = 0.05
-"""Part of its distance from the middle that an affine map may move a frame by."""
-
 FINISH = 3
-"""Epochs at the end in which the frames that judged belong to the fit."""
-
-SAVED_EVERY_S = 2.0
-"""Seconds between two checkpoints at least."""
+"""Epochs at the end in which the held-out frames belong to the fit."""
 
 
 class Refinement(NamedTuple):
     """A refined image, and how it came to be."""
 
     result: Reconstruction
-    history: list[dict[str, Any]]
-    """One entry an epoch: ``epoch`` (0: what the fit started from), ``error`` of the frames fitted to (before the
-    epoch's steps), ``held_out_error`` after it (``sum (sqrt(k) - sqrt(e))^2 / sum k``; None without held-out frames),
-    ``shot_noise`` (what shot noise alone would leave of that error), ``judged`` (what it stops by: the held-out error,
-    with Poisson noise a quarter of their deviance), ``seconds``. The last `FINISH` are fitted to all frames."""
+    history: list[FitEpoch]
+    """The last `FINISH` epochs are fitted to all frames; their ``held_out_error`` is None."""
     best: int
     """The epoch that was best; 0: what the fit started from, which the result is then."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a user should be told: that the fit ended at its limit of epochs while it was still improving."""
 
 
+@renamed_keywords
 def refine(
     scan: Scan,
     config: RefineConfig | None = None,
@@ -69,8 +63,8 @@ def refine(
     Args:
         scan: P frames; its probe is the first guess where there is no ``start``.
         config: which unknowns, how, and until when.
-        start: an image of the scan to start from, with its probe; None: empty space.
-        held_out: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself sets aside.
+        start: an estimate to start from, whole; None: vacuum.
+        held_out: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself holds out.
         loss: of counts and expected counts, pixel by pixel, for the method ``adam``; None: as ``config.noise`` says.
         folder: where checkpoints are kept.
         resume: go on from the checkpoint in ``folder``, if there is one; the result is that of an uninterrupted run.
@@ -82,45 +76,83 @@ def refine(
     config = config or RefineConfig()
     if loss is not None and config.method != "adam":
         raise ValueError(f"a loss of one's own needs the method 'adam', not {config.method!r}")
-    fitted, judging = divided(scan, held_out, config)
-    solver = _solver(scan, fitted, judging, config, start)
-    fit = _Fit(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_nll))
+    fitted, stopping = divided(scan, held_out, config)
+    solver = make_solver(scan, fitted, stopping, config, start)
+    schedule = _Schedule(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_nll))
     warm_up = () if start is not None or config.method != "cg" else WARM_UP
     if warm_up and config.probe_from is not None:
         warm_up = WARM_UP_BLIND
-    checkpoint = None if folder is None else _Checkpoint(Path(folder), config, solver)
+    checkpoint = None if folder is None else Checkpoint(Path(folder), config, solver)
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
     if not history:
         begin = time.perf_counter()
         if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
-            focus(solver, -(-len(fitted) // WARM_UP_BLIND[0][1]))
+            find_focus(solver, -(-len(fitted) // WARM_UP_BLIND[0][1]))
         if start is None and config.affine_from is not None:
             find_map(solver)
-        history.append(fit.entry(0, None, (), begin))
+        history.append(schedule.entry(0, None, (), begin))
         best = solver.snapshot()
-    for epoch in range(len(history), config.epochs + 1):
-        if epoch > len(warm_up) and _stalled(history, config.patience, len(warm_up)):
+    # The epochs at the end are among those that the config allows.
+    finish = min(FINISH, config.epochs // 4) if len(stopping) else 0
+    limit, settled = config.epochs - finish, False
+    for epoch in range(len(history), limit + 1):
+        values = [entry["criterion"] for entry in history[len(warm_up) :]]
+        # Two units of log-likelihood: a gain below that may be noise of the held-out frames.
+        settled = epoch > len(warm_up) and has_settled(
+            values, config.patience, config.tolerance, 1 / schedule.totals[1]
+        )
+        if settled:
             break
         plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
-        history.append(fit.epoch(epoch, plan, _unknowns(config, epoch)))
-        if history[-1]["judged"] < min(entry["judged"] for entry in history[:-1]):
+        history.append(schedule.epoch(epoch, plan, unknowns_at(config, epoch)))
+        if history[-1]["criterion"] < min(entry["criterion"] for entry in history[:-1]):
             best = solver.snapshot()
         if checkpoint:
-            checkpoint.save(solver, history, best, last=epoch == config.epochs)
+            checkpoint.save(solver, history, best, last=epoch == limit)
         if progress:
-            image = partial(_result, solver, "probe" in _unknowns(config, epoch))
+            image = partial(result_of, solver, config, unknowns_at(config, epoch))
             progress("refining", epoch, config.epochs, _numbers(history[-1]), image)
-    found = int(np.argmin([entry["judged"] for entry in history]))
+    best_epoch = int(np.argmin([entry["criterion"] for entry in history]))
+    notes = [] if settled or best_epoch < limit else [still_improving(config)]
     solver.restore(best)
-    if len(judging) and found > 0:  # all frames belong to the image; where to stop is known now
-        solver.frames, solver.judging = np.sort(np.concatenate([fitted, judging])), np.arange(0)
-        fit.count_photons()
-        for epoch in range(len(history), len(history) + FINISH):
-            history.append(fit.epoch(epoch, None, _unknowns(config, found)) | dict(held_out_error=None))
-    return Refinement(_result(solver, "probe" in _unknowns(config, found)), history, found)
+    unknowns = unknowns_at(config, best_epoch)
+    if finish and best_epoch > 0:
+        history += finished(schedule, unknowns, len(history), finish)
+    return Refinement(result_of(solver, config, unknowns), history, best_epoch, tuple(notes))
 
 
-class _Fit:
+def still_improving(config: RefineConfig) -> str:
+    """What is said of a fit that ended at its limit."""
+    return (
+        f"the fit ended at its limit of {config.epochs} epochs while it was still improving: allow more (refine.epochs)"
+    )
+
+
+def finished(schedule: "_Schedule", unknowns: tuple[Unknown, ...], first: int, epochs: int) -> list[FitEpoch]:
+    """The last epochs, in which all frames belong to the image: where to stop is known by now.
+
+    The held-out frames are fitted too from here on, so that their error must fall; where it does not, something is
+    wrong with these steps and they are taken back.
+    """
+    solver = schedule.solver
+    fitted, stopping, before = solver.frames, solver.held_out, solver.snapshot()
+    error_before = solver.evaluate()["misfit"]
+    solver.frames, solver.held_out = np.sort(np.concatenate([fitted, stopping])), np.arange(0)
+    solver.forget_last_step()
+    schedule.count_photons()
+    entries: list[FitEpoch] = []
+    for epoch in range(first, first + epochs):
+        entries.append({**schedule.epoch(epoch, None, unknowns), "held_out_error": None})
+    everything = solver.frames
+    solver.frames, solver.held_out = fitted, stopping
+    if not solver.evaluate()["misfit"] <= error_before:
+        solver.restore(before)
+        return []
+    solver.frames, solver.held_out = everything, np.arange(0)
+    return entries
+
+
+class _Schedule:
     """A solver that goes through epochs as a config says."""
 
     def __init__(self, solver: Solver, config: RefineConfig, loss: Loss):
@@ -128,42 +160,43 @@ class _Fit:
         self.count_photons()
 
     def count_photons(self) -> None:
-        """Counts of the frames fitted to, and of those judged by."""
+        """Counts of the frames fitted to, and of those held out."""
         solver, counts = self.solver, self.solver.scan.frame_counts
-        judging = solver.judging if len(solver.judging) else solver.frames
-        self.totals = [max(float(counts[frames].sum()), 1.0) for frames in (solver.frames, judging)]
+        judges = solver.held_out if len(solver.held_out) else solver.frames
+        self.totals = [max(float(counts[frames].sum()), 1.0) for frames in (solver.frames, judges)]
 
-    def epoch(self, epoch: int, plan: tuple[str, int] | None, unknowns: Sequence[str]) -> dict[str, Any]:
+    def epoch(self, epoch: int, plan: tuple[str, int] | None, unknowns: tuple[Unknown, ...]) -> FitEpoch:
         """One pass over the frames, by the config's method or as the plan says: method and parts."""
         begin = time.perf_counter()
         config, solver = self.config, self.solver
         frames = len(solver.frames)
-        batches = -(-frames // config.batch_frames) if config.batch_frames else 16
-        method, parts = plan or (config.method, 1 if config.method == "cg" else batches)
+        minibatches = -(-frames // config.batch_frames) if config.batch_frames else 16
+        method, parts = plan or (config.method, 1 if config.method == "cg" else minibatches)
         size = -(-frames // parts)
+        names = [unknown.name for unknown in unknowns if unknown.name in ("object", "probe")]
         if method == "cg":
-            misfit = solver.together(unknowns, parts)
+            misfit = solver.cg_step(unknowns, parts)
         elif method == "adam":
-            misfit = solver.adam(unknowns, size, self.loss, config.batching)
+            misfit = solver.adam_epoch(names, size, self.loss, config.batching)
         else:
-            misfit = solver.stochastic(method, unknowns, size, config.batching)
+            misfit = solver.minibatch_epoch(method, names, size, config.batching)
         if not np.isfinite(misfit):
             raise ValueError(
                 f"the misfit is {misfit} in epoch {epoch}: check the probe's scale, and the counts for wild values"
             )
         return self.entry(epoch, misfit, unknowns, begin)
 
-    def entry(self, epoch: int, misfit: float | None, unknowns: Sequence[str], begin: float) -> dict[str, Any]:
-        """A line of the history."""
-        found = self.solver.judge(unknowns)
-        error = found["misfit"] / self.totals[1]
-        held_out = len(self.solver.judging) > 0
-        return dict(
+    def entry(self, epoch: int, misfit: float | None, unknowns: Sequence[Unknown], begin: float) -> FitEpoch:
+        """The record of an epoch."""
+        measures = self.solver.evaluate(unknowns)
+        error = measures["misfit"] / self.totals[1]
+        held_out = len(self.solver.held_out) > 0
+        return FitEpoch(
             epoch=epoch,
             error=misfit / self.totals[0] if misfit is not None else None if held_out else error,
             held_out_error=error if held_out else None,
-            shot_noise=found["noise"] / self.totals[1],
-            judged=error if self.config.noise == "amplitude" else found["deviance"] / self.totals[1],
+            shot_noise=measures["shot_noise"] / self.totals[1],
+            criterion=error if self.config.noise == "amplitude" else measures["deviance"] / self.totals[1],
             seconds=round(time.perf_counter() - begin, 4),
         )
 
@@ -173,37 +206,50 @@ def amplitude_loss(counts, expected):
     return amplitude_error(counts, expected) ** 2
 
 
-def _solver(scan: Scan, fitted, judging, config: RefineConfig, start: Reconstruction | None) -> Solver:
-    affine_px = AFFINE_RANGE * np.linalg.norm(scan.positions - scan.positions.mean(axis=0), axis=1).max()
+def make_solver(
+    scan: Scan,
+    fitted: np.ndarray,
+    stopping: np.ndarray,
+    config: RefineConfig,
+    start: Reconstruction | None,
+    affine_range: float = 0.05,
+) -> Solver:
+    """A solver as a config says, from vacuum or from an estimate.
+
+    An affine map may move a frame by ``affine_range`` times its distance from the middle.
+    """
+    affine_px = affine_range * np.linalg.norm(scan.positions - scan.positions.mean(axis=0), axis=1).max()
     margin = MARGIN_PX + (int(np.ceil(affine_px)) if config.affine_from is not None else 0)
     moved = np.zeros_like(scan.positions)
     if start is not None:
-        origin, moved = _fitted_onto(scan, start, MARGIN_PX + affine_px)
+        origin, moved = fitted_onto(scan, start, MARGIN_PX + affine_px)
         margin += int(np.ceil(np.abs(moved).max()))
     solver = Solver(
         scan,
         fitted,
-        judging,
+        stopping,
         probe=None if start is None else start.probe,
+        multislice=config.multislice,
         poisson=config.noise == "poisson",
         margin_px=margin,
-        opr=config.opr_modes if config.opr_from is not None else 0,
         amplitude_bound=config.amplitude_bound,
         probe_support=None if config.probe_support is None else disc(scan.N, config.probe_support),
-        background_blur_px=config.background_blur_px,
         seed=config.seed,
     )
     if start is not None:
-        solver.place(start.object, origin, start.coverage > 0)
+        slices = start.slices if start.slices is not None and len(start.slices) == solver.slices else None
+        solver.place(start.object if slices is None else slices, origin, start.coverage > 0)
         solver.move_to(scan.positions + moved)
-    solver.bound(("object",) if config.probe_from is None else ("object", "probe"))
-    solver.penalties = solver.penalties._replace(
-        tv=config.tv_weight, anchor=config.l2_weight, drift=config.h1_weight, image=solver.state["object"].copy()
+        solver.state |= start.nuisance_parameters()
+    for name in ("object",) if config.probe_from is None else ("object", "probe"):
+        solver.state[name] = solver.bounded(name, solver.state[name])  # what a fit begins with can be its best
+    solver.priors = solver.priors._replace(
+        tv=config.tv_weight, l2=config.l2_weight, h1=config.h1_weight, image=solver.state["object"].copy()
     )
     return solver
 
 
-def _fitted_onto(scan: Scan, start: Reconstruction, most_px: float) -> tuple[np.ndarray, np.ndarray]:
+def fitted_onto(scan: Scan, start: Reconstruction, most_px: float) -> tuple[np.ndarray, np.ndarray]:
     """Where an image's first pixel is in a scan, and how far its frames ``(P, 2)`` have been moved."""
     if start.positions_px.shape != scan.positions.shape or start.probe.shape[-1] != scan.N:
         raise ValueError(
@@ -220,113 +266,93 @@ def _fitted_onto(scan: Scan, start: Reconstruction, most_px: float) -> tuple[np.
     return origin, moved
 
 
-def disc(side: int, diameter: float) -> np.ndarray:
-    """``(side, side)`` bool: a disc around the middle, its diameter a part of the side."""
-    y, x = np.mgrid[:side, :side] - side // 2
-    return np.hypot(y, x) <= diameter * side / 2
+def with_own_weights(scan: Scan, estimate: Reconstruction, frames: np.ndarray, steps: int = 8) -> Reconstruction:
+    """An estimate in which some frames that it was not fitted to have OPR weights of their own.
+
+    Nothing else changes: K numbers are fitted to each of these frames, by Newton's steps from 0. Without them a probe
+    that varies from frame to frame would be judged by its mean. Without OPR modes the estimate comes back as it is.
+    """
+    if estimate.opr_modes is None or not len(frames):
+        return estimate
+    config = RefineConfig(held_out=0.0, multislice=estimate.multislice)
+    solver = make_solver(scan, np.setdiff1d(np.arange(len(scan)), frames), np.asarray(frames), config, estimate)
+    for _ in range(steps):
+        solver.evaluate([OprWeights()])
+        solver.apply_pending(OprWeights())
+    return replace(estimate, opr_weights=solver.state["opr_weights"])
+
+
+def disc(N: int, diameter: float) -> np.ndarray:
+    """``(N, N)`` bool: a disc around the middle, its diameter a part of N."""
+    y, x = np.mgrid[:N, :N] - N // 2
+    return np.hypot(y, x) <= diameter * N / 2
 
 
 def divided(scan: Scan, held_out: np.ndarray | None, config: RefineConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the frames to fit to, and of those to judge by."""
+    """Indices of the frames to fit to, and of those that say when to stop."""
     used = np.arange(len(scan)) if held_out is None else np.flatnonzero(~np.asarray(held_out, bool))
     if not len(used):
         raise ValueError("all frames are held out: none is left to fit to")
     count = round(config.held_out * len(used))
-    judging = np.sort(np.random.default_rng([config.seed, 1]).permutation(used)[:count])
-    return np.setdiff1d(used, judging), judging
+    stopping = np.sort(np.random.default_rng([config.seed, 1]).permutation(used)[:count])
+    return np.setdiff1d(used, stopping), stopping
 
 
-def _unknowns(config: RefineConfig, epoch: int) -> list[str]:
-    begin = {name: getattr(config, f"{name}_from") for name in UNKNOWNS}
-    return ["object", *(name for name, first in begin.items() if first is not None and epoch >= first)]
+def _numbers(entry: FitEpoch) -> dict[str, float]:
+    """What to tell of an epoch: the errors of the frames fitted to and, if there are any, of those held out."""
+    numbers = dict(error=entry["error"], held_out=entry["held_out_error"])
+    return {name.replace("_", "-"): value for name, value in numbers.items() if value is not None}
 
 
-def _numbers(entry: dict[str, Any]) -> dict[str, float]:
-    """What to tell of an epoch: the errors of the frames fitted to and, if there are any, of those judged by."""
-    names = dict(error="error", held_out_error="held_out")
-    return {name: entry[key] for key, name in names.items() if entry[key] is not None}
+def has_settled(values: list[float], patience: int, tolerance: float, unit: float) -> bool:
+    """Whether the last ``patience`` of some values lie no lower than the best before them, by what is worth going on.
+
+    That is the part ``tolerance`` of the best, and a ``unit`` at least.
+    """
+    if len(values) <= patience:
+        return False
+    best = min(values[:-patience])
+    return min(values[-patience:]) > best - max(tolerance * best, unit)
 
 
-STALLED = 1e-3
-"""An error that falls by less than this part of itself in `patience` epochs has stopped falling."""
-
-
-def _stalled(history: list[dict[str, Any]], patience: int, warm_up: int) -> bool:
-    errors = [entry["judged"] for entry in history[warm_up:]]
-    return len(errors) > patience and min(errors[-patience:]) > (1 - STALLED) * min(errors[:-patience])
-
-
-class _Checkpoint:
-    """What a fit goes on from after a kill, in one file that is replaced at once."""
-
-    def __init__(self, folder: Path, config: RefineConfig, solver: Solver):
-        self.path, self.config, self.begin = folder / "refinement.npz", config, _fingerprint(solver)
-        self.saved = -np.inf
-
-    def save(self, solver: Solver, history: list, best: dict[str, np.ndarray], last: bool) -> None:
-        """Write the state of a fit, unless the last time was only just now."""
-        if not last and time.monotonic() - self.saved < SAVED_EVERY_S:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = solver.snapshot() | {f"best.{name}": value for name, value in best.items()}
-        texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()), begin=self.begin)
-        with replaced(self.path) as partial:
-            np.savez(partial, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in texts.items()})
-        self.saved = time.monotonic()
-
-    def load(self, solver: Solver) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """Bring a solver to where the last checkpoint was: its history and best state; none if there is no file."""
-        if not self.path.exists():
-            return [], {}
-        with np.load(self.path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
-        if saved != self.config.to_dict():
-            differ = sorted(k for k, v in self.config.to_dict().items() if saved.get(k) != v)
-            raise ValueError(
-                f"{self.path} holds a fit with other settings ({', '.join(differ)}); resume with the same ones, or "
-                "into another folder"
-            )
-        if begin != self.begin:
-            raise ValueError(
-                f"{self.path} holds a fit of another scan, or one from another start or with other frames held out; "
-                "resume with the same ones, or into another folder"
-            )
-        history = json.loads(str(arrays.pop("history")))
-        solver.restore({name: value for name, value in arrays.items() if not name.startswith("best.")})
-        return history, {n.removeprefix("best."): value for n, value in arrays.items() if n.startswith("best.")}
-
-
-def _fingerprint(solver: Solver) -> str:
-    """What a fit begins from, and with which frames, in a few letters."""
-    scan, used = solver.scan, np.concatenate([solver.frames, solver.judging])
-    counts, mask = scan.frame_counts[used], scan.mask
-    arrays = (used, solver.judging, counts, mask, scan.positions, *solver.state.values(), solver.positions)
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
-
-
-def _result(solver: Solver, probe_fitted: bool) -> Reconstruction:
+def result_of(solver: Solver, config: RefineConfig, unknowns: Sequence[Unknown]) -> Reconstruction:
+    """The estimate that a solver has come to, all its unknowns."""
+    scan, state = solver.scan, solver.state
     coverage = solver.coverage()
-    image = np.where(coverage > COVERED, solver.state["object"], 0).astype("complex64")
-    used = np.zeros(len(solver.positions), bool)
+    covered = coverage > COVERED
+    slices = np.where(covered, state["object"], 0).astype("complex64")
+    used = np.zeros(len(scan), bool)
     used[solver.frames] = True
-    probe = solver.state["probe"]
+    names = {unknown.name for unknown in unknowns}
     return Reconstruction(
-        object=image,
-        probe=orthogonal(probe) if probe_fitted else probe,
-        positions_px=solver.positions - solver.origin,
-        near_field=solver.scan.near_field,
-        origin_px=np.array(solver.origin),
-        pixel_size_m=solver.scan.pixel_size_m,
-        coverage=np.where(coverage > COVERED, coverage, 0).astype("float32"),
+        object=slices.prod(axis=0),
+        probe=orthogonal(state["probe"]) if "probe" in names and "opr" not in state else state["probe"],
+        positions_px=solver.grid.on_grid(state["positions"]),
+        coverage=np.where(covered, coverage, 0).astype("float32"),
+        slices=slices if solver.slices > 1 else None,
+        multislice=config.multislice,
+        near_field=scan.near_field,
+        opr_modes=state.get("opr"),
+        opr_weights=state.get("opr_weights"),
+        background=state.get("background"),
+        blur_px=float(np.sqrt(state.get("blur", 0.0))),
+        affine=_linear_map(scan.positions, state["positions"]) if "affine" in names else None,
+        origin_px=np.array(solver.grid.origin),
+        pixel_size_m=scan.pixel_size_m,
         used_frames=used,
         used=len(solver.frames),
         dropped=0,
     )
 
 
+def _linear_map(given: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """``(2, 2)``: the linear map about their means that takes positions nearest to others."""
+    x, y = given - given.mean(axis=0), fitted - fitted.mean(axis=0)
+    return np.linalg.lstsq(x, y, rcond=None)[0].T
+
+
 def orthogonal(probe: np.ndarray) -> np.ndarray:
-    """The same incoherent light ``(M, N, N)`` in modes that are orthogonal, the most powerful first."""
+    """The same incoherent illumination ``(M, N, N)`` in modes that are orthogonal, the most powerful first."""
     if len(probe) == 1:
         return probe
     flat = probe.reshape(len(probe), -1)

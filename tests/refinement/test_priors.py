@@ -1,13 +1,13 @@
-"""What the penalties ask for is the slope of the formula in their docstring; their curvature, its second difference."""
+"""What the priors ask for is the slope of the formula in their docstring; their curvature, its second difference."""
 
 import numpy as np
 import pytest
 
-from ptycho.refinement.priors import TINY, Penalties
+from ptycho.refinement.priors import TINY, Priors
 from tests.helpers import complex_normal, slope
 
 SHAPE = (13, 10)
-KINDS = [kind for kind in ("tv", "anchor", "drift") if kind in Penalties._fields]
+KINDS = ("tv", "l2", "h1")
 KIND = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -18,41 +18,40 @@ def gradient_size(image):
     return np.sqrt(np.abs(y) ** 2 + np.abs(x) ** 2 + TINY**2)
 
 
-def value(penalties, image):
-    off = np.zeros_like(image) if penalties.image is None else image - penalties.image
-    total = penalties.tv * gradient_size(image).sum() + penalties.anchor / 2 * (np.abs(off) ** 2).sum()
-    if "drift" in KINDS:
-        total += penalties.drift / 2 * (gradient_size(off) ** 2 - TINY**2).sum()
-    return penalties.light * total
+def value(priors, image):
+    off = np.zeros_like(image) if priors.image is None else image - priors.image
+    total = priors.tv * gradient_size(image).sum() + priors.l2 / 2 * (np.abs(off) ** 2).sum()
+    total += priors.h1 / 2 * (gradient_size(off) ** 2 - TINY**2).sum()
+    return priors.illumination * total
 
 
 def problem(kind):
     rng = np.random.default_rng(2)
     image = complex_normal(rng, *SHAPE).astype("complex128")
-    lines = [complex_normal(rng, *SHAPE).astype("complex128") for _ in range(2)]
-    return Penalties(7.0, image=complex_normal(rng, *SHAPE))._replace(**{kind: 0.3}), image, lines
+    directions = [complex_normal(rng, *SHAPE).astype("complex128") for _ in range(2)]
+    return Priors(7.0, image=complex_normal(rng, *SHAPE))._replace(**{kind: 0.3}), image, directions
 
 
 @KIND
-def test_descent_is_the_slope(kind):
-    penalties, image, (line, _) = problem(kind)
-    asked, _ = penalties.descent(image)
-    along = slope(lambda h: value(penalties, image + h * line), np.array(0.0), np.array(1.0))
-    assert -np.vdot(line, asked).real == pytest.approx(along, rel=1e-6)
+def test_the_gradient_is_the_slope(kind):
+    priors, image, (line, _) = problem(kind)
+    gradient, _ = priors.gradient(image)
+    along = slope(lambda h: value(priors, image + h * line), np.array(0.0), np.array(1.0))
+    assert -np.vdot(line, gradient).real == pytest.approx(along, rel=1e-6)
 
 
 @KIND
 def test_curvature_is_the_second_difference(kind):
     """That of total variation is lagged: of the squares over twice the present gradient, which touch it from above."""
-    penalties, image, lines = problem(kind)
-    found = penalties.curvature(image, lines)
+    priors, image, directions = problem(kind)
+    found = priors.curvature(image, directions)
     now = gradient_size(image)
 
     def along(h, g):
-        there = image + h * lines[0] + g * lines[1]
+        there = image + h * directions[0] + g * directions[1]
         if kind == "tv":
-            return penalties.light * penalties.tv * (gradient_size(there) ** 2 / (2 * now)).sum()
-        return value(penalties, there)
+            return priors.illumination * priors.tv * (gradient_size(there) ** 2 / (2 * now)).sum()
+        return value(priors, there)
 
     step = 1e-3
     for i, (a, b) in enumerate([(step, 0), (0, step)]):
@@ -63,18 +62,37 @@ def test_curvature_is_the_second_difference(kind):
 
 
 @KIND
-def test_a_pixel_bends_no_more_than_said(kind):
-    """``bend`` is the curvature by each pixel (of total variation about): a step of the descent over it falls."""
-    penalties, image, _ = problem(kind)
-    asked, bend = penalties.descent(image)
-    assert bend.shape == SHAPE
-    assert (bend >= 0).all()
-    assert value(penalties, image + 0.5 * asked / bend) < value(penalties, image)
+def test_a_pixel_curves_no_more_than_the_diagonal_says(kind):
+    """The diagonal is the curvature by each pixel (of total variation about): a gradient step over it falls."""
+    priors, image, _ = problem(kind)
+    gradient, curvature_diagonal = priors.gradient(image)
+    assert curvature_diagonal.shape == SHAPE
+    assert (curvature_diagonal >= 0).all()
+    assert value(priors, image + 0.5 * gradient / curvature_diagonal) < value(priors, image)
 
 
-def test_nothing_is_asked_without_weights():
+def test_without_weights_there_is_no_gradient():
     image = complex_normal(np.random.default_rng(0), *SHAPE)
-    asked, bend = Penalties(5.0, image=np.ones(SHAPE, "complex64")).descent(image)
-    assert not asked.any()
-    assert not bend.any()
-    assert not Penalties(5.0).curvature(image, [image, image]).any()
+    gradient, curvature_diagonal = Priors(5.0, image=np.ones(SHAPE, "complex64")).gradient(image)
+    assert not gradient.any()
+    assert not curvature_diagonal.any()
+    assert not Priors(5.0).curvature(image, [image, image]).any()
+
+
+@KIND
+def test_the_value_is_that_of_the_formula(kind):
+    priors, image, _ = problem(kind)
+    assert priors.active
+    assert priors.value(image) == pytest.approx(value(priors, image), rel=1e-6)
+
+
+@KIND
+def test_slices_are_treated_each_alone(kind):
+    priors, image, _ = problem(kind)
+    stack = np.stack([image, 2 * image[::-1]])
+    both = priors._replace(image=np.stack([priors.image, priors.image[::-1]]))
+    gradient, diagonal = both.gradient(stack)
+    for number, flipped in enumerate((priors.image, priors.image[::-1])):
+        own, own_diagonal = priors._replace(image=flipped).gradient(stack[number])
+        np.testing.assert_allclose(gradient[number], own)
+        np.testing.assert_allclose(diagonal[number], own_diagonal, rtol=1e-6)

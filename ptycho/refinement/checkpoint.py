@@ -1,0 +1,79 @@
+"""What a fit goes on from after a kill, in one file that is replaced at once."""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from ptycho.config import RefineConfig
+from ptycho.io import replaced
+from ptycho.refinement.solver import Solver
+
+Snapshot = dict[str, np.ndarray]
+
+
+class FitEpoch(TypedDict):
+    """An epoch of a fit, as it stands in ``history.json``."""
+
+    epoch: int
+    """0: what the fit started from."""
+    error: float | None
+    """``sum (sqrt(k) - sqrt(e))^2 / sum k`` of the frames fitted to, before the epoch's steps."""
+    held_out_error: float | None
+    """The same of the held-out frames after it; None without such frames."""
+    shot_noise: float
+    """What shot noise alone would leave of that error."""
+    criterion: float
+    """What the fit stops by: the held-out error, with Poisson noise a quarter of their deviance over their counts."""
+    seconds: float
+
+
+class Checkpoint:
+    """``refinement.npz`` in a folder; ``every_s`` are the seconds between two savings at least."""
+
+    def __init__(self, folder: Path, config: RefineConfig, solver: Solver, every_s: float = 2.0):
+        self.path, self.config, self.fingerprint = folder / "refinement.npz", config, fingerprint(solver)
+        self.every_s, self.saved_at = every_s, -np.inf
+
+    def save(self, solver: Solver, history: list[FitEpoch], best: Snapshot, last: bool) -> None:
+        """Write the state of a fit, unless the last time was only just now."""
+        if not last and time.monotonic() - self.saved_at < self.every_s:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = solver.snapshot() | {f"best.{name}": value for name, value in best.items()}
+        texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()), begin=self.fingerprint)
+        with replaced(self.path) as partial:
+            np.savez(partial, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in texts.items()})
+        self.saved_at = time.monotonic()
+
+    def load(self, solver: Solver) -> tuple[list[FitEpoch], Snapshot]:
+        """Bring a solver to where the last checkpoint was: its history and best state; none if there is no file."""
+        if not self.path.exists():
+            return [], {}
+        with np.load(self.path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
+        if saved != self.config.to_dict():
+            differ = sorted(key for key, value in self.config.to_dict().items() if saved.get(key) != value)
+            raise ValueError(
+                f"{self.path} holds a fit with other settings ({', '.join(differ)}); resume with the same ones, or "
+                "into another folder"
+            )
+        if begin != self.fingerprint:
+            raise ValueError(
+                f"{self.path} holds a fit of another scan, or one from another start or with other frames held out; "
+                "resume with the same ones, or into another folder"
+            )
+        history = json.loads(str(arrays.pop("history")))
+        solver.restore({name: value for name, value in arrays.items() if not name.startswith("best.")})
+        return history, {n.removeprefix("best."): value for n, value in arrays.items() if n.startswith("best.")}
+
+
+def fingerprint(solver: Solver) -> str:
+    """What a fit begins from, and with which frames, in a few letters."""
+    scan, frames = solver.scan, np.concatenate([solver.frames, solver.held_out])
+    arrays = (frames, solver.held_out, scan.frame_counts[frames], scan.mask, scan.positions, *solver.state.values())
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()

@@ -1,0 +1,79 @@
+"""How far expected counts are from the measured ones, and what of it a fit goes down.
+
+Least squares of amplitudes, or the Poisson likelihood on the same scale, so that both share curvature and units:
+
+    L = sum (sqrt(k) - sqrt(e))^2 / 2,    or    L = sum (e - k + k log(k / e)) / 4
+
+over the used pixels, k counted and e expected. Gauss-Newton takes the curvature of either from the change of the
+amplitudes, ``d sqrt(e) = de / (2 sqrt(e))``.
+"""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from ptycho.arrays import Array, Float
+from ptycho.physics.noise import root_scatter
+
+FAINT = 1e-6
+"""Photons added to an expected count at the least before something is divided by its root."""
+
+
+class Likelihood(NamedTuple):
+    """What is minimised; a value that compiled functions are made for."""
+
+    poisson: bool
+    """Poisson likelihood of the counts instead of the least squares of amplitudes."""
+    dark: float = FAINT
+    """Photons added to an expected count: where a model expects nothing, one photon must not outweigh all others."""
+
+
+class Residuals:
+    """The measured counts of a batch beside the expected ones.
+
+    Args:
+        counts: measured ``(B, N, N)``, of any dtype.
+        expected: of the forward model, ``(B, N, N)``.
+        used: ``(B, N, N)``, 1 where a pixel of a frame counts, else 0.
+        likelihood: what is minimised.
+    """
+
+    def __init__(self, counts: Array, expected: Array, used: Array, likelihood: Likelihood):
+        self.counts, self.expected, self.used = ops.cast(counts, "float32"), expected, used
+        self.likelihood = likelihood
+        self.amplitudes = ops.sqrt(expected + likelihood.dark)
+        measured = ops.sqrt(self.counts)
+        difference = measured - self.amplitudes
+        if likelihood.poisson:  # (k - e) / (2 sqrt(e))
+            difference = difference * (measured + self.amplitudes) / (2 * self.amplitudes)
+        self.difference = used * difference
+        """``-dL / d sqrt(e)``: the amplitudes that are lacking."""
+        self._measured = measured
+
+    def descent(self) -> Float[Array, "B N N"]:
+        """``-dL/de``: what goes to the adjoint of the forward model."""
+        return self.difference / (2 * self.amplitudes)
+
+    def amplitude_change(self, change: Float[Array, "... B N N"]) -> Float[Array, "... B N N"]:
+        """Change of the amplitudes of the used pixels with one of the expected counts, ``de / (2 sqrt(e))``."""
+        return self.used * change / (2 * self.amplitudes)
+
+    def misfit(self) -> Float[Array, ""]:
+        """``sum (sqrt(k) - sqrt(e))^2``."""
+        return ops.sum(self.used * (self._measured - ops.sqrt(self.expected)) ** 2)
+
+    def deviance(self) -> Float[Array, ""]:
+        """A quarter of the Poisson deviance, ``sum (e - k + k log(k / e)) / 2``: on the scale of the misfit."""
+        expected = self.expected + self.likelihood.dark
+        excess = self.counts - expected
+        # By `log1p`: of a million counts, rounding would leave more than their noise.
+        logarithms = self.counts * ops.log1p(ops.where(self.counts > 0, excess / expected, 0.0))
+        return 0.5 * ops.sum(self.used * (logarithms - excess))
+
+    def shot_noise(self) -> Float[Array, ""]:
+        """What shot noise alone would leave of the misfit, were the expected counts the true ones."""
+        return ops.sum(self.used * root_scatter(self.expected))
+
+    def objective(self) -> Float[Array, ""]:
+        """``2 L``: the misfit, or the deviance."""
+        return self.deviance() if self.likelihood.poisson else self.misfit()

@@ -1,0 +1,388 @@
+"""The unknowns of a fit: one class each, and the list of them. The solver knows the list, not the names.
+
+An unknown says where it starts, what the gradient of a batch is (from the forward model and the residuals), how that
+becomes a search direction (the preconditioner), how the amplitudes change along a direction, and how a change is
+applied within bounds. Arrays are entries of the solver's ``state`` under the unknown's ``field``, which is also that of
+the forward model's estimate or batch; those of ``per_frame`` unknowns have one entry a frame. To add one: write its
+class, add a line to `UNKNOWNS`, and a setting ``<name>_from`` to `RefineConfig`.
+
+A search direction is the gradient over an estimate of the curvature's diagonal plus a part (``damping``) of its largest
+value: dim pixels move slowly, and noise does not decide.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from keras import ops
+from scipy.ndimage import gaussian_filter
+
+from ptycho.arrays import Array
+from ptycho.config import RefineConfig
+from ptycho.physics.detection import mode_sum
+from ptycho.physics.forward import ForwardModel
+from ptycho.physics.fourier import intensity
+from ptycho.physics.propagation import near_field
+from ptycho.refinement.likelihood import Likelihood, Residuals
+
+if TYPE_CHECKING:
+    from ptycho.refinement.solver import Solver
+
+Gradients = dict[str, np.ndarray]
+"""Of the fitted frames: ``gradient``, and for some unknowns ``curvature``."""
+
+
+class BatchFit:
+    """The forward model of a batch, its residuals, and the exit-wave residual chi = ``-dL/dpsi``."""
+
+    def __init__(self, estimate, batch, specification, likelihood: Likelihood):
+        self.model = ForwardModel(estimate, batch, specification)
+        self.estimate, self.batch = self.model.estimate, self.model.batch
+        self.present = self.batch["present"]
+        used = self.batch["mask"] * self.present[:, None, None]
+        self.residuals = Residuals(self.batch["counts"], self.model.expected, used, likelihood)
+        self._chi: Array | None = None
+
+    @property
+    def chi(self) -> Array:
+        """``(B, M, N, N)``: what the exit waves lack to give the counts."""
+        if self._chi is None:
+            self._chi = self.model.diffraction.adjoint(self.residuals.descent())
+        return self._chi
+
+
+class Unknown(Protocol):
+    """What the solver asks of an unknown."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def field(self) -> str:
+        """The entry of the solver's state that it changes."""
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether each frame has a value of its own."""
+
+    def start(self, solver: "Solver") -> None:
+        """Make ready: an entry of the state, where there is none yet."""
+
+    def gradient(self, fit: BatchFit) -> dict[str, Array]:
+        """``-dL`` by the unknown, and what else its direction needs; sums over the frames, or ``(B, ...)``."""
+
+    def direction(self, solver: "Solver", gradients: Gradients, frames: np.ndarray) -> np.ndarray:
+        """Search direction from the gradient of some frames."""
+
+    def amplitude_changes(self, fit: BatchFit, direction: Array) -> Array:
+        """How the amplitudes ``(L, B, N, N)`` change along the L `components` of a direction."""
+
+    def components(self, direction: np.ndarray) -> list[np.ndarray]:
+        """Parts of a direction that get a step length each; they add up to it."""
+
+    def apply(self, solver: "Solver", change: np.ndarray) -> np.ndarray:
+        """The state's entry after a change, within bounds."""
+
+
+def damped(gradient: np.ndarray, curvature: np.ndarray, damping: float, axes: tuple[int, ...] | None = None):
+    """``g / (c + damping max(c))``, the largest curvature taken over ``axes``."""
+    return gradient / (curvature + damping * curvature.max(axis=axes, keepdims=axes is not None) + 1e-12)
+
+
+@dataclass(frozen=True)
+class Object:
+    """The transmission ``(S, H, W)`` of the sample, all its slices."""
+
+    damping: float = 0.3
+    """Of the brightest pixel's illumination. With 0.1 the dim rim overshoots, with 1 it lags (docs/decisions/009)."""
+    name, field, per_frame = "object", "object", False
+
+    def start(self, solver):
+        pass
+
+    def gradient(self, fit):
+        return dict(gradient=fit.model.object_gradient(fit.chi))
+
+    def direction(self, solver, gradients, frames):
+        illumination = np.stack([solver.grid.spread(own, solver.state["positions"][frames]) for own in solver.beams()])
+        slope, curvature = solver.priors.gradient(solver.state["object"])
+        total = illumination + curvature
+        most = illumination.max(axis=(1, 2), keepdims=True)
+        return ((gradients["gradient"] + slope) / (total + self.damping * most)).astype("complex64")
+
+    def amplitude_changes(self, fit, direction):
+        return fit.residuals.amplitude_change(fit.model.object_change(direction))[None]
+
+    def components(self, direction):
+        return [direction]
+
+    def apply(self, solver, change):
+        return solver.bounded("object", (solver.state["object"] + change).astype("complex64"))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The probe modes ``(M, N, N)``; each goes a length of its own."""
+
+    damping: float = 0.3
+    """Of the most that the object lets through to a probe pixel."""
+    name, field, per_frame = "probe", "probe", False
+
+    def start(self, solver):
+        pass
+
+    def gradient(self, fit):
+        return dict(gradient=fit.model.probe_gradient(fit.chi))
+
+    def direction(self, solver, gradients, frames):
+        curvature = solver.object_under_frames(np.ones(len(frames)), frames)
+        return damped(gradients["gradient"], curvature, self.damping).astype("complex64")
+
+    def amplitude_changes(self, fit, direction):
+        return fit.residuals.amplitude_change(ops.moveaxis(fit.model.probe_change(direction), 1, 0))
+
+    def components(self, direction):
+        return [direction * own for own in np.eye(len(direction), dtype="float32")[:, :, None, None]]
+
+    def apply(self, solver, change):
+        return solver.bounded("probe", (solver.state["probe"] + change).astype("complex64"))
+
+
+@dataclass(frozen=True)
+class Background:
+    """Counts ``(N, N)`` that do not come through the sample, the same in all frames; never negative."""
+
+    blur_px: float = 0.0
+    """It is smooth on this scale, in detector pixels."""
+    damping: float = 0.003
+    """Of the brightest pixel's curvature: pixels are told apart by nothing but their own counts."""
+    name, field, per_frame = "background", "background", False
+
+    def start(self, solver):
+        solver.state.setdefault("background", np.zeros((solver.scan.N,) * 2, "float32"))
+
+    def gradient(self, fit):
+        # A pixel that expects less than one photon says as much about the background as one that expects one.
+        curvature = fit.residuals.used / (4 * ops.maximum(fit.model.expected, 1.0))
+        return dict(gradient=ops.sum(fit.residuals.descent(), axis=0), curvature=ops.sum(curvature, axis=0))
+
+    def direction(self, solver, gradients, frames):
+        gradient = gradients["gradient"]
+        inside = np.where((solver.state["background"] > 0) | (gradient > 0), gradient, 0)
+        direction = damped(inside, gradients["curvature"], self.damping)
+        return gaussian_filter(direction, self.blur_px) if self.blur_px else direction
+
+    def amplitude_changes(self, fit, direction):
+        return fit.residuals.amplitude_change(direction)[None]
+
+    def components(self, direction):
+        return [direction]
+
+    def apply(self, solver, change):
+        return np.maximum(solver.state["background"] + change, 0)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Variance of the detector's Gaussian point-spread function, in square pixels; never negative.
+
+    The variance, not the width: where there is no blur yet the expected counts change with it at first order.
+    """
+
+    largest_step_px2: float = 0.5
+    """It changes by so much in a step at most: far from the solution the quadratic model overshoots."""
+    name, field, per_frame = "blur", "blur", False
+
+    def start(self, solver):
+        solver.state.setdefault("blur", np.zeros((), "float32"))
+
+    def gradient(self, fit):
+        change = fit.residuals.amplitude_change(fit.model.blur_change())
+        return dict(gradient=ops.sum(fit.residuals.difference * change), curvature=ops.sum(change**2))
+
+    def direction(self, solver, gradients, frames):
+        step = gradients["gradient"] / (gradients["curvature"] + 1e-12)
+        return np.clip(step, -self.largest_step_px2, self.largest_step_px2).astype("float32")
+
+    def amplitude_changes(self, fit, direction):
+        return fit.residuals.amplitude_change(direction * fit.model.blur_change())[None]
+
+    def components(self, direction):
+        return [direction]
+
+    def apply(self, solver, change):
+        bounded = np.clip(change, -self.largest_step_px2, self.largest_step_px2)
+        return np.maximum(solver.state["blur"] + bounded, 0).astype("float32")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The position (y, x) of each frame."""
+
+    damping: float = 0.03
+    """Of the mean curvature: frames without features stay where they are."""
+    largest_step_px: float = 0.5
+    """A frame moves by so much in a step at most: the linearisation holds no further."""
+    name, field, per_frame = "positions", "positions", True
+
+    def start(self, solver):
+        solver.moved()
+
+    def gradient(self, fit):
+        product = lambda one, other: ops.sum(one * other, axis=(1, 2))
+        slopes = [
+            fit.residuals.amplitude_change(fit.model.position_change(axis))
+            for axis in np.eye(2, dtype="float32")[:, None]
+        ]
+        curvature = [ops.stack([product(one, other) for other in slopes], axis=-1) for one in slopes]
+        gradient = ops.stack([product(fit.residuals.difference, slope) for slope in slopes], axis=-1)
+        return dict(gradient=gradient, curvature=ops.stack(curvature, axis=-2))
+
+    def direction(self, solver, gradients, frames):
+        """Newton's step, frame by frame."""
+        curvature = gradients["curvature"]
+        ridge = self.damping * np.trace(curvature, axis1=1, axis2=2)[solver.frames].mean() + 1e-12
+        step = np.linalg.solve(curvature + ridge * np.eye(2), gradients["gradient"][..., None])[..., 0]
+        return step.astype("float32")
+
+    def amplitude_changes(self, fit, direction):
+        return fit.residuals.amplitude_change(fit.model.position_change(direction))[None]
+
+    def components(self, direction):
+        return [direction]
+
+    def apply(self, solver, change):
+        return solver.moved_within_margin(np.clip(change, -self.largest_step_px, self.largest_step_px))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """One linear map of all positions about their mean: scale, rotation and shear."""
+
+    largest_step_px: float = 1.0
+    """The frame that moves most moves by so much in a step at most."""
+    name, field, per_frame = "affine", "positions", True
+
+    def start(self, solver):
+        solver.moved()
+
+    def gradient(self, fit):
+        return Positions().gradient(fit)
+
+    def direction(self, solver, gradients, frames):
+        """The map A of ``sum_p C_p A x_p x_p^T = sum_p g_p x_p^T``, as moves ``(P, 2)``."""
+        given = solver.scan.positions
+        x = (given - given[solver.frames].mean(axis=0)).astype("float64")
+        gradient = gradients["gradient"][solver.frames].astype("float64")
+        normal = np.einsum("pa,pb,pij->iajb", x[solver.frames], x[solver.frames], gradients["curvature"][solver.frames])
+        normal = normal.reshape(4, 4) + 1e-6 * np.trace(normal.reshape(4, 4)) * np.eye(4)
+        matrix = np.linalg.solve(normal, np.einsum("pi,pa->ia", gradient, x[solver.frames]).ravel()).reshape(2, 2)
+        return (x @ matrix.T).astype("float32")
+
+    def amplitude_changes(self, fit, direction):
+        return Positions().amplitude_changes(fit, direction)
+
+    def components(self, direction):
+        return [direction]
+
+    def apply(self, solver, change):
+        return solver.moved_within_margin(change * min(1, self.largest_step_px / max(np.abs(change).max(), 1e-12)))
+
+
+@dataclass(frozen=True)
+class OprModes:
+    """Modes ``(K, N, N)`` by which the first probe mode varies from frame to frame."""
+
+    modes: int = 1
+    damping: float = 0.3
+    name, field, per_frame = "opr", "opr", False
+
+    def start(self, solver):
+        if "opr" not in solver.state:
+            solver.state["opr"] = first_opr_modes(solver.state["probe"][0], self.modes)
+            solver.state["opr_weights"] = np.zeros((len(solver.scan), self.modes), "float32")
+
+    def gradient(self, fit):
+        weights = fit.batch["opr_weights"] * fit.present[:, None]
+        return dict(gradient=fit.model.opr_gradient(fit.chi, weights))
+
+    def direction(self, solver, gradients, frames):
+        weights = solver.state["opr_weights"][frames].T
+        curvature = np.stack([solver.object_under_frames(own**2, frames) for own in weights])
+        return damped(gradients["gradient"], curvature, self.damping, axes=(1, 2)).astype("complex64")
+
+    def amplitude_changes(self, fit, direction):
+        return fit.residuals.amplitude_change(fit.model.opr_change(direction, fit.batch["opr_weights"]))[None]
+
+    def components(self, direction):
+        return [direction]
+
+    def apply(self, solver, change):
+        return (solver.state["opr"] + change).astype("complex64")
+
+
+@dataclass(frozen=True)
+class OprWeights:
+    """How much ``(P, K)`` of each OPR mode a frame has."""
+
+    damping: float = 0.3
+    name, field, per_frame = "opr_weights", "opr_weights", True
+
+    def start(self, solver):
+        pass
+
+    def gradient(self, fit):
+        waves, chi = fit.model.opr_exit_waves(), fit.chi[:, :1]
+        common = ops.real(waves) * ops.real(chi) + ops.imag(waves) * ops.imag(chi)
+        # Curvature of the exit waves, which is larger than that of the amplitudes.
+        curvature = ops.sum(intensity(waves), axis=(2, 3)) * fit.present[:, None]
+        return dict(gradient=ops.sum(common, axis=(2, 3)), curvature=curvature)
+
+    def direction(self, solver, gradients, frames):
+        return damped(gradients["gradient"], gradients["curvature"], self.damping, axes=(0,))
+
+    def amplitude_changes(self, fit, direction):
+        return fit.residuals.amplitude_change(fit.model.opr_change(fit.estimate["opr"], direction))[None]
+
+    def components(self, direction):
+        return [direction]
+
+    def apply(self, solver, change):
+        return solver.state["opr_weights"] + change
+
+
+UNKNOWNS: dict[str, Callable[[RefineConfig], tuple[Unknown, ...]]] = dict(
+    probe=lambda config: (Probe(),),
+    positions=lambda config: (Positions(),),
+    affine=lambda config: (Affine(),),
+    background=lambda config: (Background(blur_px=config.background_blur_px),),
+    opr=lambda config: (OprModes(config.opr_modes), OprWeights()),
+    blur=lambda config: (Blur(),),
+)
+"""What can be fitted beside the object: each from the epoch that ``<name>_from`` of `RefineConfig` says."""
+
+
+def unknowns_at(config: RefineConfig, epoch: int) -> tuple[Unknown, ...]:
+    """The unknowns that are fitted in an epoch."""
+    begin = {name: getattr(config, f"{name}_from") for name in UNKNOWNS}
+    chosen = [make(config) for name, make in UNKNOWNS.items() if begin[name] is not None and epoch >= begin[name]]
+    return (Object(), *(unknown for group in chosen for unknown in group))
+
+
+def first_opr_modes(mode: np.ndarray, count: int) -> np.ndarray:
+    """``(K, N, N)``: what a probe ``(N, N)`` most likely varies by, each with its power.
+
+    Its strength, and its place along y and x.
+    """
+    modes = [mode, *(np.roll(mode, -1, axis) - np.roll(mode, 1, axis) for axis in (0, 1))][:count]
+    power = np.linalg.norm(mode)
+    return np.stack([own * (power / np.linalg.norm(own)) for own in modes]).astype("complex64")
+
+
+def slice_illumination(probe: np.ndarray, spacing: np.ndarray | None, slices: int) -> np.ndarray:
+    """``(S, N, N)``: illumination of each slice by a probe ``(M, N, N)`` in vacuum."""
+    wave, beams = ops.convert_to_tensor(probe[None]), []
+    for number in range(slices):
+        wave = near_field(wave, ops.convert_to_tensor(spacing)) if number else wave
+        beams.append(ops.convert_to_numpy(mode_sum(wave))[0])
+    return np.stack(beams)
