@@ -272,7 +272,7 @@ class RefineConfig(Config):
     noise: Noise = "amplitude"
     """Least squares of amplitudes, or the Poisson likelihood of the counts."""
     epochs: int = 300
-    """Passes over the frames at most; it stops before, where the held-out frames are not fitted better any more."""
+    """Passes over the frames at most. A fit stops before, where the held-out frames are not fitted better any more."""
     probe_from: int | None = None
     """The probe, all its modes."""
     focus: bool = True
