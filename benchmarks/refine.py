@@ -27,7 +27,7 @@ import numpy as np
 import typer
 from network import CONDITIONS, many_frames, sim64
 
-from ptycho.config import RefineConfig, RunConfig, SimulationConfig
+from ptycho.config import Multislice, RefineConfig, RunConfig, SimulationConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects
@@ -43,6 +43,7 @@ from ptycho.reconstruction.pty_chi import run_ptychi
 from ptycho.refinement.from_network import refine_network
 from ptycho.refinement.refine import Refinement, refine
 from ptycho.refinement.solver import Solver
+from ptycho.refinement.unknowns import Object, Probe
 from ptycho.simulation.probes import make_probe, with_modes
 from ptycho.simulation.simulate import expected_batches, simulate
 
@@ -407,12 +408,12 @@ def in_turn(runs: dict[str, Callable[[], object]], times: int = 3) -> dict[str, 
 
 
 def an_epoch(scan: Scan, method: str, size: int) -> Callable[[], float]:
-    """An epoch of object and probe, batches of ``size`` frames for lsqml."""
-    solver = Solver(scan, np.arange(len(scan)), np.arange(0))
-    unknowns = ["object", "probe"]
-    if method == "cg":
-        return lambda: solver.together(unknowns)
-    return lambda: solver.stochastic(method, unknowns, size)
+    """An epoch of object and probe, batches of ``size`` frames for lsqml; ``cg4`` is cg with four slices."""
+    thick = Multislice(slices=4, spacing_px=20.0, wavelength_px=0.1) if method == "cg4" else None
+    solver = Solver(scan, np.arange(len(scan)), np.arange(0), multislice=thick)
+    if method.startswith("cg"):
+        return lambda: solver.cg_step((Object(), Probe()))
+    return lambda: solver.minibatch_epoch(method, ["object", "probe"], size)
 
 
 def bare_epoch(scan: Scan, size: int) -> Callable[[], object]:
