@@ -23,7 +23,7 @@ from ptycho.output.panels import (
     mode_images,
     object_panels,
     pixel_unit,
-    probe_panels,
+    small_panels,
 )
 from ptycho.output.snapshots import Budget, LiveState, Snapshot, SnapshotProgress
 from ptycho.progress import Progress
@@ -281,11 +281,11 @@ class _Page:
         """Draw the modes of a probe: into the panels of the last one if it has as many."""
         images = mode_images(probe)
         if len(self.modes) != len(images):
-            panels: Any = probe_panels(probe)
+            panels: Any = small_panels(images)
             self.sections["probe"].children = [panels]
             self.modes = [(plot, plot.renderers[0]) for plot in panels.children]
             return
-        for (plot, renderer), (title, amplitude, _) in zip(self.modes, images, strict=True):
-            renderer.glyph.color_mapper.high = float(amplitude.max()) or 1.0
-            renderer.data_source.data = dict(image=[amplitude])
+        for (plot, renderer), (title, image, _, limits) in zip(self.modes, images, strict=True):
+            renderer.glyph.color_mapper.high = limits[1]
+            renderer.data_source.data = dict(image=[image])
             plot.title.text = title

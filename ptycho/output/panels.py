@@ -8,7 +8,15 @@ import numpy as np
 from ptycho.arrays import Array, Complex, Float, Int
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
-from ptycho.images import amplitude_and_phase, binned, colour_map, contrast_limits, illuminated_region, ramp_removed
+from ptycho.images import (
+    amplitude_and_phase,
+    binned,
+    colour_map,
+    contrast_limits,
+    displayed_object,
+    illuminated_region,
+    ramp_removed,
+)
 from ptycho.training.schedule import Epoch
 
 if TYPE_CHECKING:
@@ -190,37 +198,62 @@ def palette(name: str) -> list[str]:
     return [f"#{colour.tobytes().hex()}" for colour in colours]
 
 
-class ModeImage(NamedTuple):
-    """The amplitude of a probe mode as a page draws it."""
+class SmallImage(NamedTuple):
+    """One of several small images side by side."""
 
     title: str
-    """With its fraction of the power."""
-    amplitude: np.ndarray
-    """In sqrt(photons), binned, float32."""
-    side_px: int
-    """Probe pixels along each side."""
+    image: np.ndarray
+    """Binned to 128 pixels, float32."""
+    extent: Extent
+    """In pixels of the image before."""
+    limits: tuple[float, float]
+    """The values of the first and the last colour."""
 
 
-def mode_images(probe: Complex[Array, "M n n"], *, most: int = 8, side_px: int = 128) -> list[ModeImage]:
-    """The first modes of a probe."""
+def small_image(title: str, image: Float[Array, "H W"], limits: tuple[float, float] | None = None) -> SmallImage:
+    """A small image, by default from 0 to its largest value."""
+    image, k = binned(image.astype("float32"), 128)
+    height, width = image.shape
+    return SmallImage(title, image, (0, 0, width * k, height * k), limits or (0.0, float(image.max()) or 1.0))
+
+
+def mode_images(probe: Complex[Array, "M n n"], most: int = 8) -> list[SmallImage]:
+    """The amplitudes of the first modes of a probe, in sqrt(photons), with their fractions of the power."""
     power = (np.abs(probe) ** 2).sum(axis=(1, 2))
-    images = []
-    for m, mode in enumerate(probe[:most]):
-        amplitude, k = binned(np.abs(mode).astype("float32"), side_px)
-        images.append(ModeImage(f"mode {m + 1}: {100 * power[m] / power.sum():.1f} %", amplitude, len(amplitude) * k))
-    return images
+    percent = 100 * power / power.sum()
+    return [small_image(f"mode {m + 1}: {percent[m]:.1f} %", np.abs(mode)) for m, mode in enumerate(probe[:most])]
 
 
-def probe_panels(probe: Complex[Array, "M n n"]) -> "Row":
-    """The modes of a probe, see `mode_images`."""
+def opr_images(result: Reconstruction, most: int = 8) -> list[SmallImage]:
+    """The amplitudes of the first OPR modes, with the power that they add to the first probe mode on average."""
+    if result.opr_modes is None or result.opr_weights is None:
+        return []
+    power = (np.abs(result.opr_modes) ** 2).sum(axis=(1, 2)) * (result.opr_weights**2).mean(axis=0)
+    percent = 100 * power / (np.abs(result.probe[0]) ** 2).sum()
+    modes = enumerate(result.opr_modes[:most])
+    return [small_image(f"OPR mode {k + 1}: {percent[k]:.2f} %", np.abs(mode)) for k, mode in modes]
+
+
+def slice_images(result: Reconstruction, most: int = 16) -> list[SmallImage]:
+    """The phases (rad) of the first slices of a thick sample, in the order in which the wave meets them."""
+    if result.slices is None:
+        return []
+    phases = [np.angle(displayed_object(image, result.coverage)) for image in result.slices[:most]]
+    return [small_image(f"slice {k + 1}: phase", phase, contrast_limits(phase)) for k, phase in enumerate(phases)]
+
+
+def small_panels(images: Sequence[SmallImage]) -> "Row":
+    """Small images side by side, which share one scale of length but not their colours."""
     from bokeh.layouts import row
     from bokeh.models import LinearColorMapper
 
     plots = []
-    for m, (title, amplitude, side) in enumerate(mode_images(probe)):
-        mapper = LinearColorMapper(palette=palette("viridis"), low=0, high=float(amplitude.max()) or 1.0)
-        plot = _figure(title, (190, 190), x_range=(0, side), y_range=(side, 0), tools="wheel_zoom,pan,reset")
-        _draw(plot, amplitude, mapper, (0, 0, side, side), f"mode {m + 1}")
+    for title, image, extent, limits in images:
+        mapper = LinearColorMapper(palette=palette("viridis"), low=limits[0], high=limits[1])
+        ranges = Ranges.of(extent)
+        height = int(np.clip(190 * extent[3] / extent[2], 60, 400))
+        plot = _figure(title, (190, height), x_range=ranges.x, y_range=ranges.y, tools="wheel_zoom,pan,reset")
+        _draw(plot, image, mapper, extent, title.partition(":")[0])
         plots.append(plot)
     return row(*plots, styles=WRAPPED)
 

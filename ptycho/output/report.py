@@ -19,10 +19,14 @@ from ptycho.output.panels import (
     curve_panel,
     epoch_curves,
     frame_panels,
+    mode_images,
     object_images,
     object_panels,
+    opr_images,
     pixel_unit,
-    probe_panels,
+    slice_images,
+    small_image,
+    small_panels,
 )
 
 
@@ -56,7 +60,8 @@ def save_report(
             2.6 MB for the two.
         patterns_bytes: size of the patterns and predictions; larger scans show every k-th frame.
     """
-    sections: list[Section] = [Plots("Probe", probe_panels(scan.probe if result is None else result.probe))]
+    probe = scan.probe if result is None else result.probe
+    sections: list[Section] = [Plots("Probe", small_panels(mode_images(probe)))]
     if result is not None:
         images = object_panels(object_images(scan, result, object_side_px), pixel_unit(scan))
         sections.insert(0, Plots("Object", images))
@@ -64,6 +69,8 @@ def save_report(
     if scores is not None:
         judgement.append(_scores_table(scores))
     sections[1:1] = judgement
+    if result is not None:
+        sections += _further_unknowns(result)
     sections.append(Plots("Frames on the scan", frame_panels(scan, result, patterns_bytes)))
     for heading, label, history, titles in (
         ("Training", "loss", training, dict(loss="training", validation_loss="held-out frames")),
@@ -122,7 +129,7 @@ def save_comparison(
         Table("Scores", *rows),
         Bullets("Notes", notes),
         *objects,
-        Plots(f"Probe: {names[0]}", probe_panels(results[names[0]].probe)),
+        Plots(f"Probe: {names[0]}", small_panels(mode_images(results[names[0]].probe))),
         Plots(f"Frames on the scan: {names[0]}", frame_panels(scan, results[names[0]])),
         Plots("Epochs", column(*curves)),
         *([_correlation(scores)] if scores else []),
@@ -130,6 +137,26 @@ def save_comparison(
         Provenance(settings),
     ]
     return save_page(path, f"{scan.source or Path(path).stem}: {', '.join(names)}", sections)
+
+
+def _further_unknowns(result: Reconstruction) -> list[Section]:
+    """What an estimate has beside object, probe and positions: OPR modes, slices, background, blur, affine map."""
+    plots = {"OPR modes": opr_images(result), "Slices": slice_images(result)}
+    rows = []
+    if result.background is not None:
+        plots["Background"] = [small_image("background (counts)", result.background)]
+        rows.append(
+            ("background", f"{result.background.mean():.3g} counts a pixel, {result.background.max():.3g} at most")
+        )
+    if result.blur_px:
+        rows.append(("detector blur", f"{result.blur_px:.3g} pixels (standard deviation)"))
+    if result.multislice is not None:
+        spacing = result.multislice.spacing_px
+        rows.append(("slices", f"{result.multislice.slices}, {spacing:.4g} object pixels apart"))
+    if result.affine is not None:
+        rows.append(("affine map of the positions", "; ".join(f"{a:.5f}, {b:.5f}" for a, b in result.affine)))
+    panels = [Plots(heading, small_panels(images)) for heading, images in plots.items() if images]
+    return [*panels, Table("Further unknowns", (), rows)]
 
 
 def _scores_table(scores: Scores) -> Table:

@@ -19,7 +19,7 @@ from ptycho.progress import Progress
 class Budget:
     """The time that a live page may take from a run."""
 
-    fraction: float = 0.02
+    time_fraction: float = 0.02
     """Fraction of the run's time for opening pages, taking snapshots and serving them."""
     head_start_s: float = 0.5
     """Seconds on top of it, about what opening a page takes: without them a short run would show one snapshot."""
@@ -108,7 +108,7 @@ class SnapshotProgress:
         if not self.state.viewed or now - self.last < budget.period_s:
             return False
         spent = self.spent_s + self.cost_s.get(stage, 0.0) + self.state.serving_s
-        return spent <= budget.fraction * (now - self.start) + budget.head_start_s
+        return spent <= budget.time_fraction * (now - self.start) + budget.head_start_s
 
     def finish(self) -> None:
         """Take a snapshot of the final image if the page is open, unless that takes more than a period."""

@@ -33,7 +33,7 @@ def scans(case: Case) -> Data:
     """Read or simulate the scans of a case; two cases that differ only in their loss have the same counts."""
     if case.file is not None:
         full = open_scan(case.file, lambda text: None, case.model.get("probe_modes"))
-        test = with_fraction_of_photons(full, case.kept, np.random.default_rng([case.seed, 11]))
+        test = thinned_scan(full, case.kept, np.random.default_rng([case.seed, 11]))
         test = wrong_probe(test, case.probe_error, case.seed)
         held_out = test.held_out_mask(case.hold_out_every)
         return Data(test.subset(~held_out), test, full, case.hold_out_every)
@@ -56,12 +56,12 @@ def central_square(positions: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.argsort(np.abs(positions - centre).max(axis=1), kind="stable")[:count])
 
 
-def with_fraction_of_photons(scan: Scan, fraction: float, rng: np.random.Generator) -> Scan:
-    """The scan with this fraction of its exposure: each photon is kept with this probability."""
-    if fraction == 1:
+def thinned_scan(scan: Scan, kept: float, rng: np.random.Generator) -> Scan:
+    """The scan at a shorter exposure: each photon is kept with the probability ``kept``."""
+    if kept == 1:
         return scan
-    counts = np.concatenate([thin_counts(chunk, fraction, rng)[0].astype("uint32") for chunk in chunks(scan.counts)])
-    return replace(scan, counts=counts, probe=(scan.probe * np.sqrt(fraction)).astype("complex64"))
+    counts = np.concatenate([thin_counts(chunk, kept, rng)[0].astype("uint32") for chunk in chunks(scan.counts)])
+    return replace(scan, counts=counts, probe=(scan.probe * np.sqrt(kept)).astype("complex64"))
 
 
 def wrong_probe(scan: Scan, error: dict[str, float], seed: int) -> Scan:

@@ -60,7 +60,7 @@ def training_size(size: Size) -> Study:
 def probe_error(size: Size) -> Study:
     """How wrong the given probe may be, if it is fitted and if it is fixed."""
     errors: list[tuple[str, float, dict[str, float]]] = [("right", 0.0, {})]
-    errors += [(f"defocus-{fraction:g}", fraction, dict(defocus=fraction)) for fraction in (0.25, 0.5, 0.75)]
+    errors += [(f"defocus-{error:g}", error, dict(defocus=error)) for error in (0.25, 0.5, 0.75)]
     errors += [("blurred", 1.0, dict(blur_px=2.0)), ("noisy", 1.25, dict(noise=0.5))]
     treatments: dict[str, dict[str, Any]] = dict(sought={}, believed=dict(probe_trainable=False))
     cases = [

@@ -46,13 +46,13 @@ def test_pictures_are_made_only_while_somebody_looks_and_in_their_part_of_the_ti
     assert not made and state.snapshot is None and len(told) == 100
     run(1000, watched=True)
     # The first compiles, and is free. Of the rest as many as go into the share, less one that is not due yet.
-    allowed = state.budget.fraction * (clock.now - 100.0) + state.budget.head_start_s
+    allowed = state.budget.time_fraction * (clock.now - 100.0) + state.budget.head_start_s
     assert allowed - 2 * 2.0 <= snapshots.spent_s <= allowed
     assert state.snapshot.object.images["amplitude"].shape == small_scan.object.shape
     count = len(made)
     run(1000, watched=False)
     assert len(made) <= count + 1  # somebody looked three seconds ago
-    count, state.serving_s = len(made), state.budget.fraction * 10_000
+    count, state.serving_s = len(made), state.budget.time_fraction * 10_000
     run(1000, watched=True)
     assert len(made) == count  # serving has taken it all
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from ptycho.config import Multislice
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.evaluation import compare_objects
 from ptycho.images import binned
-from ptycho.output.panels import colour_range, palette, pattern_images
+from ptycho.output.panels import colour_range, opr_images, palette, pattern_images, slice_images
 from ptycho.output.report import save_report
 
 
@@ -58,6 +59,30 @@ def test_the_page_stands_alone_and_says_what_was_found(small_scan, truth_as_resu
     assert "3 &lt; 4 &amp; more" in page
     assert f"{scores.snr_db:.3f}" in page and f"{scores.flat.snr_db:.3f}" in page
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_page_shows_all_unknowns_of_an_estimate(small_scan, truth_as_result, tmp_path):
+    slices = np.stack([small_scan.object, np.exp(0.1j * np.angle(small_scan.object))])
+    result = replace(
+        truth_as_result,
+        slices=slices,
+        object=slices.prod(axis=0),
+        multislice=Multislice(slices=2, spacing_px=7.5, wavelength_px=0.01),
+        opr_modes=small_scan.probe[:1] / 10,
+        opr_weights=np.full((len(small_scan), 1), 2, "float32"),
+        background=np.full((24, 24), 3, "float32"),
+        blur_px=0.75,
+        affine=np.array([[1.01, 0], [0, 0.99]]),
+    )
+    (mode,) = opr_images(result)
+    assert mode.title == "OPR mode 1: 4.00 %"
+    assert [image.title for image in slice_images(result)] == ["slice 1: phase", "slice 2: phase"]
+    page = save_report(tmp_path / "report.html", small_scan, result, checks=()).read_text(encoding="utf-8")
+    plain = save_report(tmp_path / "plain.html", small_scan, truth_as_result, checks=()).read_text(encoding="utf-8")
+    for heading in ("OPR modes", "Slices", "Background", "Further unknowns"):
+        assert f"<h2>{heading}" in page and f"<h2>{heading}" not in plain
+    for value in ("3 counts a pixel", "0.75 pixels", "2, 7.5 object pixels apart", "1.01000, 0.00000"):
+        assert value in page
 
 
 def test_patterns_are_those_of_the_frames_and_their_predictions(small_scan, truth_as_result):
