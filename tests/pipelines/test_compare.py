@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -99,4 +100,4 @@ def test_the_table_has_one_row_for_each_method_and_a_floor(small_scan):
     assert rows[0][1:4] == ["2", "1.8", "0.5"]
     error, noise = map(float, rows[0][-2:])
     assert error == pytest.approx(noise, rel=0.2)  # a perfect object leaves the shot noise
-    assert table([exact._replace(outcome=outcome._replace(scores=None))])[0][4:] == titles[-2:]
+    assert table([exact._replace(outcome=replace(outcome, scores=None))])[0][4:] == titles[-2:]
