@@ -166,10 +166,12 @@ class ForwardModel:
         transfer = batch.get("transfer")
         if transfer is not None and self.ramps is not None:  # as in `frame_probes`
             transfer = transfer * ops.conj(self.ramps)
-        probes = self.place(estimate["probe"])
+        probes = self.place_probe(estimate["probe"])
         if "opr" in estimate:
             frames = batch["origin"].shape[0]
-            varied = ops.sum(times_real(self.place(estimate["opr"]), batch["opr_weights"][:, :, None, None]), axis=1)
+            varied = ops.sum(
+                times_real(self.place_probe(estimate["opr"]), batch["opr_weights"][:, :, None, None]), axis=1
+            )
             other = ops.broadcast_to(probes[:, 1:], (frames, *probes[:, 1:].shape[1:]))
             probes = ops.concatenate([probes[:, :1] + varied[:, None], other], axis=1)
         self.diffraction = Diffraction(
@@ -198,15 +200,15 @@ class ForwardModel:
     def accumulate(self, patches: Sequence[Array]) -> Num[Array, "S H W"]:
         """Sum of patches on each slice of an object: adjoint of `extract`."""
         shape = self.specification.shape
-        return ops.concatenate([scatter(ops.expand_dims(own, 0), self.index, shape) for own in patches])
+        return ops.concatenate([scatter(ops.expand_dims(of_slice, 0), self.index, shape) for of_slice in patches])
 
-    def place(self, probe: Complex[Array, "M N N"], step: int = 1) -> Complex[Array, "B M N N"]:
+    def place_probe(self, probe: Complex[Array, "M N N"], step: int = 1) -> Complex[Array, "B M N N"]:
         """A probe as each frame, or every ``step``-th, has it (see `frame_probes`); B is 1 where all have the same."""
         probe = ops.expand_dims(probe if self.centring is None else probe * self.centring, 0)
         return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[::step])
 
-    def collect(self, probes: Complex[Array, "B M N N"]) -> Complex[Array, "M N N"]:
-        """Sum over the frames of what each has, moved back: adjoint of `place`."""
+    def collect_probe(self, probes: Complex[Array, "B M N N"]) -> Complex[Array, "M N N"]:
+        """Sum over the frames of what each has, moved back: adjoint of `place_probe`."""
         if self.ramps is None:
             total = ops.sum(probes, axis=0)
         else:
@@ -220,11 +222,11 @@ class ForwardModel:
 
     def probe_change(self, change: Complex[Array, "M N N"]) -> Float[Array, "B M N N"]:
         """That of each mode apart."""
-        return self.diffraction.change(self._exit_change(probe_change=self.place(change)), by_mode=True)
+        return self.diffraction.change(self._exit_change(probe_change=self.place_probe(change)), by_mode=True)
 
     def opr_change(self, modes: Complex[Array, "K N N"], weights: Float[Array, "B K"]) -> Float[Array, "B N N"]:
         """That with ``sum_k c_jk V_k`` of the first mode: of modes V at given weights c, or the reverse."""
-        varied = ops.sum(times_real(self.place(modes), weights[:, :, None, None]), axis=1, keepdims=True)
+        varied = ops.sum(times_real(self.place_probe(modes), weights[:, :, None, None]), axis=1, keepdims=True)
         return self.diffraction.change(self._exit_change(probe_change=varied))
 
     def position_change(self, moves: Float[Array, "b 2"]) -> Float[Array, "B N N"]:
@@ -254,16 +256,16 @@ class ForwardModel:
         return self.accumulate(self.diffraction.slice_gradients(chi))
 
     def probe_gradient(self, chi: Complex[Array, "B M N N"]) -> Complex[Array, "M N N"]:
-        return self.collect(self.diffraction.probe_gradient(chi))
+        return self.collect_probe(self.diffraction.probe_gradient(chi))
 
     def opr_gradient(self, chi: Complex[Array, "B M N N"], weights: Float[Array, "B K"]) -> Complex[Array, "K N N"]:
         """By the OPR modes at given weights."""
         first = self.diffraction.probe_gradient(chi)[:, :1]
-        return self.collect(times_real(first, weights[:, :, None, None]))
+        return self.collect_probe(times_real(first, weights[:, :, None, None]))
 
     def opr_exit_waves(self) -> Complex[Array, "B K N N"]:
         """Exit wave of each OPR mode: the derivative of the exit wave by its weight."""
-        return self._exit_change(probe_change=self.place(self.estimate["opr"]))
+        return self._exit_change(probe_change=self.place_probe(self.estimate["opr"]))
 
     def _exit_change(self, **changes: Array | list[Array]) -> Complex[Array, "B M N N"]:
         model = self.diffraction

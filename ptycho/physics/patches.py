@@ -14,18 +14,18 @@ from ptycho.physics.fourier import times_real
 def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whole and sub-pixel part of positions ``(..., 2)`` in pixels: int32, and float32 in [-1/2, 1/2).
 
-    Patches stay on the pixel grid of the object, at the whole part; the probe moves by the rest.
+    Patches stay on the pixel grid of the object, at the integer part; the probe moves by the rest.
     """
-    whole = np.floor(np.asarray(positions, float) + 0.5)
-    return whole.astype("int32"), (positions - whole).astype("float32")
+    integer = np.floor(np.asarray(positions, float) + 0.5)
+    return integer.astype("int32"), (positions - integer).astype("float32")
 
 
-def placed(image: np.ndarray, corner: np.ndarray, canvas: np.ndarray) -> np.ndarray:
-    """A copy of a canvas ``(H, W)`` with an image on it, its first pixel at ``corner``, cut where it reaches beyond."""
+def placed(image: np.ndarray, origin: np.ndarray, canvas: np.ndarray) -> np.ndarray:
+    """A copy of a canvas ``(H, W)`` with an image on it, its first pixel at ``origin``, cut where it reaches beyond."""
     canvas = canvas.copy()
-    low, high = np.maximum(corner, 0), np.minimum(np.add(corner, image.shape), canvas.shape)
-    here = tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))
-    canvas[here] = image[tuple(slice(a, max(a, b)) for a, b in zip(low - corner, high - corner, strict=True))]
+    low, high = np.maximum(origin, 0), np.minimum(np.add(origin, image.shape), canvas.shape)
+    inside = tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))
+    canvas[inside] = image[tuple(slice(a, max(a, b)) for a, b in zip(low - origin, high - origin, strict=True))]
     return canvas
 
 
@@ -63,8 +63,8 @@ def extract(
     canvas, positions = ops.convert_to_tensor(canvas), ops.convert_to_tensor(positions)
     shape = tuple(canvas.shape[-2:])
     total = 0
-    for whole, weight in _taps(positions):
-        patches = gather(canvas, patch_index(whole, size, shape))
+    for integer, weight in _taps(positions):
+        patches = gather(canvas, patch_index(integer, size, shape))
         total = total + (patches if weight is None else _weighted(patches, weight))
     return total
 
@@ -76,21 +76,21 @@ def accumulate(
     patches, positions = ops.convert_to_tensor(patches), ops.convert_to_tensor(positions)
     size = tuple(patches.shape[-2:])
     total = 0
-    for whole, weight in _taps(positions):
+    for integer, weight in _taps(positions):
         values = patches if weight is None else _weighted(patches, weight)
-        total = total + scatter(values, patch_index(whole, size, shape), shape)
+        total = total + scatter(values, patch_index(integer, size, shape), shape)
     return total
 
 
 def _taps(positions):
-    """The whole positions that a position touches, each with its weight: one, or four (bilinear)."""
+    """The integer positions that a position touches, each with its weight: one, or four (bilinear)."""
     if "int" in ops.dtype(positions):
         return [(positions, None)]
     floor = ops.floor(positions)
-    fraction = positions - floor
-    corner = ops.cast(floor, "int32")
-    wy, wx = fraction[..., 0, None, None], fraction[..., 1, None, None]
-    step = lambda dy, dx: corner + ops.convert_to_tensor([dy, dx], dtype="int32")
+    subpixel = positions - floor
+    origin = ops.cast(floor, "int32")
+    wy, wx = subpixel[..., 0, None, None], subpixel[..., 1, None, None]
+    step = lambda dy, dx: origin + ops.convert_to_tensor([dy, dx], dtype="int32")
     return [
         (step(0, 0), (1 - wy) * (1 - wx)),
         (step(0, 1), (1 - wy) * wx),
@@ -99,13 +99,13 @@ def _taps(positions):
     ]
 
 
-def _indices(corner, size, height, width):
+def _indices(origin, size, height, width):
     """Flat canvas index of every patch pixel ``(B, P, n, m)``, and where it lies inside the canvas."""
-    y = corner[..., 0, None] + ops.arange(size[0], dtype="int32")
-    x = corner[..., 1, None] + ops.arange(size[1], dtype="int32")
+    y = origin[..., 0, None] + ops.arange(size[0], dtype="int32")
+    x = origin[..., 1, None] + ops.arange(size[1], dtype="int32")
     inside_y = ops.logical_and(y >= 0, y < height)
     inside_x = ops.logical_and(x >= 0, x < width)
-    row = ops.arange(ops.shape(corner)[0], dtype="int32")[:, None, None] * height + ops.clip(y, 0, height - 1)
+    row = ops.arange(ops.shape(origin)[0], dtype="int32")[:, None, None] * height + ops.clip(y, 0, height - 1)
     index = row[..., :, None] * width + ops.clip(x, 0, width - 1)[..., None, :]
     return index, ops.logical_and(inside_y[..., :, None], inside_x[..., None, :])
 

@@ -19,8 +19,8 @@ class Members(NamedTuple):
 
     def filled(self, size: int) -> "Members":
         """The same, filled up to ``size`` frames."""
-        more = size - len(self.frames)
-        return Members(np.pad(self.frames, (0, more), mode="edge"), np.pad(self.present, (0, more)))
+        missing_frames = size - len(self.frames)
+        return Members(np.pad(self.frames, (0, missing_frames), mode="edge"), np.pad(self.present, (0, missing_frames)))
 
 
 def batches(
@@ -32,7 +32,7 @@ def batches(
         positions: ``(P, 2)`` of all frames of the scan.
         frames: indices of those to use.
         size: frames in a batch at most.
-        how: ``random``, or ``compact``: each batch takes one frame of every part of the scan, so that its frames
+        how: ``random``, or ``compact``: each batch takes one frame of every group of the scan, so that its frames
             overlap as little as they can (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018)).
         rng: draws.
     """
@@ -48,7 +48,7 @@ def batches(
             row[rng.permutation(len(row))[: len(cell)]] = rng.permutation(cell)
         order = rows.T.ravel()
         order = order[order >= 0]
-    parts = [order[k * size : (k + 1) * size] for k in range(count)]
-    rng.shuffle(parts)
+    groups = [order[k * size : (k + 1) * size] for k in range(count)]
+    rng.shuffle(groups)
     present = np.arange(size)
-    return [Members(np.resize(part, size), (present < len(part)).astype("float32")) for part in parts]
+    return [Members(np.resize(group, size), (present < len(group)).astype("float32")) for group in groups]

@@ -50,7 +50,7 @@ class Residuals:
         """``-dL / d sqrt(e)``: the amplitudes that are lacking."""
         self._measured = measured
 
-    def descent(self) -> Float[Array, "B N N"]:
+    def gradient(self) -> Float[Array, "B N N"]:
         """``-dL/de``: what goes to the adjoint of the forward model."""
         return self.difference / (2 * self.amplitudes)
 

@@ -51,12 +51,12 @@ def lsqml_step(
         return misfit
     b = [inner(directions[name], slopes[name]) for name in directions]
     step = max(1, min(sample, fit.present.shape[0] // sample_least))
-    waves, part = _exit_wave_changes(fit, directions, step)
-    gram = [[inner(one, other) / part for other in waves] for one in waves]
+    waves, sampled = _exit_wave_changes(fit, directions, step)
+    gram = [[inner(one, other) / sampled for other in waves] for one in waves]
     if "object" in directions:  # it comes first
         gram[0][0] = gram[0][0] + ops.sum(fit.batch["prior_curvature"] * intensity(directions["object"]))
     changes = zip(directions.items(), _solved(gram, b), strict=True)
-    return misfit | {name: fit.estimate[name] + times_real(own, length) for (name, own), length in changes}
+    return misfit | {name: fit.estimate[name] + times_real(direction, length) for (name, direction), length in changes}
 
 
 def rpie_step(
@@ -99,19 +99,19 @@ def adam_step(
             ``step``, how many there have been.
         rates: step size of each, in its own unit.
         loss: of counts and expected counts; its mean over the used pixels goes down. The unknowns are real and
-            imaginary parts, since backends disagree on gradients by complex numbers.
+            imaginary halves, since backends disagree on gradients by complex numbers.
         decays: of the two moments.
     """
     estimate, batch, moments, rates = (tensors(arrays) for arrays in (estimate, batch, moments, rates))
-    parts = {name: ops.stack([ops.real(estimate[name]), ops.imag(estimate[name])]) for name in names}
+    halves = {name: ops.stack([ops.real(estimate[name]), ops.imag(estimate[name])]) for name in names}
 
-    def total(parts):
-        changed = {name: make_complex(part[0], part[1]) for name, part in parts.items()}
+    def total(halves):
+        changed = {name: make_complex(half[0], half[1]) for name, half in halves.items()}
         residuals: Residuals = BatchFit(dict(estimate) | changed, batch, specification, likelihood).residuals
         mean = ops.sum(residuals.used * loss(residuals.counts, residuals.expected)) / ops.sum(residuals.used)
         return mean, dict(misfit=ops.stop_gradient(residuals.misfit()))
 
-    (_, values), slopes = value_and_gradient(total, parts)
+    (_, values), slopes = value_and_gradient(total, halves)
     values, step = dict(values), moments["step"] + 1.0
     after = dict(step=step)
     for name, slope in slopes.items():
@@ -123,7 +123,7 @@ def adam_step(
         square = decays[1] * moments[name][1] + (1 - decays[1]) * slope**2
         after[name] = ops.stack([mean, square])
         direction = mean / (1 - decays[0] ** step) / (ops.sqrt(square / (1 - decays[1] ** step)) + 1e-12)
-        moved = parts[name] - rates[name] * direction
+        moved = halves[name] - rates[name] * direction
         values[name] = make_complex(moved[0], moved[1])
     return values, after
 
@@ -166,7 +166,7 @@ def _exit_wave_changes(fit: BatchFit, directions: dict[str, Any], step: int) -> 
     incident = [sampled(waves) for waves in model.diffraction.incident]
     along = dict(
         object=lambda direction: dict(slice_changes=model.extract(direction, step)),
-        probe=lambda direction: dict(probe_change=model.place(direction, step)),
+        probe=lambda direction: dict(probe_change=model.place_probe(direction, step)),
     )
     changes = [
         times_real(exit_wave_change(slices, incident, model.diffraction.spacing, **along[name](direction)), few)

@@ -37,9 +37,9 @@ class Priors(NamedTuple):
         if self.tv:
             total += self.tv * float((1 / _inverse_gradient(object)).sum(dtype=float))
         if self.image is not None and (self.l2 or self.h1):
-            rest = object - self.image
-            total += self.l2 / 2 * float((np.abs(rest) ** 2).sum(dtype=float))
-            total += self.h1 / 2 * sum(float((np.abs(rise) ** 2).sum(dtype=float)) for rise in _differences(rest))
+            distance = object - self.image
+            total += self.l2 / 2 * float((np.abs(distance) ** 2).sum(dtype=float))
+            total += self.h1 / 2 * sum(float((np.abs(rise) ** 2).sum(dtype=float)) for rise in _differences(distance))
         return self.illumination * total
 
     def gradient(self, object: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

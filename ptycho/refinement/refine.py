@@ -171,11 +171,11 @@ class _Schedule:
         config, solver = self.config, self.solver
         frames = len(solver.frames)
         minibatches = -(-frames // config.batch_frames) if config.batch_frames else 16
-        method, parts = plan or (config.method, 1 if config.method == "cg" else minibatches)
-        size = -(-frames // parts)
+        method, pieces = plan or (config.method, 1 if config.method == "cg" else minibatches)
+        size = -(-frames // pieces)
         names = [unknown.name for unknown in unknowns if unknown.name in ("object", "probe")]
         if method == "cg":
-            misfit = solver.cg_step(unknowns, parts)
+            misfit = solver.cg_step(unknowns, pieces)
         elif method == "adam":
             misfit = solver.adam_epoch(names, size, self.loss, config.batching)
         else:
@@ -238,7 +238,7 @@ def make_solver(
     )
     if start is not None:
         slices = start.slices if start.slices is not None and len(start.slices) == solver.slices else None
-        solver.place(start.object if slices is None else slices, origin, start.coverage > 0)
+        solver.start_from(start.object if slices is None else slices, origin, start.coverage > 0)
         solver.move_to(scan.positions + moved)
         solver.state |= start.nuisance_parameters()
     for name in ("object",) if config.probe_from is None else ("object", "probe"):

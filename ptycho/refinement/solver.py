@@ -63,14 +63,16 @@ def gradients(
     if measures:
         totals |= dict(deviance=fit.residuals.deviance(), shot_noise=fit.residuals.shot_noise())
     for unknown in unknowns:
-        totals |= {f"{unknown.name}.{what}": value for what, value in unknown.gradient(fit).items()}
+        totals |= {f"{unknown.name}.{key}": value for key, value in unknown.gradient(fit).items()}
     return totals
 
 
 def curvature(estimate, batch, directions: Sequence, *, specification: Specification, likelihood: Likelihood, unknowns):
     """``G``: Gauss-Newton curvature ``(K, K)`` of a batch along directions, one unknown for each of them."""
     fit = BatchFit(estimate, batch, specification, likelihood)
-    changes = [unknown.amplitude_changes(fit, own) for unknown, own in zip(unknowns, directions, strict=True)]
+    changes = [
+        unknown.amplitude_changes(fit, direction) for unknown, direction in zip(unknowns, directions, strict=True)
+    ]
     flat = ops.concatenate([ops.reshape(change, (change.shape[0], -1)) for change in changes])
     return ops.matmul(flat, ops.transpose(flat))
 
@@ -155,7 +157,7 @@ class Solver:
 
     # What a fit is told.
 
-    def place(self, image: np.ndarray, origin: np.ndarray, where: np.ndarray) -> None:
+    def start_from(self, image: np.ndarray, origin: np.ndarray, where: np.ndarray) -> None:
         """Start from an image ``(h, w)`` whose first pixel is at ``origin`` of the scan, where ``where`` is True; of a
         thick sample each slice takes its S-th root.
 
@@ -165,7 +167,7 @@ class Solver:
         inside = self.grid.placed(where, origin, np.zeros(self.grid.shape, bool))
         canvases = zip(slices, self.state["object"], strict=True)
         self.state["object"] = np.stack(
-            [np.where(inside, self.grid.placed(own, origin, canvas), canvas) for own, canvas in canvases]
+            [np.where(inside, self.grid.placed(of_slice, origin, canvas), canvas) for of_slice, canvas in canvases]
         )
 
     def _shared_out(self, image: np.ndarray) -> np.ndarray:
@@ -266,15 +268,15 @@ class Solver:
         self.moments = {name: ops.convert_to_numpy(value) for name, value in self.moments.items()}
         return self._finished(misfits)
 
-    def cg_step(self, unknowns: Sequence[Unknown], parts: int = 1) -> float:
-        """Change all unknowns at once, by all frames, or by one of ``parts`` of them after the other.
+    def cg_step(self, unknowns: Sequence[Unknown], pieces: int = 1) -> float:
+        """Change all unknowns at once, by all frames, or by one of ``pieces`` of them after the other.
 
         Returns the misfit before it.
         """
         self.start(unknowns)
-        size = -(-len(self.frames) // parts)
+        size = -(-len(self.frames) // pieces)
         groups = batches(self.scan.positions, self.frames, size, "compact", self._generator())
-        misfit = sum(self._step(unknowns, group.frames[group.present > 0], parts == 1) for group in groups)
+        misfit = sum(self._step(unknowns, group.frames[group.present > 0], pieces == 1) for group in groups)
         self.epoch += 1
         return misfit
 
@@ -313,8 +315,8 @@ class Solver:
         )
         sample = chunks[: max(1, round(self.curvature_sample * len(chunks)))]
         for members in sample:
-            own = [line[members.frames] if unknown.per_frame else line for unknown, line in directions]
-            gram += ops.convert_to_numpy(along(estimate, self._batch(members), own))
+            batch_directions = [d[members.frames] if unknown.per_frame else d for unknown, d in directions]
+            gram += ops.convert_to_numpy(along(estimate, self._batch(members), batch_directions))
         gram *= len(frames) / sum(members.present.sum() for members in sample)
         if self.priors.active:
             objects = [direction for unknown, direction in directions if unknown.field == "object"]
@@ -394,10 +396,10 @@ class Solver:
         The directions of their own unknowns are taken along the way, and applied in the next step.
         """
         frames = self.held_out if len(self.held_out) else self.frames
-        own = tuple(unknown for unknown in unknowns if unknown.per_frame and unknown.field == unknown.name)
-        own = own if len(self.held_out) else ()
-        totals = self._gradients(self._chunks(frames), own, measures=True)
-        self._pending = {unknown.name: unknown.direction(self, _of(unknown, totals), frames) for unknown in own}
+        per_frame = tuple(unknown for unknown in unknowns if unknown.per_frame and unknown.field == unknown.name)
+        per_frame = per_frame if len(self.held_out) else ()
+        totals = self._gradients(self._chunks(frames), per_frame, measures=True)
+        self._pending = {unknown.name: unknown.direction(self, _of(unknown, totals), frames) for unknown in per_frame}
         return {name: float(totals[name]) for name in ("misfit", "deviance", "shot_noise")}
 
     def coverage(self) -> np.ndarray:
@@ -478,12 +480,12 @@ class Solver:
         """Batches with their part of the priors' gradient, the frames of each made ready while the last is used."""
         groups = batches(self.scan.positions, self.frames, size, batching, self._generator())
         for members, batch in zip(groups, ahead(self._batch, groups, 1), strict=True):
-            part = np.float32(members.present.sum() / len(self.frames))
+            ratio = np.float32(members.present.sum() / len(self.frames))
             if self.priors.active:
                 slope, stiffness = self.priors.gradient(ops.convert_to_numpy(self.state["object"]))
             else:
                 slope, stiffness = np.zeros((1, 1, 1), "complex64"), np.zeros((1, 1, 1), "float32")
-            yield batch | dict(prior_gradient=slope * part, prior_curvature=stiffness * part)
+            yield batch | dict(prior_gradient=slope * ratio, prior_curvature=stiffness * ratio)
 
     def _chunks(self, frames: np.ndarray) -> list[Members]:
         """All frames, in chunks that fit into memory, each spread over the scan."""
@@ -497,7 +499,7 @@ class Solver:
 def _of(unknown: Unknown, totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The totals of one unknown, by what they are."""
     names = [name.split(".") for name in totals if "." in name]
-    return {what: totals[f"{owner}.{what}"] for owner, what in names if owner == unknown.name}
+    return {key: totals[f"{owner}.{key}"] for owner, key in names if owner == unknown.name}
 
 
 def solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:

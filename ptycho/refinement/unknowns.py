@@ -48,7 +48,7 @@ class BatchFit:
     def chi(self) -> Array:
         """``(B, M, N, N)``: what the exit waves lack to give the counts."""
         if self._chi is None:
-            self._chi = self.model.diffraction.adjoint(self.residuals.descent())
+            self._chi = self.model.diffraction.adjoint(self.residuals.gradient())
         return self._chi
 
 
@@ -104,7 +104,9 @@ class Object:
         return dict(gradient=fit.model.object_gradient(fit.chi))
 
     def direction(self, solver, gradients, frames):
-        illumination = np.stack([solver.grid.spread(own, solver.state["positions"][frames]) for own in solver.beams()])
+        illumination = np.stack(
+            [solver.grid.spread(beam, solver.state["positions"][frames]) for beam in solver.beams()]
+        )
         slope, curvature = solver.priors.gradient(solver.state["object"])
         total = illumination + curvature
         most = illumination.max(axis=(1, 2), keepdims=True)
@@ -142,7 +144,7 @@ class Probe:
         return fit.residuals.amplitude_change(ops.moveaxis(fit.model.probe_change(direction), 1, 0))
 
     def components(self, direction):
-        return [direction * own for own in np.eye(len(direction), dtype="float32")[:, :, None, None]]
+        return [direction * mode for mode in np.eye(len(direction), dtype="float32")[:, :, None, None]]
 
     def apply(self, solver, change):
         return solver.bounded("probe", (solver.state["probe"] + change).astype("complex64"))
@@ -164,7 +166,7 @@ class Background:
     def gradient(self, fit):
         # A pixel that expects less than one photon says as much about the background as one that expects one.
         curvature = fit.residuals.used / (4 * ops.maximum(fit.model.expected, 1.0))
-        return dict(gradient=ops.sum(fit.residuals.descent(), axis=0), curvature=ops.sum(curvature, axis=0))
+        return dict(gradient=ops.sum(fit.residuals.gradient(), axis=0), curvature=ops.sum(curvature, axis=0))
 
     def direction(self, solver, gradients, frames):
         gradient = gradients["gradient"]
@@ -308,7 +310,7 @@ class OprModes:
 
     def direction(self, solver, gradients, frames):
         weights = solver.state["opr_weights"][frames].T
-        curvature = np.stack([solver.object_under_frames(own**2, frames) for own in weights])
+        curvature = np.stack([solver.object_under_frames(weight**2, frames) for weight in weights])
         return damped(gradients["gradient"], curvature, self.damping, axes=(1, 2)).astype("complex64")
 
     def amplitude_changes(self, fit, direction):
@@ -369,14 +371,14 @@ def unknowns_at(config: RefineConfig, epoch: int) -> tuple[Unknown, ...]:
     return (Object(), *(unknown for group in chosen for unknown in group))
 
 
-def first_opr_modes(mode: np.ndarray, count: int) -> np.ndarray:
+def first_opr_modes(probe_mode: np.ndarray, count: int) -> np.ndarray:
     """``(K, N, N)``: what a probe ``(N, N)`` most likely varies by, each with its power.
 
     Its strength, and its place along y and x.
     """
-    modes = [mode, *(np.roll(mode, -1, axis) - np.roll(mode, 1, axis) for axis in (0, 1))][:count]
-    power = np.linalg.norm(mode)
-    return np.stack([own * (power / np.linalg.norm(own)) for own in modes]).astype("complex64")
+    modes = [probe_mode, *(np.roll(probe_mode, -1, axis) - np.roll(probe_mode, 1, axis) for axis in (0, 1))][:count]
+    power = np.linalg.norm(probe_mode)
+    return np.stack([mode * (power / np.linalg.norm(mode)) for mode in modes]).astype("complex64")
 
 
 def slice_illumination(probe: np.ndarray, spacing: np.ndarray | None, slices: int) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_lengths_of_lsqml_bring_the_exit_waves_nearest(settings, names):
     change = {name: ops.convert_to_tensor(to_numpy(values[name]) - estimate[name]) for name in names}
     make = dict(
         object=lambda own: model._exit_change(slice_changes=model.extract(own)),
-        probe=lambda own: model._exit_change(probe_change=model.place(own)),
+        probe=lambda own: model._exit_change(probe_change=model.place_probe(own)),
     )
     present = batch["present"][:, None, None, None]
     waves = [present * to_numpy(make[name](change[name])) for name in names]
