@@ -18,9 +18,9 @@ from ptycho.backend import compiled, free_trace_with, jit_compile
 from ptycho.config import ModelConfig
 from ptycho.network.architectures import ARCHITECTURES
 from ptycho.network.build import build_model
+from ptycho.physics.forward import frame_probes
 from ptycho.physics.fourier import intensity
 from ptycho.physics.noise import poisson_nll
-from ptycho.physics.translation import fourier_shift
 from ptycho.simulation.probes import make_probe
 from ptycho.tf_helper import should_use_xla
 from ptycho.training.losses import total_variation
@@ -94,9 +94,9 @@ def create_compiled_model(
 
 
 @functools.cache
-def _compiled_shift():
+def _compiled_probes():
     """One for all models: it is a function of arrays alone, and XLA never frees the code of a traced shape."""
-    return compiled(fourier_shift)
+    return compiled(frame_probes)
 
 
 def __getattr__(name: str) -> keras.Model:
@@ -129,7 +129,7 @@ class GroupReconstruction(keras.layers.Layer):
         super().__init__(**{"dtype": "float32"} | kwargs)
         self.network, self.use_xla = network, use_xla
         if use_xla:
-            network.shift = _compiled_shift()
+            network.place_probe = _compiled_probes()
 
     def build(self, input_shape=None):
         self.built = True
@@ -140,14 +140,14 @@ class GroupReconstruction(keras.layers.Layer):
         side = self.network.settings.N
         counts = ops.transpose(ops.square(ops.cast(amplitude, "float32")), (0, 3, 1, 2))
         moved = -ops.flip(ops.transpose(ops.cast(relative, "float32")[:, 0], (0, 2, 1)), axis=-1)
-        whole = ops.floor(moved + 0.5)
-        fractions = moved - whole
+        integer = ops.floor(moved + 0.5)
+        subpixel = moved - integer
         like = counts[:, 0]
         batch = dict(
             counts=counts,
             mask=ops.ones_like(like),
-            positions=ops.cast(whole, "int32") + side,
-            fractions=fractions,
+            positions=ops.cast(integer, "int32") + side,
+            subpixel=subpixel,
             canvas=ops.concatenate([ops.concatenate([like, like], 1)] * 2, 2),
         )
         out = self.network(batch)

@@ -31,6 +31,16 @@ def to_numpy(tensor: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(tensor)
 
 
+def frame_counts(
+    patches: np.ndarray, probe: np.ndarray, subpixel: np.ndarray | None = None, transfer: np.ndarray | None = None
+) -> np.ndarray:
+    """Expected counts of frames with these patches, and one probe ``(M, n, n)`` moved by sub-pixel positions."""
+    from ptycho.physics.forward import Diffraction, frame_probes
+
+    probes, transfer = frame_probes(probe, subpixel, transfer)
+    return to_numpy(Diffraction((keras.ops.convert_to_tensor(patches),), probes, transfer).expected)
+
+
 def assert_near(actual: Any, expected: Any, roundings: float) -> None:
     """``|actual - expected|`` is at most ``roundings`` float32 rounding errors of ``|expected|`` (2-norm)."""
     actual, expected = to_numpy(actual), np.asarray(expected)

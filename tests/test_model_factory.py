@@ -14,7 +14,7 @@ import pytest
 
 from ptycho import params
 from ptycho.model import create_compiled_model, create_model_with_gridsize
-from tests.helpers import normal, to_numpy
+from tests.helpers import frame_counts, normal, to_numpy
 
 SMALL = {"stages": 2, "width": 4, "nphotons": 1e4}
 
@@ -123,9 +123,7 @@ def test_true_patches_merge_into_the_object_in_place(xla, monkeypatch):
     With the true patches in place of the network's, the object and the intensities must be the true ones: this
     fixes order and sign. Asymmetric object, sub-pixel positions, odd N.
     """
-    from ptycho.physics.diffraction import expected_counts
     from ptycho.physics.patches import split_positions
-    from ptycho.physics.translation import fourier_shift
     from ptycho.simulation.probes import make_probe
 
     monkeypatch.setenv("USE_XLA_TRANSLATE", str(int(xla)))
@@ -135,11 +133,11 @@ def test_true_patches_merge_into_the_object_in_place(xla, monkeypatch):
     offsets = np.array([[-3.2, 1.0], [3.4, -4.3], [2.3, 5.6], [-2.5, -2.3]])
     assert np.allclose(offsets.mean(axis=0), 0)
     middle = 3 * N // 2
-    whole, fractions = split_positions(offsets)
+    whole, subpixel = split_positions(offsets)
     corners = whole + middle - N // 2
     patches = np.stack([wide[y : y + N, x : x + N] for y, x in corners])
     probe = make_probe(N, photons=1e6)
-    counts = to_numpy(expected_counts(patches, fourier_shift(probe[None], fractions[:, None])))
+    counts = frame_counts(patches, probe, subpixel)
     autoencoder, _ = create_model_with_gridsize(2, N, probe=probe, **(SMALL | {"stages": 1, "architecture": "single"}))
     layer = autoencoder.get_layer("reconstruction")
     monkeypatch.setattr(layer.network, "single_frame_patches", lambda *_: keras.ops.convert_to_tensor(patches[None]))

@@ -13,12 +13,12 @@ from ptycho.backend import bfloat16_pays
 from ptycho.config import ModelConfig
 from ptycho.network.architectures import Architecture, architecture_of
 from ptycho.network.probe import Probe
-from ptycho.network.stages import FrameBatch, merge
+from ptycho.network.stages import FrameBatch, FrameProbes, merge
 from ptycho.network.unet import UNet
-from ptycho.physics.diffraction import expected_counts, illumination
+from ptycho.physics.detection import mode_sum
+from ptycho.physics.forward import Diffraction, frame_probes
 from ptycho.physics.fourier import times_real
 from ptycho.physics.patches import patch_index
-from ptycho.physics.translation import fourier_shift
 
 
 @keras.saving.register_keras_serializable("ptycho")
@@ -31,12 +31,13 @@ class PtychoNetwork(keras.Model):
     - ``positions (B, C, 2)``: integer pixels on the group's canvas; a frame off the canvas is not looked at;
     - ``canvas (B, H, W)``, of which only the shape is used;
     - ``probe (B or 1, M, N, N)`` complex64 in sqrt(photons): optional where the network has a probe of its own;
-    - ``fractions (B, C, 2)``, optional: the sub-pixel parts of the positions;
+    - ``subpixel (B, C, 2)``, optional: the sub-pixel parts of the positions;
+    - ``transfer (B or 1, N, N)`` complex64, optional: the transfer function of the near field;
     - ``exposure (B,)``, optional: the part of the probe's photons that the counts were taken with;
     - ``symmetry``, ``symmetry_inverse``, ``symmetry_sign``, optional: `Symmetry.arrays`;
 
-    it returns ``canvas (B, H, W)`` complex64, the ``patches (B, C, N, N)`` of it under the frames, the
-    ``illumination (B, H, W)`` on it over that of the brightest probe pixel, and ``expected (B, C, N, N)`` counts.
+    it returns ``canvas (B, H, W)`` complex64, the ``patches (B, C, N, N)`` of it under the frames, the ``coverage
+    (B, H, W)``, its illumination over that of the brightest probe pixel, and ``expected (B, C, N, N)`` counts.
 
     The stages act on the object, pixel by pixel: they serve any N, probe and number of modes.
     """
@@ -52,8 +53,8 @@ class PtychoNetwork(keras.Model):
             Probe(s.probe_modes, s.N, s.probe_trainable, s.scale_trainable, name="probe") if has_probe else None
         )
         """What ``probe`` is where the inputs have none; None: they always have."""
-        self.shift = fourier_shift
-        """What moves a probe by the sub-pixel part of a position."""
+        self.place_probe = frame_probes
+        """What moves a probe to where the frames have it: this function, or the same compiled."""
         self.nets = [
             UNet(
                 (s.width, 2 * s.width, 4 * s.width),
@@ -78,8 +79,8 @@ class PtychoNetwork(keras.Model):
             net.build((None, None, None, self.architecture.channels(self.settings, k)))
         self.built = True
 
-    def probes(self, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
-        """The probe of each frame ``(B, C, M, N, N)`` (or broadcasting to it), and its peak illumination (B, 1, 1)."""
+    def illumination(self, inputs: Mapping[str, Array]) -> FrameProbes:
+        """The probe of each frame and its way to the detector, with one frame axis of C or 1."""
         probe = inputs.get("probe")
         if probe is None:
             if self.probe is None:
@@ -87,43 +88,44 @@ class PtychoNetwork(keras.Model):
             probe = ops.expand_dims(self.probe.value(), 0)
         if "exposure" in inputs:
             probe = times_real(probe, ops.reshape(ops.sqrt(inputs["exposure"]), (-1, 1, 1, 1)))
-        peak = ops.max(illumination(probe), axis=(-2, -1), keepdims=True)
-        probe = ops.expand_dims(probe, 1)
-        if "fractions" in inputs:
-            probe = self.shift(probe, ops.expand_dims(inputs["fractions"], -2))
-        return probe, peak
+        peak = ops.max(mode_sum(probe), axis=(-2, -1), keepdims=True)
+        transfer = inputs.get("transfer")
+        transfer = None if transfer is None else ops.reshape(transfer, (-1, 1, 1, *transfer.shape[-2:]))
+        probes, transfer = self.place_probe(ops.expand_dims(probe, 1), inputs.get("subpixel"), transfer)
+        return FrameProbes(probes, transfer, peak)
 
     def call(self, inputs):
-        shape = tuple(inputs["canvas"].shape[1:])
-        counts = inputs["counts"]
-        probe, peak = self.probes(inputs)
+        counts, shape = inputs["counts"], tuple(inputs["canvas"].shape[1:])
+        illumination = self.illumination(inputs)
         index = patch_index(inputs["positions"], tuple(counts.shape[-2:]), shape)
-        frames = FrameBatch.of(counts, ops.expand_dims(inputs["mask"], 1), probe, peak, index, shape)
+        frames = FrameBatch.of(counts, ops.expand_dims(inputs["mask"], 1), illumination, index, shape)
         if self.architecture.needs_neighbours:
             canvas = self.architecture.reconstruct(self.nets, frames, inputs, self.settings)
         else:
-            canvas = merge(self.single_frame_patches(inputs, probe, peak), frames)
+            canvas = merge(self.single_frame_patches(inputs, illumination), frames)
         patches = frames.extract(canvas)
         return {
             "canvas": canvas,
             "patches": patches,
-            "illumination": frames.accumulate(frames.weights),
-            "expected": expected_counts(patches, probe),
+            "coverage": frames.accumulate(frames.weights),
+            "expected": Diffraction((patches,), illumination.probes, illumination.transfer).expected,
         }
 
-    def single_frame_patches(self, inputs: Mapping[str, Array], probe: Array, peak: Array) -> Array:
-        """Patches ``(B, C, N, N)`` of frames each reconstructed without its neighbours, with their `probes`."""
+    def single_frame_patches(self, inputs: Mapping[str, Array], illumination: FrameProbes) -> Array:
+        """Patches ``(B, C, N, N)`` of frames each reconstructed without its neighbours."""
         counts = inputs["counts"]
         _, group, *shape = counts.shape
 
         def flat(z):
             """``(B, C or 1, ...)`` to ``(B C, 1, ...)``; what is the same for all frames as it is."""
-            if z.shape[:2] == (1, 1):
+            if z is None or z.shape[:2] == (1, 1):
                 return z
             return ops.reshape(z if z.shape[1] == group else ops.repeat(z, group, axis=1), (-1, 1, *z.shape[2:]))
 
-        mask = flat(ops.expand_dims(inputs["mask"], 1))
-        frames = FrameBatch.of(flat(counts), mask, flat(probe), flat(peak[:, None])[:, 0], None, tuple(shape))
+        probes = FrameProbes(
+            flat(illumination.probes), flat(illumination.transfer), flat(illumination.peak[:, None])[:, 0]
+        )
+        frames = FrameBatch.of(flat(counts), flat(ops.expand_dims(inputs["mask"], 1)), probes, None, tuple(shape))
         patches = self.architecture.reconstruct(self.nets, frames, inputs, self.settings)
         return ops.reshape(patches, (-1, group, *shape))
 

@@ -9,8 +9,8 @@ from ptycho.arrays import Array
 from ptycho.config import ModelConfig
 from ptycho.network.stages import FrameBatch, channels
 from ptycho.network.unet import UNet
-from ptycho.physics.diffraction import illumination
-from ptycho.physics.fourier import fftshift, make_complex
+from ptycho.physics.detection import mode_sum
+from ptycho.physics.fourier import make_complex
 
 
 def direct_patches(
@@ -20,8 +20,8 @@ def direct_patches(
 
     Of the probe only its mean illumination is used, as the unit of the counts.
     """
-    level = ops.sqrt(ops.mean(illumination(frames.probe)[:, 0], axis=(-2, -1), keepdims=True))
-    h = nets[0](channels(fftshift(frames.amplitudes * frames.mask)[:, 0] / level))
+    level = ops.sqrt(ops.mean(mode_sum(frames.illumination.probes)[:, 0], axis=(-2, -1), keepdims=True))
+    h = nets[0](channels((frames.amplitudes * frames.mask)[:, 0] / level))
     # Offsets that give amplitudes near 1 where the net gives 0.
     amplitude = {
         "sigmoid": lambda x: ops.sigmoid(x + 3.0),

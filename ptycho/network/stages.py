@@ -15,34 +15,45 @@ from ptycho.arrays import Array
 from ptycho.config import ModelConfig
 from ptycho.network.symmetries import Symmetry
 from ptycho.network.unet import UNet
-from ptycho.physics.diffraction import descent, first_descent, illumination
-from ptycho.physics.fourier import ifftshift, intensity, make_complex, polar, times_real
+from ptycho.physics.detection import mode_sum
+from ptycho.physics.forward import Diffraction
+from ptycho.physics.fourier import intensity, make_complex, polar, times_real
+from ptycho.physics.noise import amplitude_residual
 from ptycho.physics.patches import gather, scatter
+
+
+class FrameProbes(NamedTuple):
+    """The probe of each frame, and its way to the detector."""
+
+    probes: Array
+    """``(B, P, M, N, N)`` or anything that broadcasts to it, from `frame_probes`."""
+    transfer: Array | None
+    """``(B, P, 1, N, N)``, likewise: of the near field; None for the far field."""
+    peak: Array
+    """``(B, 1, 1)``: illumination ``sum_m |P_m|^2`` at its brightest pixel, in photons."""
 
 
 class FrameBatch(NamedTuple):
     """Frames, and where they lie on a batch of canvases."""
 
     amplitudes: Array
-    """``(B, P, N, N)`` float32: square roots of the counts, zero frequency at pixel (0, 0)."""
+    """``(B, P, N, N)`` float32: square roots of the counts."""
     mask: Array
-    """``(B, 1, N, N)``, likewise: 1 where a pixel is used, else 0."""
-    probe: Array
-    """``(B, P, M, N, N)`` or anything that broadcasts to it: the probe moved by the sub-pixel positions."""
-    peak: Array
-    """``(B, 1, 1)``: illumination ``sum_m |P_m|^2`` at its brightest pixel, in photons."""
+    """``(B, 1, N, N)``: 1 where a pixel is used, else 0."""
+    illumination: FrameProbes
+    """What falls on the sample."""
     weight: Array
-    """``(B, P, N, N)`` (or broadcasting to it): illumination of each patch pixel, over ``peak``."""
+    """``(B, P, N, N)`` (or broadcasting to it): ``sum_m |P_m|^2`` on each patch pixel, over its peak."""
     patch_index: Array | None
     """``(B, P, N, N)``: `patch_index` of the patches; None where each canvas is one patch (P is 1)."""
     shape: tuple[int, int]
     """H, W of the canvases."""
 
     @classmethod
-    def of(cls, counts: Array, mask: Array, probe: Array, peak: Array, index: Array | None, shape: tuple[int, int]):
-        """From centred counts and mask."""
-        weight = illumination(probe) / peak[:, None]
-        return cls(ops.sqrt(ifftshift(counts)), ifftshift(mask), probe, peak, weight, index, shape)
+    def of(cls, counts: Array, mask: Array, probes: FrameProbes, index: Array | None, shape: tuple[int, int]):
+        """From counts."""
+        weight = mode_sum(probes.probes) / probes.peak[:, None]
+        return cls(ops.sqrt(counts), mask, probes, weight, index, shape)
 
     def extract(self, canvas: Array) -> Array:
         """Patches ``(B, P, N, N)`` of canvases ``(B, H, W)``."""
@@ -58,15 +69,29 @@ class FrameBatch(NamedTuple):
         return ops.multiply(self.weight, ops.ones_like(self.amplitudes))
 
     @property
-    def illumination(self) -> Array:
+    def coverage(self) -> Array:
         """Sum of the weights on the canvases: ``(B, H, W)``, or ``(1, H, W)`` where it is the same for all."""
         return self.weight[:, 0] if self.patch_index is None else self.accumulate(self.weights)
+
+    def gradient(self, canvas: Array | None) -> Array:
+        """``sum_j conj(P_j) chi_j`` on canvases ``(B, H, W)``, with chi_j the exit-wave residual of frame j.
+
+        The direction in which an object has to change for its patterns to come nearer to the counts, times the
+        illumination. A canvas of None is vacuum: its exit waves are the probes, often one for all frames.
+        """
+        probes, transfer, _ = self.illumination
+        slices = () if canvas is None else (self.extract(canvas),)
+        model = Diffraction(slices, probes, transfer)
+        chi = model.adjoint(amplitude_residual(self.amplitudes, model.expected, self.mask))
+        if canvas is None:
+            return self.accumulate(ops.sum(ops.multiply(ops.conj(probes), chi), axis=-3))
+        return self.accumulate(model.slice_gradients(chi)[0])
 
 
 def merge(patches: Array, frames: FrameBatch, vacuum: float = 1e-3) -> Array:
     """``(sum_j w_j o_j + e) / (sum_j w_j + e)``: patches ``(B, P, N, N)`` averaged on canvases ``(B, H, W)``.
 
-    ``vacuum`` is e, in units of the brightest probe pixel: the canvas is 1, free space, where no probe falls.
+    ``vacuum`` is e, in units of the brightest probe pixel: the canvas is 1, vacuum, where no probe falls.
     """
     weights = frames.weights
     total = frames.accumulate(times_real(patches, weights))
@@ -85,7 +110,7 @@ def learned_gradient(
 ) -> Array:
     """Canvases ``(B, H, W)`` complex64 by the stages ``(a_k+1, phi_k+1) = (a_k, phi_k) + net_k(g_k, ...)``.
 
-    ``O_k = exp(a_k + i phi_k)`` is the object after k stages, free space at first. Each net sees
+    ``O_k = exp(a_k + i phi_k)`` is the object after k stages, vacuum at first. Each net sees
 
         g_k = conj(O_k) sum_j conj(P_j) chi_j(O_k) / ((|O_k|^2 + i_0) (sum_j |P_j|^2 + w_0)),
 
@@ -102,11 +127,11 @@ def learned_gradient(
         least_intensity: i_0. Likewise.
     """
     symmetry = Symmetry(inputs)
-    illuminated = frames.illumination
+    coverage = frames.coverage
     # Where little light falls, the gradient is noise: it is faded out.
-    fade = ops.sqrt(ops.minimum(illuminated, 1.0))
-    preconditioner = fade / ((illuminated + least_illumination) * frames.peak)
-    known = symmetry.apply(channels(fade, ops.log1p(illuminated)))
+    fade = ops.sqrt(ops.minimum(coverage, 1.0))
+    preconditioner = fade / ((coverage + least_illumination) * frames.illumination.peak)
+    known = symmetry.apply(channels(fade, ops.log1p(coverage)))
     if frames.patch_index is None:
         known = ops.broadcast_to(known, (ops.shape(frames.amplitudes)[0], *known.shape[1:]))
     canvas: Array | None = None
@@ -114,12 +139,10 @@ def learned_gradient(
     state: Array = None
     memory: Array = None
     for k, net in enumerate(nets):
-        if canvas is None:  # free space
-            change = frames.accumulate(first_descent(frames.amplitudes, frames.probe, frames.mask))
+        change = frames.gradient(canvas)
+        if canvas is None:
             change = times_real(change, preconditioner / (1 + least_intensity))
         else:
-            patches = frames.extract(canvas)
-            change = frames.accumulate(descent(patches, frames.amplitudes, frames.probe, frames.mask))
             change = times_real(change * ops.conj(canvas), preconditioner / (intensity(canvas) + least_intensity))
         gradient = symmetry.apply(channels(ops.real(change), ops.imag(change)), [1, -1])
         if k == 0:

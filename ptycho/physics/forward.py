@@ -71,7 +71,7 @@ def centring(n: int) -> np.ndarray:
 def frame_probes(
     probe: Complex[Array, "*lead M n n"],
     subpixel: Float[Array, "*frames 2"] | None = None,
-    transfer: Complex[Array, "n n"] | None = None,
+    transfer: Complex[Array, "*path n n"] | None = None,
 ) -> tuple[Array, Array | None]:
     """The probe as frames have it, and the transfer function of their near field (None: far field).
 

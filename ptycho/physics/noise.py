@@ -1,5 +1,7 @@
 """How measured counts scatter around the expected ones: likelihoods, and the error that shot noise alone leaves."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from ptycho.arrays import Array, Float
@@ -37,6 +39,31 @@ def expected_root(expected: Float[Array, "..."]) -> Float[Array, "..."]:
     many.
     """
     return ops.divide(expected, ops.sqrt(expected + 0.25 + 0.75 / (1.0 + 0.7 * expected)))
+
+
+def amplitude_residual(
+    amplitudes: Float[Array, "*counted n n"],
+    expected: Float[Array, "*modelled n n"],
+    mask: Float[Array, "*frames n n"],
+    mean_amplitude: Callable[[Array], Array] = expected_root,
+    dark: float = 0.1,
+) -> Float[Array, "*residual n n"]:
+    """Change of the expected counts that brings amplitudes nearer: ``u = mask (sqrt(k) - E sqrt(k)) / 2 sqrt(e + d)``.
+
+    Its adjoint through the diffraction, ``J^T u = F^H[w (sqrt(k) - E sqrt(k)) / sqrt(e + d)]``, is the exit-wave
+    residual of ePIE and rPIE for many photons (Maiden, Johnson, Li, Optica 4, 736 (2017)). Since the mean of the
+    amplitudes is taken, not the amplitude of the mean, the truth asks for no change on average for few photons too.
+    ``mean_amplitude`` is `expected_root`, without bias, or `ops.sqrt` for the least squares of amplitudes.
+
+    Args:
+        amplitudes: square roots of the counts k.
+        expected: e, of the same pixels.
+        mask: 1 where a pixel is used, else 0.
+        mean_amplitude: ``E sqrt(k)`` as a function of e.
+        dark: d, photons below which a pixel says little about its wave.
+    """
+    excess = ops.multiply(mask, ops.subtract(amplitudes, mean_amplitude(expected)))
+    return 0.5 * excess / ops.sqrt(expected + dark)
 
 
 def root_scatter(expected: Float[Array, "..."]) -> Float[Array, "..."]:

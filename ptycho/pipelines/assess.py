@@ -129,7 +129,9 @@ def network_warnings(model: PtychoNetwork, result: Reconstruction, scan: Scan) -
             mask=scan.mask[None].astype("float32"),
             probe=result.probe[None],
         )
-        patches = ops.convert_to_numpy(model.single_frame_patches(inputs, *model.probes(inputs)))[0]
+        if scan.transfer is not None:
+            inputs["transfer"] = scan.transfer[None]
+        patches = ops.convert_to_numpy(model.single_frame_patches(inputs, model.illumination(inputs)))[0]
         bound = model.architecture.amplitude_bound(model.settings)
     return image_warnings(result, scan, patches=patches, amplitude_bound=bound)
 

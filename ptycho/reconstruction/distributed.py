@@ -57,7 +57,7 @@ def predict_on(
     tasks = {}
     for frames, layout in stream.parts():
         picked = counts.picked(used[frames]), stream.positions[frames]
-        options = dict(probe=stream.probe, mask=scan.mask, symmetries=symmetries, layout=layout)
+        options = dict(probe=stream.probe, transfer=scan.transfer, mask=scan.mask, symmetries=symmetries, layout=layout)
         tasks[client.submit(_share, recipe, *picked, options, pure=False)] = frames
     for task in as_completed(tasks):
         try:

@@ -33,7 +33,7 @@ def predict(
         progress: called with the progress.
 
     Raises:
-        ValueError: the model has a probe for frames of another N, or the scan is in the near field.
+        ValueError: the model has a probe for frames of another N.
     """
     used = np.arange(len(scan)) if used is None else np.asarray(used)
     stream = open_stream(model, scan, used, tile_frames, symmetries)
@@ -46,10 +46,15 @@ def open_stream(
     model: PtychoNetwork, scan: Scan, used: np.ndarray, tile_frames: int | None = None, symmetries: int = 1
 ) -> Stream:
     """A stream for the used frames of a scan; ValueError as `predict`."""
-    scan.require_far_field()
-    probe = probe_of(model, scan.probe)
-    positions = scan.positions[used]
-    return Stream(model, positions, probe=probe, mask=scan.mask, tile_frames=tile_frames, symmetries=symmetries)
+    return Stream(
+        model,
+        scan.positions[used],
+        probe=probe_of(model, scan.probe),
+        transfer=scan.transfer,
+        mask=scan.mask,
+        tile_frames=tile_frames,
+        symmetries=symmetries,
+    )
 
 
 def feed(

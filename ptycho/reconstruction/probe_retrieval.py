@@ -10,11 +10,10 @@ from keras import ops
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork
-from ptycho.physics.diffraction import exit_waves, illumination, mode_intensities_sum, probe_descent
-from ptycho.physics.fourier import dft, ifftshift
-from ptycho.physics.noise import expected_root
-from ptycho.physics.patches import split_positions
-from ptycho.physics.translation import fourier_shift
+from ptycho.physics.forward import ForwardModel, Specification
+from ptycho.physics.fourier import intensity
+from ptycho.physics.grid import nearest_the_middle
+from ptycho.physics.noise import amplitude_residual, expected_root
 from ptycho.progress import Progress
 from ptycho.reconstruction.predict import predict
 from ptycho.reconstruction.stream import probe_of
@@ -69,9 +68,7 @@ def find_probe(
             "pretrained one"
         )
     used = np.arange(len(scan)) if held_out is None else np.flatnonzero(~held_out)
-    middle = np.median(scan.positions[used], axis=0)
-    nearest = np.argsort(np.linalg.norm(scan.positions[used] - middle, axis=1), kind="stable")
-    used = np.sort(used[nearest[:most_frames]])
+    used = used[nearest_the_middle(scan.positions[used], most_frames)]
     solver = model if model.probe is None else model.without_probe()
     misfits: list[float] = []
     start = retrieved = probe_of(model, scan.probe)
@@ -114,30 +111,27 @@ def fit_probe(
     with chi_j the exit-wave residual of frame j, and d the ``damping``: where no frame tells, the probe stays.
     ``batch_pixels`` detector pixels are worked on at once.
     """
-    side = scan.N
-    integer, subpixel = split_positions(scan.positions[used])
-    corners = integer - side // 2 - mosaic.origin
-    canvas, is_subpixel = mosaic.object, bool(subpixel.any())
-    mask = ifftshift(scan.mask.astype("float32"))
-    batch = max(1, batch_pixels // side**2)
+    origin, subpixel = mosaic.grid.frames(scan.positions[used])
+    specification = Specification(mosaic.shape, bool(subpixel.any()))
+    fixed = {} if scan.transfer is None else dict(transfer=scan.transfer)
+    mask = scan.mask.astype("float32")
     mean_amplitude = ops.sqrt if is_bright(scan) else expected_root
+    count = max(1, batch_pixels // scan.N**2)
+    batches = [slice(first, first + count) for first in range(0, len(used), count)]
     misfit = 0.0
     for step in range(steps):
-        gradient, weight, total = np.zeros_like(probe), np.zeros((side, side), "float32"), 0.0
-        for first in range(0, len(used), batch):
-            chosen = slice(first, first + batch)
-            patches = np.stack([canvas[y : y + side, x : x + side] for y, x in corners[chosen]])
+        gradient, weight, total = np.zeros_like(probe), np.zeros(mask.shape, "float32"), 0.0
+        estimate = dict(object=mosaic.object[None], probe=probe.astype("complex64"))
+        for chosen in batches:
             counts = scan.counts[used[chosen]].astype("float32")
-            amplitudes = ops.sqrt(ifftshift(counts))
-            shifts = subpixel[chosen][:, None]
-            probes = fourier_shift(probe[None], shifts) if is_subpixel else ops.convert_to_tensor(probe)[None]
-            change = probe_descent(patches, amplitudes, probes, mask, mean_amplitude)
-            change = fourier_shift(change, -shifts) if is_subpixel else change
-            gradient += ops.convert_to_numpy(ops.sum(change, axis=0))
-            weight += ops.convert_to_numpy(ops.sum(illumination(patches[:, None]), axis=0))
+            batch = dict(origin=origin[chosen], subpixel=subpixel[chosen]) | fixed
+            model = ForwardModel(estimate, batch, specification)
+            amplitudes = ops.sqrt(counts)
+            residual = amplitude_residual(amplitudes, model.expected, mask, mean_amplitude)
+            gradient += ops.convert_to_numpy(model.probe_gradient(model.diffraction.adjoint(residual)))
+            weight += ops.convert_to_numpy(ops.sum(intensity(model.diffraction.slices[0]), axis=0))
             if step == 0:
-                expected = mode_intensities_sum(dft(exit_waves(patches, probes)))
-                misfit += float(ops.sum(mask * (amplitudes - ops.sqrt(expected)) ** 2))
+                misfit += float(ops.sum(mask * (amplitudes - ops.sqrt(model.expected)) ** 2))
                 total += float((counts * scan.mask).sum())
         misfit = misfit / total if step == 0 else misfit
         probe = probe + gradient / (weight + damping * weight.max())

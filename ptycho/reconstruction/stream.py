@@ -13,7 +13,7 @@ from ptycho.backend import free_trace_with, jit_compile
 from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork
 from ptycho.network.symmetries import Symmetry
-from ptycho.physics.diffraction import illumination
+from ptycho.physics.detection import mode_sum
 from ptycho.physics.patches import split_positions
 from ptycho.reconstruction.tiles import Mosaic, Piece, Tile, cut, reach, window
 
@@ -98,6 +98,7 @@ class Stream:
         model: a trained network.
         positions: ``(P, 2)`` (y, x) in pixels, of all the frames that may come.
         probe: ``(M, N, N)`` in sqrt(photons); None: the network's own.
+        transfer: ``(N, N)`` complex transfer function of the near field; None: far field.
         mask: ``(N, N)`` bool, True where a pixel is used; None uses all.
         tile_frames: frames in a tile (or batch) at most; fewer give a smaller delay and a little more work. None: as
             many as memory should hold (`usual_tile`, `usual_batch`).
@@ -118,6 +119,7 @@ class Stream:
         positions: np.ndarray,
         *,
         probe: np.ndarray | None = None,
+        transfer: np.ndarray | None = None,
         mask: np.ndarray | None = None,
         tile_frames: int | None = None,
         symmetries: int = 1,
@@ -145,7 +147,7 @@ class Stream:
             )
         self.max_wait = max_wait
         self.model, self.positions = model, np.asarray(positions, float)
-        self.probe, self.N = np.asarray(probe, "complex64"), side
+        self.probe, self.N, self.transfer = np.asarray(probe, "complex64"), side, transfer
         self.mask = np.ones((side, side), "float32") if mask is None else np.asarray(mask, "float32")
         self.whole, self.fractions = split_positions(self.positions)
         self.mosaic, self.symmetries = Mosaic(self.positions, side), symmetries
@@ -161,7 +163,7 @@ class Stream:
         self.layout = layout or Layout.of(model, self.positions, self.probe, tile_frames)
         self._tiles, self._size, self._canvas, self._subpixel = self.layout
         if not self._together:
-            weight = illumination(self.probe)
+            weight = mode_sum(self.probe)
             self._weight = ops.convert_to_numpy(weight / ops.max(weight))
         self._missing = [len(tile.frames) for tile in self._tiles]
         self._needed = np.zeros(len(positions), int)
@@ -171,7 +173,7 @@ class Stream:
             for frame in tile.frames:
                 self._tiles_of[frame].append(number)
         self._step = _compiled_step(
-            model, (self._size, self._canvas, self._subpixel, symmetries > 1, *self.probe.shape)
+            model, (self._size, self._canvas, self._subpixel, symmetries > 1, transfer is None, *self.probe.shape)
         )
 
     def order(self) -> Iterator[np.ndarray]:
@@ -352,10 +354,12 @@ class Stream:
         for row, frame in enumerate(frames):
             counts[row] = self._held[frame]
         inputs = dict(counts=counts[None], mask=self.mask[None], probe=self.probe[None])
+        if self.transfer is not None:
+            inputs["transfer"] = self.transfer[None]
         if self._subpixel:
-            fractions = np.zeros((self._size, 2), "float32")
-            fractions[: len(frames)] = self.fractions[frames]
-            inputs["fractions"] = fractions[None]
+            subpixel = np.zeros((self._size, 2), "float32")
+            subpixel[: len(frames)] = self.fractions[frames]
+            inputs["subpixel"] = subpixel[None]
         return inputs
 
 
@@ -403,10 +407,10 @@ class _Tile(_Predicting):
     def call(self, inputs):
         free_trace_with(self)
         out = self.network(inputs)
-        return out["canvas"], out["illumination"]
+        return out["canvas"], out["coverage"]
 
 
 class _SingleFrames(_Predicting):
     def call(self, inputs):
         free_trace_with(self)
-        return self.network.single_frame_patches(inputs, *self.network.probes(inputs))
+        return self.network.single_frame_patches(inputs, self.network.illumination(inputs))

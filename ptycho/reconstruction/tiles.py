@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ptycho.physics.grid import ObjectGrid
+
 COVERED = 1e-3
 """Light, relative to the brightest pixel of one probe, from which on a pixel of the object counts as measured."""
 
@@ -110,19 +112,21 @@ class Mosaic:
     """The object of a scan as it grows: the mean of its pieces, weighted with the light on them."""
 
     def __init__(self, positions: np.ndarray, side: int):
-        whole = np.floor(positions + 0.5).astype(int)
-        self.origin = whole.min(axis=0) - side // 2
-        """(y, x) of the first pixel of the object, in pixels of the scan."""
-        self._first = int(self.origin[0]), int(self.origin[1])
-        self.shape = tuple(int(n) for n in whole.max(axis=0) - whole.min(axis=0) + side)
+        self.grid = ObjectGrid.around(positions, side)
+        self.shape = self.grid.shape
         self.total = np.zeros(self.shape, "complex64")
         self.light = np.zeros(self.shape, "float32")
+
+    @property
+    def origin(self) -> np.ndarray:
+        """(y, x) of the first pixel of the object, in pixels of the scan."""
+        return np.array(self.grid.origin)
 
     def add(self, piece: Piece) -> None:
         """Take in a piece, in place; what lies outside the object is left out."""
         # Numbers of Python: arrays of two took as long as the sums do.
         (y, x), (height, width) = piece.corner, piece.values.shape
-        y, x = int(y) - self._first[0], int(x) - self._first[1]
+        y, x = int(y) - self.grid.origin[0], int(x) - self.grid.origin[1]
         top, bottom = max(y, 0), min(y + height, self.shape[0])
         left, right = max(x, 0), min(x + width, self.shape[1])
         if bottom <= top or right <= left:

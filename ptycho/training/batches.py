@@ -119,7 +119,7 @@ class Batches:
         self, scan: Scan, members: np.ndarray, rng: np.random.Generator, training: bool
     ) -> dict[str, np.ndarray]:
         """The arrays of one group, without the batch axis."""
-        positions, fractions = split_positions(scan.positions[members])
+        positions, subpixel = split_positions(scan.positions[members])
         offset = rng.integers(self.offsets, size=2) if training else 0
         side = self.canvas_side if training else self.validation_side
         origin = positions.min(axis=0) - scan.N // 2 - offset
@@ -133,9 +133,11 @@ class Batches:
             exposure=np.float32(self.config.thinning),
         )
         if self.subpixel:
-            arrays["fractions"] = fractions
+            arrays["subpixel"] = subpixel
         if self.brings_probe:
             arrays["probe"] = scan.probe
+        if scan.transfer is not None:
+            arrays["transfer"] = scan.transfer
         if self.config.realspace_weight:
             arrays["truth"], arrays["truth_mask"] = true_object(scan, origin, (side, side))
         return arrays
@@ -190,13 +192,16 @@ def check_scans(scans: Sequence[Scan], settings: ModelConfig, config: TrainingCo
     if len(scans) > 1 and (settings.probe_trainable or settings.scale_trainable):
         raise ValueError("several scans come with their own probes: set probe_trainable and scale_trainable to False")
     for scan in scans:
-        scan.require_far_field()
         if has_probe and scan.N != settings.N:
             raise ValueError(f"the scan's frames have N {scan.N}, the model N {settings.N}; build a model for the scan")
         if scan.N != scans[0].N or scan.modes != scans[0].modes:
             raise ValueError(
                 f"a scan has N {scan.N} and {scan.modes} probe modes, the first N {scans[0].N} and {scans[0].modes}: "
                 "give them all the same"
+            )
+        if (scan.near_field is None) != (scans[0].near_field is None):
+            raise ValueError(
+                "some scans are in the near field, others in the far field: train on one kind"
             )
         if config.realspace_weight and scan.object is None:
             raise ValueError("realspace_weight needs a scan with its true object; this scan has none")

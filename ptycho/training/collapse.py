@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from ptycho.network.build import initialise
-from ptycho.physics.diffraction import expected_counts
+from ptycho.physics.forward import Diffraction
 from ptycho.training.batches import Batches
 from ptycho.training.losses import PhysicsTraining, target_exposure
 from ptycho.training.schedule import History
@@ -23,10 +23,9 @@ def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
     sequence, total = batches.validation(), 0.0
     for k in range(len(sequence)):
         (x,) = sequence[k]
-        # Where a flat object is illuminated makes no difference to the far field.
-        probe, _ = trainer.network.probes({key: x[key] for key in x if key != "fractions"})
-        vacuum = np.ones((len(x["counts"]), 1, *x["counts"].shape[-2:]), "complex64")
-        expected = ops.convert_to_numpy(expected_counts(vacuum, probe))
+        # Where a flat object is illuminated makes no difference.
+        probes, transfer, _ = trainer.network.illumination({key: x[key] for key in x if key != "subpixel"})
+        expected = ops.convert_to_numpy(Diffraction((), probes, transfer).expected)
         mask = x["mask"][:, None]
         photons = (expected * mask * np.ones_like(x["target"])).sum(axis=(1, 2, 3), keepdims=True)
         # The transmission t of least Poisson loss: sum t e = sum k.
@@ -64,7 +63,7 @@ def contrast(trainer: PhysicsTraining, batches: Batches) -> float:
     (x,) = batches.validation()[0]
     out = trainer.network({key: ops.convert_to_tensor(value) for key, value in x.items()})
     canvas = np.array(ops.convert_to_numpy(out["canvas"]))
-    weight = np.array(ops.convert_to_numpy(ops.minimum(out["illumination"], 1.0)))
+    weight = np.array(ops.convert_to_numpy(ops.minimum(out["coverage"], 1.0)))
     mean = (canvas * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
     variance = (np.abs(canvas - mean) ** 2 * weight).sum() / weight.sum()
     return float(np.sqrt(variance) / np.abs(mean).mean())

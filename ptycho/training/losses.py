@@ -56,7 +56,7 @@ class PhysicsTraining(keras.Model):
         if self.config.tv_weight:
             loss = loss + self.config.tv_weight * total_variation(y["canvas"])
         if self.config.realspace_weight:
-            weight = x["truth_mask"] * ops.minimum(y["illumination"], 1.0)
+            weight = x["truth_mask"] * ops.minimum(y["coverage"], 1.0)
             loss = loss + self.config.realspace_weight * distance(y["canvas"], x["truth"], weight)
         return loss
 

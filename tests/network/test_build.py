@@ -12,10 +12,9 @@ from ptycho.network.build import build_model
 from ptycho.network.stages import FrameBatch, merge
 from ptycho.network.symmetries import Symmetry
 from ptycho.network.unet import Skips, UNet, depth_to_space, space_to_depth
-from ptycho.physics.diffraction import expected_counts
 from ptycho.physics.patches import extract, patch_index
 from ptycho.physics.translation import fourier_shift
-from tests.helpers import complex_normal, normal, to_numpy
+from tests.helpers import complex_normal, frame_counts, normal, to_numpy
 
 KINDS = [
     dict(architecture="consensus", stages=2),
@@ -37,7 +36,7 @@ def batch(rng, groups, channels, N, canvas):
         counts=rng.poisson(5.0, (groups, channels, N, N)).astype("float32"),
         mask=np.ones((groups, N, N), "float32"),
         positions=rng.integers(N // 2, canvas - N + N // 2 + 1, (groups, channels, 2)).astype("int32"),
-        fractions=rng.uniform(-0.5, 0.5, (groups, channels, 2)).astype("float32"),
+        subpixel=rng.uniform(-0.5, 0.5, (groups, channels, 2)).astype("float32"),
         canvas=np.zeros((groups, canvas, canvas), "float32"),
     )
 
@@ -64,7 +63,7 @@ def canvas_of(model, inputs):
 def test_any_size_runs(N, kind):
     model = build_model(ModelConfig(N=N, width=2, **kind), probe_of(N))
     out = model(batch(np.random.default_rng(0), 1, 2, N, N + 6))
-    assert out["canvas"].shape == out["illumination"].shape == (1, N + 6, N + 6)
+    assert out["canvas"].shape == out["coverage"].shape == (1, N + 6, N + 6)
     assert out["patches"].shape == out["expected"].shape == (1, 2, N, N)
     assert all(np.isfinite(to_numpy(value)).all() for value in out.values())
 
@@ -87,15 +86,16 @@ def test_what_comes_with_the_canvas_belongs_to_it(kind, modes):
     inputs = batch(rng, 2, 3, 20, 28)
     out = {name: to_numpy(value) for name, value in model(inputs).items()}
     np.testing.assert_array_equal(out["patches"], to_numpy(extract(out["canvas"], inputs["positions"], (20, 20))))
-    probes = fourier_shift(probe_of(20, modes)[None, None], inputs["fractions"][:, :, None])
-    np.testing.assert_allclose(out["expected"], to_numpy(expected_counts(out["patches"], probes)), rtol=1e-4, atol=1e-4)
+    probes = fourier_shift(probe_of(20, modes)[None, None], inputs["subpixel"][:, :, None])
+    expected = frame_counts(out["patches"], probe_of(20, modes), inputs["subpixel"])
+    np.testing.assert_allclose(out["expected"], expected, rtol=1e-4, atol=1e-4)
     brightest = (np.abs(probe_of(20, modes)) ** 2).sum(axis=0).max()
     weight = (np.abs(to_numpy(probes)) ** 2).sum(axis=2) / brightest
     light = np.zeros((2, 28, 28))
     for b, c in np.ndindex(2, 3):
         y, x = inputs["positions"][b, c] - 10
         light[b, y : y + 20, x : x + 20] += weight[b, c]
-    np.testing.assert_allclose(out["illumination"], light, atol=1e-5)
+    np.testing.assert_allclose(out["coverage"], light, atol=1e-5)
 
 
 @pytest.mark.parametrize("modes", [1, 3])
@@ -129,7 +129,7 @@ def test_frames_of_a_group_may_come_in_any_order(kind):
     model = small(**kind)
     inputs = batch(rng, 1, 5, 20, 28)
     order = rng.permutation(5)
-    shuffled = inputs | {k: inputs[k][:, order] for k in ("counts", "positions", "fractions")}
+    shuffled = inputs | {k: inputs[k][:, order] for k in ("counts", "positions", "subpixel")}
     first, second = (canvas_of(model, z) for z in (inputs, shuffled))
     np.testing.assert_allclose(first, second, atol=1e-4 * np.abs(first).max())
     swapped = canvas_of(model, inputs | {"counts": inputs["counts"][:, order]})
@@ -157,21 +157,21 @@ def test_frames_off_the_canvas_are_not_looked_at(kind):
     model = small(**kind)
     inputs = batch(rng, 2, 3, 20, 28)
     more = batch(rng, 2, 2, 20, 28) | {"positions": np.full((2, 2, 2), -(2**20), "int32")}
-    filled = inputs | {k: np.concatenate([inputs[k], more[k]], axis=1) for k in ("counts", "positions", "fractions")}
+    filled = inputs | {k: np.concatenate([inputs[k], more[k]], axis=1) for k in ("counts", "positions", "subpixel")}
     first, second = (model(z) for z in (inputs, filled))
-    for name in ("canvas", "illumination"):
+    for name in ("canvas", "coverage"):
         expected = to_numpy(first[name])
         np.testing.assert_allclose(to_numpy(second[name]), expected, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_array_equal(to_numpy(second["patches"])[:, 3:], 0)
 
 
 @every_kind
-def test_fractions_of_zero_are_none(kind):
+def test_subpixel_positions_of_zero_are_none(kind):
     model = small(**kind)
     inputs = batch(np.random.default_rng(3), 2, 3, 20, 28)
-    none = {key: value for key, value in inputs.items() if key != "fractions"}
+    none = {key: value for key, value in inputs.items() if key != "subpixel"}
     first = canvas_of(model, none)
-    zero = canvas_of(model, inputs | {"fractions": np.zeros((2, 3, 2), "float32")})
+    zero = canvas_of(model, inputs | {"subpixel": np.zeros((2, 3, 2), "float32")})
     np.testing.assert_allclose(zero, first, atol=1e-4 * np.abs(first).max())
     assert np.abs(canvas_of(model, inputs) - first).max() > 1e-3
 
@@ -201,7 +201,7 @@ def speckled(photons, N=20):
 def bright_batch(rng, photons, N=20):
     """Noise-free counts of phase objects."""
     objects = np.exp(1j * rng.uniform(-1.5, 1.5, (2, 3, N, N))).astype("complex64")
-    return batch(rng, 2, 3, N, N + 8) | {"counts": to_numpy(expected_counts(objects, speckled(photons, N)[None]))}
+    return batch(rng, 2, 3, N, N + 8) | {"counts": frame_counts(objects, speckled(photons, N)[None])}
 
 
 @every_kind
@@ -278,7 +278,7 @@ def test_a_view_is_the_same_experiment_mirrored(number, kind):
     inputs = batch(rng, 1, 3, N, side)
     inputs["mask"][0, 2:5, 3:9] = 0
     in_view = lambda z: np.ascontiguousarray(look(number, z))
-    at, move = inputs["positions"].copy(), inputs["fractions"].copy()
+    at, move = inputs["positions"].copy(), inputs["subpixel"].copy()
     for axis in (0, 1):
         if number & (1, 2)[axis]:
             at[..., axis], move[..., axis] = side - 1 - at[..., axis], -move[..., axis]
@@ -286,7 +286,7 @@ def test_a_view_is_the_same_experiment_mirrored(number, kind):
         at, move = at[..., ::-1].copy(), move[..., ::-1].copy()
     pattern = lambda z: in_view(z[..., ::-1, ::-1] if conj else z)
     mirrored = inputs | dict(
-        counts=pattern(inputs["counts"]), mask=pattern(inputs["mask"]), positions=at, fractions=move
+        counts=pattern(inputs["counts"]), mask=pattern(inputs["mask"]), positions=at, subpixel=move
     )
     mirrored_probe = in_view(probe.conj() if conj else probe)
     own = Symmetry.arrays(number, side if kind["architecture"] == "consensus" else N)
@@ -306,10 +306,11 @@ def test_frames_on_their_own_are_merged_afterwards(kind):
     inputs = batch(np.random.default_rng(10), 1, 4, 20, 28)
     total, light = np.full((28, 28), 1e-3, complex), np.full((28, 28), 1e-3)
     for c in range(4):
-        one = {k: v[:, c : c + 1] if k in ("counts", "positions", "fractions") else v for k, v in inputs.items()}
-        probe, brightest = model.probes(one)
-        patch = to_numpy(model.single_frame_patches(one, probe, brightest))[0, 0]
-        weight = np.sum(np.abs(to_numpy(probe)[0, 0]) ** 2, axis=0) / to_numpy(brightest)[0, 0, 0]
+        one = {k: v[:, c : c + 1] if k in ("counts", "positions", "subpixel") else v for k, v in inputs.items()}
+        illumination = model.illumination(one)
+        patch = to_numpy(model.single_frame_patches(one, illumination))[0, 0]
+        weight = np.sum(np.abs(to_numpy(illumination.probes)[0, 0]) ** 2, axis=0)
+        weight /= to_numpy(illumination.peak)[0, 0, 0]
         y, x = inputs["positions"][0, c] - 10
         total[y : y + 20, x : x + 20] += weight * patch
         light[y : y + 20, x : x + 20] += weight
@@ -321,7 +322,7 @@ def test_frames_together_are_not_frames_on_their_own():
     model = small()
     inputs = batch(np.random.default_rng(11), 1, 2, 20, 28)
     first = canvas_of(
-        model, {k: v[:, :1] if k in ("counts", "positions", "fractions") else v for k, v in inputs.items()}
+        model, {k: v[:, :1] if k in ("counts", "positions", "subpixel") else v for k, v in inputs.items()}
     )
     y, x = inputs["positions"][0, 0]
     near = np.s_[:, y - 2 : y + 3, x - 2 : x + 3]
@@ -388,7 +389,7 @@ def test_merge_is_a_weighted_mean_on_an_empty_canvas():
     positions = np.array([[[3, 3], [3, 5]]], "int32")
     index = patch_index(positions, (4, 4), (8, 10))
     nothing = np.zeros((1, 2, 4, 4), "float32")
-    canvas = to_numpy(merge(patches, FrameBatch(nothing, nothing, nothing, nothing, weight, index, (8, 10))))[0]
+    canvas = to_numpy(merge(patches, FrameBatch(nothing, nothing, None, weight, index, (8, 10))))[0]
     total, norm = np.full((8, 10), 1e-3, complex), np.full((8, 10), 1e-3)
     for patch, w, (y, x) in zip(patches[0], weight[0], positions[0], strict=True):
         total[y - 2 : y + 2, x - 2 : x + 2] += w * patch

@@ -56,7 +56,7 @@ def test_one_tile_is_the_network_on_one_group_of_all_frames(small_scan):
         counts=small_scan.counts[None].astype("float32"),
         mask=small_scan.mask[None].astype("float32"),
         positions=(whole - corner)[None].astype("int32"),
-        fractions=(small_scan.positions - whole)[None].astype("float32"),
+        subpixel=(small_scan.positions - whole)[None].astype("float32"),
         canvas=np.zeros((1, side, side), "float32"),
     )
     out = model(inputs)
@@ -64,7 +64,7 @@ def test_one_tile_is_the_network_on_one_group_of_all_frames(small_scan):
     lit = stream.mosaic.coverage > 0
     expected = to_numpy(out["canvas"])[0, :h, :w]
     np.testing.assert_allclose(stream.mosaic.object[lit], expected[lit], atol=1e-4 * np.abs(expected).max())
-    np.testing.assert_allclose(stream.mosaic.coverage[lit], to_numpy(out["illumination"])[0, :h, :w][lit], atol=1e-4)
+    np.testing.assert_allclose(stream.mosaic.coverage[lit], to_numpy(out["coverage"])[0, :h, :w][lit], atol=1e-4)
 
 
 def test_tiles_agree_with_one_tile(small_scan):

@@ -18,7 +18,7 @@ from ptycho.training.collapse import has_collapsed
 from ptycho.training.losses import PhysicsTraining
 from ptycho.training.schedule import Epoch, learning_rate, should_stop
 from ptycho.training.train import train
-from tests.helpers import to_numpy
+from tests.helpers import frame_counts, to_numpy
 
 QUICK = dict(stages=2, width=4, gridsize=2)
 
@@ -245,15 +245,12 @@ def test_the_true_object_is_known_where_the_scan_has_it(small_scan):
 @pytest.mark.parametrize("thinning", [1.0, 0.8])
 def test_true_object_of_a_group_is_cut_where_its_frames_are(small_scan, thinning):
     """Expected counts of the cut truth are those of the scan: chi-square per pixel is 1, of both parts of them."""
-    from ptycho.physics.diffraction import expected_counts
     from ptycho.physics.patches import extract
-    from ptycho.physics.translation import fourier_shift
 
     batches = batches_of([small_scan], realspace_weight=1.0, thinning=thinning)
     arrays = batches.epoch(0)[0][0]
     patches = extract(arrays["truth"], arrays["positions"], (small_scan.N, small_scan.N))
-    probe = fourier_shift(small_scan.probe[None, None], arrays["fractions"][:, :, None])
-    whole = to_numpy(expected_counts(patches, probe))
+    whole = frame_counts(patches, small_scan.probe, arrays["subpixel"])
     np.testing.assert_array_equal(arrays["exposure"], np.float32(thinning))
     shares = {"counts": thinning, "target": 1 - thinning if thinning < 1 else 1.0}
     for name, share in shares.items():
