@@ -86,7 +86,4 @@ def as_grown(stream: Stream, scan: Scan, used: np.ndarray | None = None) -> Reco
         used_frames=made_of,
         used=int(taken.sum()),
         dropped=len(stream.dropped),
-        near_field=scan.near_field,
-        origin_px=stream.mosaic.origin,
-        pixel_size_m=scan.pixel_size_m,
     )

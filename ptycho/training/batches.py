@@ -200,8 +200,6 @@ def check_scans(scans: Sequence[Scan], settings: ModelConfig, config: TrainingCo
                 "give them all the same"
             )
         if (scan.near_field is None) != (scans[0].near_field is None):
-            raise ValueError(
-                "some scans are in the near field, others in the far field: train on one kind"
-            )
+            raise ValueError("some scans are in the near field, others in the far field: train on one kind")
         if config.realspace_weight and scan.object is None:
             raise ValueError("realspace_weight needs a scan with its true object; this scan has none")

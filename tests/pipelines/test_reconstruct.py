@@ -171,18 +171,6 @@ def test_the_true_object_is_judged_by_the_near_field_it_was_seen_in(near_scan):
     assert "near_field" not in provenance(far)
 
 
-def test_networks_refuse_a_near_field(near_scan, tmp_path):
-    from ptycho.reconstruction import predict, reconstruct
-    from ptycho.training.train import train
-
-    model = build_model(ModelConfig(N=24, **TINY.model), near_scan.probe)
-    for use in (train, predict, reconstruct):
-        with pytest.raises(ValueError, match="networks are for the far field only"):
-            use(model, near_scan)
-    with pytest.raises(ValueError, match="networks are for the far field only"):
-        reconstruct_run(near_scan, tmp_path, TINY)
-
-
 def test_a_near_field_is_simulated_and_described_by_the_commands(tmp_path):
     near = "simulation.near_field={distance_px=40,wavelength_px=0.5}"
     command(f"simulate {tmp_path}/scan.h5 --N 24 --positions 16 --set {near}")

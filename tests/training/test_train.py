@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptycho.config import ModelConfig, SimulationConfig, TrainingConfig
+from ptycho.config import ModelConfig, NearField, SimulationConfig, TrainingConfig
 from ptycho.evaluation import compare_objects
 from ptycho.network.build import build_model
 from ptycho.network.files import load_model, save_model
@@ -344,7 +344,19 @@ def test_several_scans_train_together(small_scan):
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
 
 
+@pytest.mark.slow
+def test_a_near_field_is_trained_on():
+    """The loss falls; what a network makes of a near field is in tests/reconstruction/test_predict.py."""
+    near = NearField(distance_px=40.0, wavelength_px=0.5)
+    scan = simulate(SimulationConfig(N=24, positions=144, step_px=4.0, jitter_px=1.0, near_field=near, seed=3))
+    history = train(model_for(scan), scan, TrainingConfig(epochs=3))
+    assert history[-1].validation_loss < history[0].validation_loss
+
+
 def test_scans_that_do_not_go_together_are_refused(small_scan):
+    near = replace(small_scan, near_field=NearField(distance_px=40.0, wavelength_px=0.5))
+    with pytest.raises(ValueError, match="some scans are in the near field"):
+        train(model_for(small_scan), [small_scan, near])
     two_modes = small_scan.with_probe(np.concatenate([small_scan.probe, small_scan.probe]))
     with pytest.raises(ValueError, match="no scan to train on"):
         train(model_for(small_scan), [])
