@@ -352,7 +352,7 @@ SECTIONS: dict[Section, type[Config]] = dict(
 )
 """The sections of a `RunConfig`, and whose fields each of them sets."""
 
-Value = bool | int | float | str | tuple[float, ...] | tuple[str, ...] | NearField | None
+Value = bool | int | float | str | tuple[float, ...] | tuple[str, ...] | Config | None
 Values = dict[str, Value]
 """Some of the fields of a config, by name."""
 
