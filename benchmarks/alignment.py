@@ -1,4 +1,4 @@
-"""Does aligning the phases of patches help a network that takes each frame alone? Half a minute of training.
+"""Does aligning the phases of patches help a network of single frames? Half a minute of training.
 
 `PTYCHO_DATA=... python benchmarks/alignment.py` prints the SNR of the stitched object with and without.
 """
@@ -21,7 +21,7 @@ if __name__ == "__main__":
         stream = Stream(model, scan.positions, mask=scan.mask)
         pieces = [piece for frame, counts in enumerate(scan.counts) for piece in stream.add(frame, counts)]
         pieces += stream.finish()
-        patches, places = (np.stack([getattr(piece, part) for piece in pieces]) for part in ("values", "corner"))
+        patches, origins = (np.stack([getattr(piece, name) for piece in pieces]) for name in ("values", "corner"))
         for align in (False, True):
-            image = stitch(patches, places + scan.N // 2, scan.probe, align=align).object
+            image = stitch(patches, origins + scan.N // 2, scan.probe, align=align).object
             print(f"sim64_{name}, align={align}: {compare_objects(image, scan.object).snr_db:.2f} dB")
