@@ -313,7 +313,7 @@ class RefineConfig(Config):
     """Part of the frames kept from the fit, to tell when it is at its best."""
     patience: int = 8
     """Epochs without a better misfit of the held-out frames after which it stops."""
-    tolerance: float = 1e-4
+    tolerance: float = 5e-4
     """Part of the held-out misfit by which it has to fall to be better; two units of log-likelihood at least."""
     seed: int = 0
     """Seed of the order of the frames, and of which are held out."""
