@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,15 +12,23 @@ from typer.testing import CliRunner
 
 from ptycho import formats, read_scan, write_scan
 from ptycho.cli.options import configured, run_config
-from ptycho.config import SECTIONS, RefineConfig, RunConfig, SimulationConfig
+from ptycho.config import SECTIONS, ModelConfig, RefineConfig, RunConfig, SimulationConfig, TrainingConfig
 from ptycho.data.scan import Scan
+from ptycho.evaluation import compare_objects
 from ptycho.formats import Access, BadFile, Format, ReadOptions, convert
+from ptycho.network.architectures import ARCHITECTURES, Architecture
+from ptycho.network.build import build_model
+from ptycho.network.files import load_model, save_model
+from ptycho.network.stages import channels
 from ptycho.physics import propagation
 from ptycho.physics.forward import Diffraction, frame_probes
+from ptycho.physics.fourier import polar, times_real
 from ptycho.physics.propagation import fresnel_lag, transfer_function
+from ptycho.reconstruction import reconstruct
 from ptycho.refinement import unknowns
 from ptycho.refinement.refine import refine
 from ptycho.simulation.simulate import simulate
+from ptycho.training.train import train
 from ptycho.typed import Config
 from tests.formats.scans import assert_same, recognised, scan_of
 
@@ -159,3 +168,31 @@ def test_a_propagation_is_a_function_and_a_line(monkeypatch: pytest.MonkeyPatch)
     )
     expected = ops.convert_to_numpy(Diffraction([patch], probes, moved).expected)
     np.testing.assert_allclose(expected.sum(axis=(1, 2)), (np.abs(probe) ** 2).sum(), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_network_is_a_function_and_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step down the gradient, as long as one U-Net makes it: after one epoch it sees more than a flat object."""
+
+    def one_step(nets, frames, inputs, settings):
+        scale = 1.0 / ((frames.coverage + 0.02) * frames.illumination.peak)
+        gradient = times_real(frames.gradient(None), scale)
+        state = nets[0](channels(ops.real(gradient), ops.imag(gradient)))
+        return polar(state[..., 0], state[..., 1])
+
+    record = Architecture(
+        reconstruct=one_step, channels=lambda settings, k: 2, needs_neighbours=True, symmetric=False, most_stages=1
+    )
+    monkeypatch.setitem(ARCHITECTURES, "one-step", record)
+    monkeypatch.setitem(ModelConfig.__annotations__, "architecture", Literal["consensus", "one-step"])
+    scan = simulate(SimulationConfig(N=24, positions=144, step_px=4.0, jitter_px=1.0, photons=1e5, seed=3))
+    settings = ModelConfig(N=24, architecture="one-step", stages=1, width=4, gridsize=2)
+    with pytest.raises(ValueError, match="expected 1 to 1 with architecture='one-step'"):
+        build_model(replace(settings, stages=2))
+    network = build_model(settings)
+    train(network, scan, TrainingConfig(epochs=1, batch_groups=1, learning_rate=1e-2))
+    result = reconstruct(network, scan)
+    scores = compare_objects(result.object, scan.object)
+    assert scores.snr_db > scores.flat.snr_db + 1
+    again = load_model(save_model(network, tmp_path / "model.keras"))
+    np.testing.assert_allclose(reconstruct(again, scan).object, result.object, atol=1e-5)
