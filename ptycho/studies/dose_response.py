@@ -139,6 +139,7 @@ def with_bound(folder: Path, rows: Sequence[Row]) -> list[Row]:
     The error is drawn once for each N, for the object of one case (`efficient_errors`), and kept in ``bound-N<N>.npz``;
     at k times the photons it is ``1 / sqrt(k)`` times as large.
     """
+    from ptycho.data.reconstruction import Reconstruction
     from ptycho.evaluation import compare_objects
     from ptycho.evaluation.cramer_rao import efficient_errors
     from ptycho.studies.data import scans
@@ -150,7 +151,8 @@ def with_bound(folder: Path, rows: Sequence[Row]) -> list[Row]:
             scan = scans(case).test
             assert scan.object is not None  # it is simulated
             rng = np.random.default_rng(0)
-            error = efficient_errors(scan.object, scan.probe, scan.positions, rng, mask=scan.mask)[0]
+            truth = Reconstruction.bare(scan.object, scan.probe, scan.positions, near_field=scan.near_field)
+            error = efficient_errors(truth, rng, mask=scan.mask)[0]
             np.savez(path, truth=scan.object, error=error, dose=row["dose"])
         key = row["N"], row["dose"]
         if key not in scores:

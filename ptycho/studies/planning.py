@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ptycho.config import ObjectKind, SimulationConfig
+from ptycho.data.reconstruction import Reconstruction
 from ptycho.evaluation.cramer_rao import efficient_errors
 from ptycho.evaluation.metrics import frc_half_nyquist
 from ptycho.simulation.probes import make_probe
@@ -65,7 +66,8 @@ def needs(
         assert scan.object is not None  # it is simulated
         low, high = np.floor(scan.positions.min(axis=0)), np.ceil(scan.positions.max(axis=0))
         region = tuple(slice(int(a), int(b)) for a, b in zip(low, high))  # inside it the coverage is full
-        error = efficient_errors(scan.object, scan.probe, scan.positions, np.random.default_rng(seed))[0]
+        estimate = Reconstruction.bare(scan.object, scan.probe, scan.positions, near_field=scan.near_field)
+        error = efficient_errors(estimate, np.random.default_rng(seed))[0]
         photons = _least_photons(scan.object[region], error[region], reference, target_frc, photon_range)
         results.append(Need(float(step), 1 - step / scan.probe_diameter_px, photons, photons / step**2))
     return results

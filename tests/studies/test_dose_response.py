@@ -1,0 +1,34 @@
+"""The shot-noise bound that rows of the study are shown beside."""
+
+import numpy as np
+
+from ptycho.config import NearField, SimulationConfig
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.evaluation.cramer_rao import efficient_errors
+from ptycho.studies.arms import Arm
+from ptycho.studies.dose_response import with_bound
+from ptycho.studies.runner import scans
+
+
+def test_an_arm_in_the_near_field_gets_the_bound_of_the_near_field(tmp_path):
+    near = NearField(distance_px=40.0, wavelength_px=0.5)
+    arm = Arm(
+        name="near",
+        simulation=SimulationConfig(N=24, step_px=4.0, photons=1e5, near_field=near),
+        train_frames=64,
+        test_frames=36,
+    )
+    (row,) = with_bound(tmp_path, [dict(N=24, dose=1e5, config=arm.to_dict())])
+    with np.load(tmp_path / "bound-N24.npz") as file:
+        error = file["error"]
+    scan = scans(arm).test
+    errors = {
+        name: efficient_errors(
+            Reconstruction.bare(scan.object, scan.probe, scan.positions, near_field=path), np.random.default_rng(0)
+        )[0]
+        for name, path in dict(near=near, far=None).items()
+    }
+    size = np.linalg.norm(errors["near"])
+    assert np.linalg.norm(error - errors["near"]) < 1e-3 * size
+    assert np.linalg.norm(error - errors["far"]) > 0.5 * size
+    assert row["bound"]["snr_db"] > 0
