@@ -23,7 +23,7 @@ from ptycho.config import RefineConfig
 from ptycho.physics.detection import mode_sum
 from ptycho.physics.forward import ForwardModel
 from ptycho.physics.fourier import intensity
-from ptycho.physics.propagation import near_field
+from ptycho.physics.interaction import incident_waves
 from ptycho.refinement.likelihood import Likelihood, Residuals
 
 if TYPE_CHECKING:
@@ -383,8 +383,6 @@ def first_opr_modes(probe_mode: np.ndarray, count: int) -> np.ndarray:
 
 def slice_illumination(probe: np.ndarray, spacing: np.ndarray | None, slices: int) -> np.ndarray:
     """``(S, N, N)``: illumination of each slice by a probe ``(M, N, N)`` in vacuum."""
-    wave, beams = ops.convert_to_tensor(probe[None]), []
-    for number in range(slices):
-        wave = near_field(wave, ops.convert_to_tensor(spacing)) if number else wave
-        beams.append(ops.convert_to_numpy(mode_sum(wave))[0])
-    return np.stack(beams)
+    vacuum = [np.ones(probe.shape[-2:], "complex64")] * slices
+    incident = incident_waves(vacuum, ops.convert_to_tensor(probe), spacing)
+    return np.stack([ops.convert_to_numpy(mode_sum(waves)) for waves in incident])
