@@ -27,7 +27,6 @@ TRANSFORMS = {
 TRANSFORMS |= {f"{inverse}{real}fft{axes}" for inverse in ("", "i") for real in ("", "r") for axes in ("", "2", "n")}
 
 ALLOWED = {
-    "backend.py": "the transforms of the backend in use",
     "data/detector.py": "a probe on smaller or larger detectors",
     "diagnostics/checks.py": "the symmetry of a mean pattern",
     "diagnostics/statistics.py": "a first guess of the probe from the mean pattern",
@@ -40,16 +39,7 @@ ALLOWED = {
 }
 """Modules outside `ptycho.physics` that take transforms, and of what: none of an exit wave."""
 
-TO_DO = {
-    "diagnostics/orientation.py",
-    "network/build.py",
-    "network/cnn.py",
-    "network/stages.py",
-    "physics/diffraction.py",
-    "reconstruction/probe_retrieval.py",
-    "reconstruction/stream.py",
-    "training/collapse.py",
-}
+TO_DO = {"diagnostics/orientation.py", "physics/diffraction.py"}
 """Modules with a model of their own, or that use the old one: they go over to `ptycho.physics.forward` one by one."""
 
 PROPAGATION = {
