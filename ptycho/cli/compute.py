@@ -50,6 +50,10 @@ Force = Annotated[
     bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
 ]
 
+PREDICTION_ONLY = (
+    "--scheduler and --workers split the work of a trained network, not its training nor the refinement: give "
+    "--model and --no-refine (`ptycho refine --start` goes on from the image, in one process)"
+)
 BY_OTHER_OPTIONS = ("N", "probe_modes", "probe_trainable")
 """Fields of a network that the scan, ``--modes`` and ``--probe`` set."""
 
@@ -128,10 +132,7 @@ def reconstruct_command(
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
     distributed = bool(scheduler or workers)
     if distributed and (model is None or refine):
-        raise ValueError(
-            "--scheduler and --workers split the work of a trained network, not its training nor the refinement: give "
-            "--model and --no-refine (`ptycho refine --start` goes on from the image, in one process)"
-        )
+        raise ValueError(PREDICTION_ONLY)
     with framework():
         from ptycho.diagnostics.checks import require_sound, sentences
         from ptycho.pipelines.open import open_scan
