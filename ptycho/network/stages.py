@@ -19,7 +19,7 @@ from ptycho.physics.detection import mode_sum
 from ptycho.physics.forward import Diffraction
 from ptycho.physics.fourier import intensity, make_complex, polar, times_real
 from ptycho.physics.noise import amplitude_residual
-from ptycho.physics.patches import gather, scatter
+from ptycho.physics.patches import accumulate_at, extract_at
 
 
 class FrameProbes(NamedTuple):
@@ -57,11 +57,11 @@ class FrameBatch(NamedTuple):
 
     def extract(self, canvas: Array) -> Array:
         """Patches ``(B, P, N, N)`` of canvases ``(B, H, W)``."""
-        return ops.expand_dims(canvas, 1) if self.patch_index is None else gather(canvas, self.patch_index)
+        return ops.expand_dims(canvas, 1) if self.patch_index is None else extract_at(canvas, self.patch_index)
 
     def accumulate(self, patches: Array) -> Array:
         """Sum of patches on canvases: adjoint of `extract`."""
-        return patches[:, 0] if self.patch_index is None else scatter(patches, self.patch_index, self.shape)
+        return patches[:, 0] if self.patch_index is None else accumulate_at(patches, self.patch_index, self.shape)
 
     @property
     def weights(self) -> Array:

@@ -42,7 +42,7 @@ from ptycho.physics.detection import blurred, mode_sum
 from ptycho.physics.fourier import dft, fftshift, inverse_dft, make_complex, times_real
 from ptycho.physics.grid import ObjectGrid
 from ptycho.physics.interaction import Slices, exit_wave_adjoint, exit_wave_change, incident_waves, transmitted
-from ptycho.physics.patches import gather, patch_index, scatter
+from ptycho.physics.patches import accumulate_at, extract_at, patch_index
 from ptycho.physics.propagation import propagate, propagate_adjoint
 from ptycho.physics.translation import outer, shift_ramp
 
@@ -195,12 +195,12 @@ class ForwardModel:
     def extract(self, canvas: Num[Array, "S H W"], step: int = 1) -> list[Array]:
         """Patches ``(B, N, N)`` of each slice of an object, or those of every ``step``-th frame."""
         index = self.index[:, ::step]
-        return [gather(canvas[number : number + 1], index)[0] for number in range(canvas.shape[0])]
+        return [extract_at(canvas[number : number + 1], index)[0] for number in range(canvas.shape[0])]
 
     def accumulate(self, patches: Sequence[Array]) -> Num[Array, "S H W"]:
         """Sum of patches on each slice of an object: adjoint of `extract`."""
         shape = self.specification.shape
-        return ops.concatenate([scatter(ops.expand_dims(of_slice, 0), self.index, shape) for of_slice in patches])
+        return ops.concatenate([accumulate_at(ops.expand_dims(of_slice, 0), self.index, shape) for of_slice in patches])
 
     def place_probe(self, probe: Complex[Array, "M N N"], step: int = 1) -> Complex[Array, "B M N N"]:
         """A probe as each frame, or every ``step``-th, has it (see `frame_probes`); B is 1 where all have the same."""

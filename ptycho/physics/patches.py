@@ -32,7 +32,7 @@ def placed(image: np.ndarray, origin: np.ndarray, canvas: np.ndarray) -> np.ndar
 def patch_index(positions: Int[Array, "B P 2"], size: tuple[int, int], shape: tuple[int, int]) -> Array:
     """Where the pixels of patches lie on a flat batch of canvases ``(B, H, W)``: int32 ``(B, P, n, m)``.
 
-    What lies outside a canvas points to one pixel behind the last. Computed once, it serves `gather` and `scatter`
+    What lies outside a canvas points to one pixel behind the last. Computed once, it serves `extract_at` and `accumulate_at`
     at every stage of a network.
     """
     centre = ops.convert_to_tensor([size[0] // 2, size[1] // 2], dtype="int32")
@@ -40,16 +40,16 @@ def patch_index(positions: Int[Array, "B P 2"], size: tuple[int, int], shape: tu
     return ops.where(inside, index, ops.shape(positions)[0] * shape[0] * shape[1])
 
 
-def gather(canvas: Num[Array, "B H W"], index: Int[Array, "B P n m"]) -> Num[Array, "B P n m"]:
+def extract_at(canvas: Num[Array, "B H W"], index: Int[Array, "B P n m"]) -> Num[Array, "B P n m"]:
     """Patches of a batch of canvases; 0 outside."""
     flat = ops.reshape(canvas, (-1,))
     return ops.take(ops.concatenate([flat, ops.zeros((1,), dtype=flat.dtype)]), index, axis=0)
 
 
-def scatter(
+def accumulate_at(
     patches: Num[Array, "B P n m"], index: Int[Array, "B P n m"], shape: tuple[int, int]
 ) -> Num[Array, "B H W"]:
-    """Sum of patches on canvases of ``shape`` (H, W): adjoint of `gather`."""
+    """Sum of patches on canvases of ``shape`` (H, W): adjoint of `extract_at`."""
     batch = ops.shape(patches)[0]
     pixels = batch * shape[0] * shape[1]
     total = backend.segment_sum(ops.reshape(patches, (-1,)), ops.reshape(index, (-1,)), pixels + 1)
@@ -64,7 +64,7 @@ def extract(
     shape = tuple(canvas.shape[-2:])
     total = 0
     for integer, weight in _taps(positions):
-        patches = gather(canvas, patch_index(integer, size, shape))
+        patches = extract_at(canvas, patch_index(integer, size, shape))
         total = total + (patches if weight is None else _weighted(patches, weight))
     return total
 
@@ -78,7 +78,7 @@ def accumulate(
     total = 0
     for integer, weight in _taps(positions):
         values = patches if weight is None else _weighted(patches, weight)
-        total = total + scatter(values, patch_index(integer, size, shape), shape)
+        total = total + accumulate_at(values, patch_index(integer, size, shape), shape)
     return total
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from ptycho.physics.patches import accumulate, extract, gather, patch_index, scatter, split_positions
+from ptycho.physics.patches import accumulate, accumulate_at, extract, extract_at, patch_index, split_positions
 from tests.helpers import (
     EPS,
     assert_adjoint,
@@ -108,11 +108,11 @@ def test_gathering_and_scattering_by_index_are_extracting_and_accumulating(shape
     positions = positions_of("integer", 3, 5, shape)
     canvas, patches = KINDS[kind](rng, 3, *shape), KINDS[kind](rng, 3, 5, *size)
     index = patch_index(positions, size, shape)
-    read, added = to_numpy(gather(canvas, index)), to_numpy(scatter(patches, index, shape))
+    read, added = to_numpy(extract_at(canvas, index)), to_numpy(accumulate_at(patches, index, shape))
     np.testing.assert_array_equal(read, extract_reference(canvas, positions, size))
     np.testing.assert_array_equal(added, to_numpy(accumulate(patches, positions, shape)))
     assert (read.dtype, added.dtype) == (canvas.dtype, patches.dtype)
-    assert_adjoint(lambda a: gather(a, index), lambda a: scatter(a, index, shape), canvas, patches)
+    assert_adjoint(lambda a: extract_at(a, index), lambda a: accumulate_at(a, index, shape), canvas, patches)
 
 
 @pytest.mark.parametrize("far", [-(2**20), 2**20, -17, 40])
@@ -124,9 +124,9 @@ def test_patches_off_the_canvas_read_zero_and_are_dropped(far):
     off = np.array([[[far, 5], [4, far], [far, far]]] * 3, "int32")
     both = patch_index(np.concatenate([inside, off], axis=1), size, shape)
     canvas, patches = complex_normal(rng, 3, *shape), complex_normal(rng, 3, 5, *size)
-    np.testing.assert_array_equal(to_numpy(gather(canvas, both))[:, 2:], 0)
-    only = to_numpy(scatter(patches[:, :2], patch_index(inside, size, shape), shape))
-    np.testing.assert_array_equal(to_numpy(scatter(patches, both, shape)), only)
+    np.testing.assert_array_equal(to_numpy(extract_at(canvas, both))[:, 2:], 0)
+    only = to_numpy(accumulate_at(patches[:, :2], patch_index(inside, size, shape), shape))
+    np.testing.assert_array_equal(to_numpy(accumulate_at(patches, both, shape)), only)
     assert np.any(only)
 
 
