@@ -32,8 +32,8 @@ def placed(image: np.ndarray, origin: np.ndarray, canvas: np.ndarray) -> np.ndar
 def patch_index(positions: Int[Array, "B P 2"], size: tuple[int, int], shape: tuple[int, int]) -> Array:
     """Where the pixels of patches lie on a flat batch of canvases ``(B, H, W)``: int32 ``(B, P, n, m)``.
 
-    What lies outside a canvas points to one pixel behind the last. Computed once, it serves `extract_at` and `accumulate_at`
-    at every stage of a network.
+    What lies outside a canvas points to one pixel behind the last. Computed once, it serves `extract_at` and
+    `accumulate_at` at every stage of a network.
     """
     centre = ops.convert_to_tensor([size[0] // 2, size[1] // 2], dtype="int32")
     index, inside = _indices(ops.cast(positions, "int32") - centre, size, *shape)
