@@ -67,9 +67,14 @@ class _Information:
         grid = ObjectGrid((0, 0), estimate.object.shape, estimate.N)
         size = max(1, min(len(positions), batch_pixels // estimate.probe.size))
         self.shape = size, estimate.N, estimate.N
-        paths = dict(transfer=estimate.near_field, spacing=estimate.multislice)
-        transfers = {name: free_space(path, estimate.N) for name, path in paths.items() if path is not None}
-        batches = frame_batches(grid, positions, size, opr_weights=estimate.opr_weights, **transfers)
+        batches = frame_batches(
+            grid,
+            positions,
+            size,
+            opr_weights=estimate.opr_weights,
+            transfer=free_space(estimate.near_field, estimate.N),
+            spacing=free_space(estimate.multislice, estimate.N),
+        )
         self.batches = [
             (tensors(batch), (used_pixels & (np.arange(size) < frames)[:, None, None]).astype("float32"))
             for batch, frames in batches
@@ -103,7 +108,7 @@ class _Information:
         error, direction, power, first = np.zeros_like(residual), np.zeros_like(residual), 1.0, None
         for _ in range(iterations):
             preconditioned = residual / self.diagonal
-            previous, power = power, np.vdot(residual, preconditioned).real
+            previous, power = power, float(np.vdot(residual, preconditioned).real)
             first = first or power
             if power <= tolerance**2 * first:
                 break

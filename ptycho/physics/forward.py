@@ -283,7 +283,7 @@ def expected_counts(estimate: Arrays, batch: Arrays, *, specification: Specifica
 
 
 @lru_cache(maxsize=8)
-def _compiled_counts(specification: Specification, names: tuple[str, ...]) -> Any:
+def _compiled_counts(specification: Specification) -> Any:
     """One compiled function for all scans and estimates that are alike; TensorFlow traces it for each set of shapes."""
     return compiled(partial(expected_counts, specification=specification))
 
@@ -299,13 +299,15 @@ def frame_batches(
     batch_frames: int,
     *,
     opr_weights: np.ndarray | None = None,
-    **fixed: np.ndarray,
+    transfer: np.ndarray | None = None,
+    spacing: np.ndarray | None = None,
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Batches of frames at ``positions (P, 2)``, in order, with the number of frames in each.
 
-    The last batch is filled up with its last frame: one shape, so that it compiles once. ``fixed`` arrays are in all.
+    The last batch is filled up with its last frame: one shape, so that it compiles once.
     """
     origin, subpixel = grid.frames(positions)
+    fixed = {name: array for name, array in (("transfer", transfer), ("spacing", spacing)) if array is not None}
     for start in range(0, len(positions), batch_frames):
         rows = np.arange(start, start + batch_frames).clip(max=len(positions) - 1)
         batch = fixed | dict(origin=origin[rows], subpixel=subpixel[rows])
@@ -330,11 +332,8 @@ def expected_batches(
     of all probe modes, 8 MB for each complex array on the way. Other arguments: see the top of this module.
     """
     size = max(1, min(len(positions), batch_frames or 2**20 // estimate["probe"].size))
-    fixed = {name: array for name, array in (("transfer", transfer), ("spacing", spacing)) if array is not None}
-    specification = specification_of(grid, positions)
-    count = _compiled_counts(specification, (*sorted(estimate), *sorted(fixed)))
-    arrays = tensors(estimate)
-    for batch, frames in frame_batches(grid, positions, size, opr_weights=opr_weights, **fixed):
-        counts = ops.convert_to_numpy(count(arrays, tensors(batch)))[:frames]
-        # Behind a blur, which is a product in Fourier space, dark pixels come out as 0 but for rounding.
-        yield np.maximum(counts, 0) if "blur" in estimate else counts
+    count, arrays = _compiled_counts(specification_of(grid, positions)), tensors(estimate)
+    for batch, frames in frame_batches(
+        grid, positions, size, opr_weights=opr_weights, transfer=transfer, spacing=spacing
+    ):
+        yield ops.convert_to_numpy(count(arrays, tensors(batch)))[:frames]
