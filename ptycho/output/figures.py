@@ -1,7 +1,6 @@
 """Figures by matplotlib, as files. Needs no display."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,13 @@ if TYPE_CHECKING:  # figures of arrays need no framework
     from matplotlib.axes import Axes
 
     from ptycho.data.reconstruction import Reconstruction
+    from ptycho.output.panels import History
 
 
 def save_figure(
     result: "Reconstruction",
     pattern: np.ndarray,
-    history: Sequence[Mapping[str, Any]],
+    history: "History",
     path: str | os.PathLike,
     title: str = "",
 ) -> Path:
@@ -101,7 +101,7 @@ def _image_panel(axes: "Axes", image: np.ndarray, title: str, colours: str, limi
     axes.figure.colorbar(artist, ax=axes, shrink=0.85)
 
 
-def _loss_curve(axes: "Axes", history: Sequence[Mapping[str, Any]]) -> None:
+def _loss_curve(axes: "Axes", history: "History") -> None:
     epochs = [entry["epoch"] for entry in history]
     axes.set_title("loss" if history else "loss (the model was trained elsewhere)")
     axes.set_xlabel("epoch")

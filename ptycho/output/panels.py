@@ -29,7 +29,7 @@ INK = "#4d4d4d"
 WRAPPED = {"flex-wrap": "wrap"}
 """Style of a row that continues below on a narrow screen."""
 
-FIELD_STYLE: Any = [".bk-input { color: #1b1b1b; background: #ffffff; }"]
+FIELD_STYLE: list[Any] = [".bk-input { color: #1b1b1b; background: #ffffff; }"]
 """Style of input fields: Bokeh makes them white, and the dark scheme of the page their text too."""
 
 COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")

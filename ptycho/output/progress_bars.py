@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from ptycho.progress import Progress
 
@@ -21,7 +20,7 @@ def progress_bar(tensorboard: str | os.PathLike | None = None) -> Iterator[Progr
         log = stack.enter_context(tensorboard_log(tensorboard)) if tensorboard is not None else None
         bars = stack.enter_context(_notebook_bars() if Console().is_jupyter else _terminal_bars())
 
-        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: object = None) -> None:
             bars(stage, done, total, numbers)
             if log:
                 log(stage, done, total, numbers)
@@ -45,7 +44,7 @@ def _terminal_bars() -> Iterator[Progress]:
     with Progress(*columns) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: object = None) -> None:
             note = number_text(numbers)
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total, note=note)
@@ -62,7 +61,7 @@ def _notebook_bars() -> Iterator[Progress]:
     with ExitStack() as stack:
         bars: dict[str, tqdm] = {}
 
-        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: object = None) -> None:
             if stage not in bars:
                 bars[stage] = stack.enter_context(tqdm(desc=stage, total=total, bar_format=shape))
             bar = bars[stage]
@@ -94,7 +93,7 @@ def tensorboard_log(folder: str | os.PathLike) -> Iterator[Progress]:
     last: dict[str, tuple[float, int]] = {}
     with SummaryWriter(os.fspath(folder)) as writer:
 
-        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: Any = None) -> None:
+        def progress(stage: str, done: float, total: float, numbers: Mapping[str, float], image: object = None) -> None:
             before, trial = last.get(stage, (0.0, 1))
             trial += done < before
             last[stage] = (done, trial)

@@ -39,7 +39,7 @@ def save_report(
     findings: Sequence[str] = (),
     training: History = (),
     fit: History = (),
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     checks: Sequence[Check] | None = None,
     object_side_px: int = 704,
     patterns_bytes: int = 4_000_000,
@@ -95,7 +95,7 @@ def save_comparison(
     rows: tuple[Sequence[str], Sequence[Sequence[str]]],
     histories: Mapping[str, History],
     notes: Sequence[str] = (),
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     object_side_px: int = 704,
 ) -> Path:
     """Write the results of several methods on one scan: objects on common axes, and curves of each.
