@@ -27,7 +27,7 @@ _SUMMED_BELOW = 64.0
 def frame_error(
     estimate: Reconstruction,
     counts: Num[Array, "P n n"],
-    frames: Iterable[int],
+    frames: Iterable[int] | Int[Array, " F"],
     mask: Bool[Array, "n n"] | None = None,
 ) -> float:
     """``sum (s sqrt(e) - sqrt(c))^2 / sum c`` over the given frames, with the best scale ``s`` for all of them.
@@ -68,7 +68,7 @@ class FrameResiduals(NamedTuple):
 def frame_residuals(
     estimate: Reconstruction,
     counts: Num[Array, "P n n"],
-    frames: Iterable[int] | None = None,
+    frames: Iterable[int] | Int[Array, " F"] | None = None,
     mask: Bool[Array, "n n"] | None = None,
 ) -> FrameResiduals:
     """Residuals of frames in units of shot noise, over the used pixels of each:
