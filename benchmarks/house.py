@@ -16,7 +16,7 @@ from typing import NamedTuple
 WORDS = """
 found own part whole line light much more said told way ways here rest lit seen asked wanted pull bend share missing
 roots judging judged withheld together descent anchor drift mended thinned twin alone rehearse things thing what who
-there places place moved_back fraction corner variation levelled view views lines parts
+there places place moved_back corner variation levelled view views lines parts
 """
 GENERIC = frozenset(WORDS.split())
 """Words that carry no meaning as a name, and those that the field has others for."""

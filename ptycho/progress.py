@@ -13,7 +13,7 @@ class Progress(Protocol):
 
     def __call__(
         self,
-        what: str,
+        stage: str,
         done: float,
         total: float,
         numbers: Mapping[str, float],
@@ -29,4 +29,4 @@ class Progress(Protocol):
 
 def with_image(progress: Progress, image: Callable[[], Any]) -> Progress:
     """A callback that passes ``image`` on too."""
-    return lambda what, done, total, numbers, _=None, /: progress(what, done, total, numbers, image)
+    return lambda stage, done, total, numbers, _=None, /: progress(stage, done, total, numbers, image)

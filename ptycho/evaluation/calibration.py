@@ -22,7 +22,7 @@ FRAMES = 1024
 """Frames simulated at most: tens of thousands of pixels to compare, in seconds."""
 
 
-class Rehearsal(NamedTuple):
+class Bootstrap(NamedTuple):
     """A reconstruction of a simulated scan beside its truth, in one gauge (`register`)."""
 
     object: np.ndarray
@@ -53,15 +53,15 @@ def calibration(
     of the kind `cells` with the contrast of the result, which tends to be too hard, and that of the result itself (a
     parametric bootstrap), which is too easy: it holds only what the network can see. Without one it is that of `cells`.
 
-    Raises ValueError as `rehearse` does.
+    Raises ValueError as `bootstrap` does.
     """
-    hard = rehearse(model, scan, result, symmetries=symmetries, seed=seed).factor
+    hard = bootstrap(model, scan, result, symmetries=symmetries, seed=seed).factor
     if result is None:
         return hard
-    return float(np.sqrt(hard * rehearse(model, scan, result, again=True, symmetries=symmetries, seed=seed).factor))
+    return float(np.sqrt(hard * bootstrap(model, scan, result, again=True, symmetries=symmetries, seed=seed).factor))
 
 
-def rehearse(
+def bootstrap(
     model: PtychoNetwork,
     scan: Scan,
     result: Reconstruction | None = None,
@@ -69,7 +69,7 @@ def rehearse(
     again: bool = False,
     symmetries: int = 1,
     seed: int = 0,
-) -> Rehearsal:
+) -> Bootstrap:
     """Simulate a scan like ``scan``, reconstruct it by ``symmetries`` symmetries, and lay it onto its truth.
 
     The truth is a sample of the kind `cells`, with the contrast of ``result`` if that is given, or, with ``again``, the
@@ -78,23 +78,22 @@ def rehearse(
     Raises ValueError where the scan's N is not the model's, and where no well-lit pixel can be compared.
     """
     simulated = _like(scan, result, again, probe_of(model, scan.probe), seed)
-    found = reconstruct(model, simulated, symmetries=symmetries)
+    simulated_result = reconstruct(model, simulated, symmetries=symmetries)
     truth = simulated.object
     assert truth is not None  # a simulated scan carries it
     # The positions are exact, so that the result is on the truth's pixels even where nothing can be registered.
-    corner = np.rint((simulated.positions - found.positions_px)[0]).astype(int)
-    sigma = uncertainty(found.spread, found.coverage, found.probe)
-    recon, sigma, light = (
-        placed(image, corner, np.zeros(truth.shape, image.dtype)) for image in (found.object, sigma, found.coverage)
-    )
+    origin = np.rint((simulated.positions - simulated_result.positions_px)[0]).astype(int)
+    sigma = uncertainty(simulated_result.spread, simulated_result.coverage, simulated_result.probe)
+    maps = (simulated_result.object, sigma, simulated_result.coverage)
+    recon, sigma, coverage = (placed(image, origin, np.zeros(truth.shape, image.dtype)) for image in maps)
     fit = register(recon, truth)
-    # The gauge moves by whole pixels at most here and there; sigma and light are smooth on that scale.
+    # The gauge moves by whole pixels at most here and there; sigma and coverage are smooth on that scale.
     low = np.array(fit.origin_px) - np.rint(fit.gauge.shift_px).astype(int)
     rows, columns = (np.clip(low[k] + np.arange(fit.truth.shape[k]), 0, truth.shape[k] - 1) for k in (0, 1))
-    where = illuminated_pixels(light)[np.ix_(rows, columns)]
+    where = illuminated_pixels(coverage)[np.ix_(rows, columns)]
     if not where.any():
         raise ValueError("no well-lit pixel of the simulated scan is left to compare: the scan is too small")
-    return Rehearsal(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[np.ix_(rows, columns)], where)
+    return Bootstrap(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[np.ix_(rows, columns)], where)
 
 
 def _like(scan: Scan, result: Reconstruction | None, again: bool, probe: np.ndarray, seed: int) -> Scan:
@@ -102,21 +101,21 @@ def _like(scan: Scan, result: Reconstruction | None, again: bool, probe: np.ndar
     middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
     near = np.sort(np.argsort(np.abs(scan.positions - middle).max(axis=1), kind="stable")[:FRAMES])
     positions = scan.positions[near]
-    corner = np.floor(positions.min(axis=0) + 0.5).astype(int) - scan.N // 2 - MARGIN_PX
+    origin = np.floor(positions.min(axis=0) + 0.5).astype(int) - scan.N // 2 - MARGIN_PX
     size = np.ceil(np.ptp(positions, axis=0)).astype(int) + scan.N + 2 * MARGIN_PX
     sample = make_object("cells", tuple(size), np.random.default_rng([seed, 1]))
     if result is not None and again:
-        start = corner - np.rint((scan.positions - result.positions_px)[0]).astype(int)
+        start = origin - np.rint((scan.positions - result.positions_px)[0]).astype(int)
         sample = placed(np.where(result.coverage > 0, result.object, 1), -start, np.ones(size, "complex64"))
     elif result is not None:
-        here, there = _contrast(result.object[illuminated_pixels(result.coverage)]), _contrast(sample.ravel())
-        strength = np.minimum(here / there, 1)
+        measured, made = _contrast(result.object[illuminated_pixels(result.coverage)]), _contrast(sample.ravel())
+        strength = np.minimum(measured / made, 1)
         log_amplitude, phase = np.log(np.abs(sample)) * strength[0], np.angle(sample) * strength[1]
         sample = np.exp(log_amplitude + 1j * phase).astype("complex64")
     config = SimulationConfig(
         N=scan.N, positions=max(2, len(positions)), probe_modes=len(probe), near_field=scan.near_field, seed=seed
     )
-    simulated = simulate(config, sample, probe=probe, positions=positions - corner)
+    simulated = simulate(config, sample, probe=probe, positions=positions - origin)
     return replace(simulated, mask=scan.mask)
 
 

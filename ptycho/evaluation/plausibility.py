@@ -32,8 +32,8 @@ def warnings_about(
     Raises ValueError where nothing is covered.
     """
     warnings = []
-    variation, noise = _variation(object, coverage, illuminated_pixels(coverage), probe)
-    if variation < noise:
+    relative_contrast, noise = _contrast_and_noise(object, coverage, illuminated_pixels(coverage), probe)
+    if relative_contrast < noise:
         warnings.append(
             f"the object is flat: it varies by {variation:.2g} (rms) where light fell, less than the {noise:.2g} of "
             "shot noise alone"
@@ -98,7 +98,7 @@ def saturation_warnings(
     return warnings
 
 
-def _variation(
+def _contrast_and_noise(
     object: Complex[Array, "H W"],
     coverage: Float[Array, "H W"],
     illuminated: Bool[Array, "H W"],

@@ -13,7 +13,7 @@ from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork, restored
 from ptycho.progress import Progress
 from ptycho.reconstruction.predict import open_stream
-from ptycho.reconstruction.stream import Share, Stream
+from ptycho.reconstruction.stream import Contribution, Stream
 
 
 @renamed_keywords
@@ -41,7 +41,7 @@ def predict_on(
     counts = scan.counts
     if not isinstance(counts, StoredFrames) or not counts.files:
         raise ValueError(
-            f"workers read their frames from the file, and those of {scan.source} are not read in parts: "
+            f"workers read their frames from the file, and those of {scan.source} are not read in pieces: "
             "`ptycho convert` it to HDF5 (.h5)"
         )
     if not model.architecture.common_phase:
@@ -55,7 +55,7 @@ def predict_on(
     weights = model.without_probe().get_weights()  # the stream has the probe
     recipe = client.submit(_Recipe, backend_name(), model.settings, weights, pure=False)
     tasks = {}
-    for frames, layout in stream.parts():
+    for frames, layout in stream.pieces():
         picked = counts.picked(used[frames]), stream.positions[frames]
         options = dict(probe=stream.probe, transfer=scan.transfer, mask=scan.mask, symmetries=symmetries, layout=layout)
         tasks[client.submit(_share, recipe, *picked, options, pure=False)] = frames
@@ -77,15 +77,15 @@ class _Recipe:
     """A network as workers send it to each other: Dask's own way with Keras models (2026.8) is for Keras 2."""
 
     def __init__(self, backend: str, settings: ModelConfig, weights: list[np.ndarray]):
-        self.parts = backend, settings, weights
+        self.pieces = backend, settings, weights
 
     def __reduce__(self):
-        return _Recipe, self.parts
+        return _Recipe, self.pieces
 
     @cached_property
     def network(self) -> PtychoNetwork:
         """Made once on each worker, which compiles it once."""
-        backend, settings, weights = self.parts
+        backend, settings, weights = self.pieces
         if backend_name() != backend:
             raise ValueError(
                 f"a worker computes with {backend_name()}, this process with {backend}: "
@@ -94,8 +94,8 @@ class _Recipe:
         return restored(settings, weights, has_probe=False)
 
 
-def _share(recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, options: dict[str, Any]) -> Share:
-    """On a worker: the share of a part of the scan."""
+def _share(recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, options: dict[str, Any]) -> Contribution:
+    """On a worker: the contribution of a part of the scan."""
     for file in counts.files:
         if not file.exists():
             raise ValueError(f"a worker does not see {file}: the scan has to be at the same path on all machines")
@@ -103,4 +103,4 @@ def _share(recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, options
     for number, frame in enumerate(counts[:]):
         stream.add(number, frame)
     stream.finish()
-    return stream.share
+    return stream.contribution

@@ -20,10 +20,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from ptycho.data.reconstruction import Reconstruction
-from ptycho.data.scan import Scan, illumination
+from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
+from ptycho.physics.grid import ObjectGrid
 from ptycho.progress import Progress
-from ptycho.reconstruction.stitch import add_patches
 from ptycho.reconstruction.tiles import COVERED
 from ptycho.simulation.probes import with_modes
 
@@ -94,9 +94,10 @@ def run_ptychi(
     task_type, api = _imported()
     with _torch_as_before(threads):
         begin = time.perf_counter()
-        corner, shape = _canvas(scan)
+        grid = ObjectGrid.around(scan.positions, scan.N, MARGIN_PX)
+        shape = grid.shape
         middle = np.array(shape) // 2  # positions small in number lose least in single precision
-        placed = scan.positions - corner - middle
+        placed = grid.on_grid(scan.positions) - middle
         task = task_type(
             _options(api, engine, epochs, batch_size, fixed, positions, middle - scan.N // 2 + (scan.N - 1) / 2),
             diffraction_data=np.fft.ifftshift(scan.counts[used] * scan.mask, axes=(-2, -1)).astype("float32"),
@@ -122,7 +123,7 @@ def run_ptychi(
             placed += moved.mean(axis=0)
             placed[used] += moved - moved.mean(axis=0)
     result = _result(image, probe, placed + middle, used)
-    result = replace(result, origin_px=np.asarray(corner), pixel_size_m=scan.pixel_size_m)
+    result = replace(result, origin_px=np.array(grid.origin), pixel_size_m=scan.pixel_size_m)
     return PtychiRun(result, history, setup_seconds)
 
 
@@ -201,14 +202,6 @@ def _options(
     return options
 
 
-def _canvas(scan: Scan) -> tuple[np.ndarray, tuple[int, int]]:
-    """First pixel (y, x) and shape of the object, in pixels of the scan."""
-    whole = np.rint(scan.positions).astype(int)
-    low = whole.min(axis=0) - scan.N // 2 - MARGIN_PX
-    height, width = whole.max(axis=0) - scan.N // 2 + scan.N + MARGIN_PX - low
-    return low, (int(height), int(width))
-
-
 def _iterate(task: Any, epochs: int, name: str, progress: Progress | None) -> list[dict[str, Any]]:
     """Epochs until the loss is no longer finite."""
     history: list[dict[str, Any]] = []
@@ -226,18 +219,16 @@ def _iterate(task: Any, epochs: int, name: str, progress: Progress | None) -> li
 
 
 def _result(image: np.ndarray, probe: np.ndarray, positions_px: np.ndarray, used: np.ndarray) -> Reconstruction:
-    light = illumination(probe)
-    patches = np.broadcast_to((light / light.max()).astype("float32"), (len(used), *light.shape))
-    coverage = np.zeros(image.shape, "float32")
-    add_patches(coverage, patches, np.rint(positions_px[used]).astype(int) - light.shape[0] // 2)
-    lit = coverage > COVERED
+    grid = ObjectGrid((0, 0), (image.shape[0], image.shape[1]), probe.shape[-1])
+    coverage = grid.coverage(probe, positions_px[used])
+    covered = coverage > COVERED
     made_of = np.zeros(len(positions_px), bool)
     made_of[used] = True
     return Reconstruction(
-        object=np.where(lit, image, 0).astype("complex64"),
+        object=np.where(covered, image, 0).astype("complex64"),
         probe=np.asarray(probe, "complex64"),
         positions_px=positions_px,
-        coverage=np.where(lit, coverage, 0),
+        coverage=np.where(covered, coverage, 0),
         used_frames=made_of,
         used=len(used),
         dropped=0,

@@ -53,9 +53,9 @@ def reconstruct(
     if not kept:
         raise ValueError("no patch is finite; the network's output is not a number anywhere")
     result = as_grown(stream, scan, used)
-    places = np.array([piece.corner for piece in kept]) + scan.N // 2
-    stitched = stitch(np.stack([piece.values for piece in kept]), places, result.probe)
-    origin = np.rint(places[0] - stitched.positions_px[0]).astype(int)
+    centres = np.array([piece.origin for piece in kept]) + scan.N // 2
+    stitched = stitch(np.stack([piece.values for piece in kept]), centres, result.probe)
+    origin = np.rint(centres[0] - stitched.positions_px[0]).astype(int)
     return replace(
         result,
         object=stitched.object,

@@ -59,13 +59,13 @@ class ReplayReport:
 
     def rows(self) -> list[tuple[str, str]]:
         """The numbers worth reading, in words."""
-        asked = "as fast as they are taken" if self.rate_asked is None else f"{self.rate_asked:.4g}"
+        requested = "as fast as they are taken" if self.rate_asked is None else f"{self.rate_asked:.4g}"
         latency = (self.latency_median_ms, self.latency_p95_ms, self.latency_max_ms)
         return [
             ("frames sent", str(self.sent)),
             ("frames used", str(self.used)),
             ("frames dropped", str(self.dropped)),
-            ("frames/s asked", asked),
+            ("frames/s asked", requested),
             ("frames/s achieved", f"{self.rate:.4g}"),
             ("latency median / 95 % / max (ms)", " / ".join(f"{value:.4g}" for value in latency)),
             ("producer late at most (ms)", f"{self.late_ms:.4g}"),
@@ -117,7 +117,7 @@ def replay(
     # A sender may be waiting for its time to come, or for room in the queue: both are cut short at the end.
     sender = _Sender(frames, rate, start)
     diary = _Diary(len(stream.positions))
-    told = start
+    last_report = start
     with ThreadPoolExecutor(1, "replay") as pool:
         sending = pool.submit(sender.send)
         try:
@@ -128,8 +128,8 @@ def replay(
                     pieces = stream.add(item.number, item.counts)
                     diary.arrived[item.number] = item.at
                 now = diary.write(pieces)
-                if progress and now - told > REPORT_S:
-                    told = now
+                if progress and now - last_report > REPORT_S:
+                    last_report = now
                     progress("streaming", int(stream.arrived.sum()), len(stream.positions), dict(held=stream.held))
                 if pieces and snapshot:
                     snapshot(stream)

@@ -43,20 +43,20 @@ def stitch(patches: np.ndarray, positions: np.ndarray, probe: np.ndarray, *, ali
     n = patches.shape[-1]
     if patches.shape != (len(positions), n, n) or positions.shape[1:] != (2,):
         raise ValueError(f"patches {patches.shape} and positions {positions.shape} do not fit: (P, n, n), (P, 2)")
-    light = (np.abs(probe) ** 2).reshape(-1, n, n).sum(axis=0).astype("float32")
-    weight = light / light.max()
+    illumination = (np.abs(probe) ** 2).reshape(-1, n, n).sum(axis=0).astype("float32")
+    weight = illumination / illumination.max()
     good = np.isfinite(patches).all(axis=(1, 2))
     if not good.any():
         raise ValueError("no patch is finite; the network's output is not a number anywhere")
     origin = np.floor(positions.min(axis=0)).astype(int) - n // 2
     shape = tuple(np.ceil(positions.max(axis=0)).astype(int) - origin - n // 2 + n)
-    kept, places = patches[good], positions[good] - origin
+    kept, centres = patches[good], positions[good] - origin
     if align:
-        kept = kept * np.conj(common_phases(kept, places, weight))[:, None, None]
+        kept = kept * np.conj(common_phases(kept, centres, weight))[:, None, None]
     total, weights = np.zeros(shape, "complex64"), np.zeros(shape, "float32")
-    for corners, share in _taps(places - n // 2):
-        add_patches(total, kept * weight * share, corners)
-        add_patches(weights, np.broadcast_to(weight, kept.shape) * share, corners)
+    for corners, tap in _taps(centres - n // 2):
+        add_patches(total, kept * weight * tap, corners)
+        add_patches(weights, np.broadcast_to(weight, kept.shape) * tap, corners)
     covered = weights > COVERED
     merged = np.divide(total, weights, out=np.zeros_like(total), where=covered)
     return Stitched(
@@ -126,16 +126,16 @@ def _overlaps(patches, corners, weight, pairs, batch: int = 512) -> np.ndarray:
 def _taps(corners: np.ndarray):
     """Whole corners ``(P, 2)`` and bilinear shares ``(P, 1, 1)`` that sub-pixel corners fall on."""
     floor = np.floor(corners).astype(int)
-    part = (corners - floor).astype("float32")
+    piece = (corners - floor).astype("float32")
     for dy in (0, 1):
         for dx in (0, 1):
-            share = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1])
-            if share.any():
-                yield floor + [dy, dx], share[:, None, None]
+            tap = np.abs(1 - dy - piece[:, 0]) * np.abs(1 - dx - piece[:, 1])
+            if tap.any():
+                yield floor + [dy, dx], tap[:, None, None]
 
 
 def add_patches(canvas: np.ndarray, patches: np.ndarray, corners: np.ndarray) -> None:
-    """Add patches ``(P, n, n)`` to a canvas in place, their first pixels at whole ``corners (P, 2)`` inside it."""
+    """Add patches ``(P, n, n)`` to a canvas in place, their first pixels at integer ``corners (P, 2)`` inside it."""
     n = patches.shape[-1]
     for patch, (y, x) in zip(patches, corners, strict=True):
         canvas[y : y + n, x : x + n] += patch

@@ -36,13 +36,13 @@ class Layout(NamedTuple):
     ) -> "Layout":
         """For frames at ``positions (P, 2)`` with a probe ``(M, N, N)``; ``tile_frames`` as in `Stream`."""
         N = probe.shape[-1]
-        whole, fractions = split_positions(positions)
-        subpixel = bool(fractions.any())
+        integer, rest_px = split_positions(positions)
+        subpixel = bool(rest_px.any())
         if not model.architecture.needs_neighbours:
             return cls([], min(tile_frames or usual_batch(N), len(positions)), 0, subpixel)
         margin = reach(probe) + ramp(N)
         tiles = cut(positions, margin, tile_frames or usual_tile(N))
-        span = max(np.ptp(whole[tile.frames], axis=0).max() for tile in tiles)
+        span = max(np.ptp(integer[tile.frames], axis=0).max() for tile in tiles)
         multiple = model.architecture.multiple
         canvas = multiple * math.ceil((span + N) / multiple)
         return cls(tiles, _rounded(max(len(tile.frames) for tile in tiles)), canvas, subpixel)
@@ -78,7 +78,7 @@ def probe_of(model: PtychoNetwork, probe: np.ndarray) -> np.ndarray:
     return ops.convert_to_numpy(model.probe.value())
 
 
-class Share(NamedTuple):
+class Contribution(NamedTuple):
     """What a part of a scan adds to its object; shares add up in any order."""
 
     mosaic: Mosaic
@@ -139,8 +139,8 @@ class Stream:
             raise ValueError(f"symmetries is {symmetries}; expected 1 to {Symmetry.COUNT}")
         if tile_frames is not None and tile_frames < 1:
             raise ValueError(f"tile_frames is {tile_frames}; expected 1 or more, or None")
-        self._together = model.architecture.needs_neighbours
-        if max_wait is not None and (self._together or not max_wait >= 0):
+        self._grouped = model.architecture.needs_neighbours
+        if max_wait is not None and (self._grouped or not max_wait >= 0):
             raise ValueError(
                 f"max_wait is {max_wait}; expected 0 or more seconds, and a network that takes frames on their own: "
                 "a tile has to wait for its frames"
@@ -149,7 +149,7 @@ class Stream:
         self.model, self.positions = model, np.asarray(positions, float)
         self.probe, self.N, self.transfer = np.asarray(probe, "complex64"), side, transfer
         self.mask = np.ones((side, side), "float32") if mask is None else np.asarray(mask, "float32")
-        self.whole, self.fractions = split_positions(self.positions)
+        self.integer, self.subpixel = split_positions(self.positions)
         self.mosaic, self.symmetries = Mosaic(self.positions, side), symmetries
         self._variance = Mosaic(self.positions, side) if symmetries > 1 else None
         self.dropped: list[int] = []
@@ -162,10 +162,10 @@ class Stream:
         self._limit = tile_frames or usual_tile(side)
         self.layout = layout or Layout.of(model, self.positions, self.probe, tile_frames)
         self._tiles, self._size, self._canvas, self._subpixel = self.layout
-        if not self._together:
+        if not self._grouped:
             weight = mode_sum(self.probe)
             self._weight = ops.convert_to_numpy(weight / ops.max(weight))
-        self._missing = [len(tile.frames) for tile in self._tiles]
+        self._outstanding = [len(tile.frames) for tile in self._tiles]
         self._needed = np.zeros(len(positions), int)
         self._tiles_of: list[list[int]] = [[] for _ in positions]
         for number, tile in enumerate(self._tiles):
@@ -181,38 +181,38 @@ class Stream:
         groups = [tile.frames for tile in self._tiles] or np.array_split(
             np.arange(len(self.positions)), math.ceil(len(self.positions) / self._size)
         )
-        seen = np.zeros(len(self.positions), bool)
+        visited = np.zeros(len(self.positions), bool)
         for frames in groups:
-            new = frames[~seen[frames]]
-            seen[new] = True
+            new = frames[~visited[frames]]
+            visited[new] = True
             if len(new):
                 yield new
 
-    def parts(self) -> Iterator[tuple[np.ndarray, Layout]]:
+    def pieces(self) -> Iterator[tuple[np.ndarray, Layout]]:
         """The scan in parts that others can reconstruct: the frames of each, and the layout of a stream for them.
 
-        A frame near the side of a tile is in several. What comes of a part, its `share`, goes to `take`.
+        A frame near the side of a tile is in several. What comes of a part, its `contribution`, goes to `take`.
         """
         for tile in self._tiles:
-            own = tile._replace(frames=np.arange(len(tile.frames)))
-            yield tile.frames, self.layout._replace(tiles=[own])
+            local = tile._replace(frames=np.arange(len(tile.frames)))
+            yield tile.frames, self.layout._replace(tiles=[local])
         if not self._tiles:
             every = np.arange(len(self.positions))
             for frames in np.array_split(every, math.ceil(len(every) / self._limit)):
                 yield frames, self.layout
 
     @property
-    def share(self) -> Share:
+    def contribution(self) -> Contribution:
         """What the frames so far add to the object."""
-        return Share(self.mosaic, self._variance, self.dropped)
+        return Contribution(self.mosaic, self._variance, self.dropped)
 
-    def take(self, frames: np.ndarray, share: Share) -> None:
-        """Take in the share of a part with these frames."""
-        self.mosaic.merge(share.mosaic)
-        if self._variance is not None and share.variance is not None:
-            self._variance.merge(share.variance)
+    def take(self, frames: np.ndarray, contribution: Contribution) -> None:
+        """Take in the contribution of a part with these frames."""
+        self.mosaic.merge(contribution.mosaic)
+        if self._variance is not None and contribution.variance is not None:
+            self._variance.merge(contribution.variance)
         self.arrived[frames] = True
-        self.dropped += sorted(set(frames[share.dropped].tolist()) - set(self.dropped))
+        self.dropped += sorted(set(frames[contribution.dropped].tolist()) - set(self.dropped))
 
     @property
     def held(self) -> int:
@@ -252,18 +252,18 @@ class Stream:
             self.most_held = max(self.most_held, len(self._held))
         else:
             self.dropped.append(index)
-        if not self._together:
+        if not self._grouped:
             return self.flush() if len(self._held) >= self._size or self.patience == 0 else []
         pieces = []
         for number in self._tiles_of[index]:
-            self._missing[number] -= 1
-            if self._missing[number] == 0:
+            self._outstanding[number] -= 1
+            if self._outstanding[number] == 0:
                 pieces += self._flush_tile(self._tiles[number])
         return pieces
 
     def warm_up(self) -> None:
         """Compile: run the network once on no frames, so that the first ones do not wait for it."""
-        if self._together:
+        if self._grouped:
             self._predict_tile(np.array([], int), np.zeros(2, int))
         else:
             self._predict_batch(np.array([], int))
@@ -277,17 +277,17 @@ class Stream:
 
     def flush(self) -> list[Piece]:
         """Reconstruct what is held and needs no neighbours, now: all frames on their own, but none of a tile."""
-        return self._flush_batch() if self._held and not self._together else []
+        return self._flush_batch() if self._held and not self._grouped else []
 
     def finish(self) -> list[Piece]:
         """Reconstruct what has come of the tiles that are not complete; no frame is left."""
-        if not self._together:
+        if not self._grouped:
             return self.flush()
         pieces = []
         for number, tile in enumerate(self._tiles):
-            if self._missing[number] > 0 and any(frame in self._held for frame in tile.frames):
+            if self._outstanding[number] > 0 and any(frame in self._held for frame in tile.frames):
                 pieces += self._flush_tile(tile)
-            self._missing[number] = 0
+            self._outstanding[number] = 0
         self._held.clear()
         return pieces
 
@@ -295,16 +295,16 @@ class Stream:
         frames = np.array([f for f in tile.frames if f in self._held], int)
         if not len(frames):
             return []
-        corner = self.whole[frames].min(axis=0) - self.N // 2
-        canvases, light = self._predict_tile(frames, corner)
-        aligned = _in_phase(canvases, light)
+        origin = self.integer[frames].min(axis=0) - self.N // 2
+        canvases, illumination = self._predict_tile(frames, origin)
+        aligned = _in_phase(canvases, illumination)
         mean = np.mean(aligned, axis=0)
-        share = light * window(tile, corner, light.shape, ramp(self.N))
-        piece = Piece(mean, share, tuple(corner), frames)
+        weight = illumination * window(tile, origin, illumination.shape, ramp(self.N))
+        piece = Piece(mean, weight, tuple(origin), frames)
         self.mosaic.add(piece)
         if self._variance is not None:
             variance = np.mean(np.abs(aligned - mean) ** 2, axis=0)
-            self._variance.add(Piece(variance, share, tuple(corner), frames))
+            self._variance.add(Piece(variance, weight, tuple(origin), frames))
         for frame in frames:
             self._needed[frame] -= 1
             if not self._needed[frame]:
@@ -317,24 +317,24 @@ class Stream:
         self._held.clear()
         pieces = []
         for k, frame in enumerate(frames):
-            corner = tuple(self.whole[frame] - self.N // 2)
+            origin = tuple(self.integer[frame] - self.N // 2)
             alternatives = [in_symmetry[k] for in_symmetry in patches]
             mean = alternatives[0] if len(alternatives) == 1 else np.mean(alternatives, axis=0)
             if not np.isfinite(mean).all():
                 self.dropped.append(int(frame))
                 continue
-            pieces.append(Piece(mean, self._weight, corner, frames[k : k + 1]))
+            pieces.append(Piece(mean, self._weight, origin, frames[k : k + 1]))
             self.mosaic.add(pieces[-1])
             if self._variance is not None:
                 variance = np.mean(np.abs(alternatives - mean) ** 2, axis=0)
-                self._variance.add(Piece(variance, self._weight, corner, frames[k : k + 1]))
+                self._variance.add(Piece(variance, self._weight, origin, frames[k : k + 1]))
         return pieces
 
-    def _predict_tile(self, frames: np.ndarray, corner: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Canvases ``(H, W)`` of held frames, one a symmetry, and their illumination, from pixel ``corner`` on."""
+    def _predict_tile(self, frames: np.ndarray, origin: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Canvases ``(H, W)`` of held frames, one a symmetry, and their illumination, from pixel ``origin`` on."""
         inputs = self._inputs(frames)
         positions = np.full((self._size, 2), -(2**20), "int32")  # off the canvas
-        positions[: len(frames)] = self.whole[frames] - corner
+        positions[: len(frames)] = self.integer[frames] - origin
         inputs |= dict(positions=positions[None], canvas=np.zeros((1, self._canvas, self._canvas), "float32"))
         outputs = [self._step.predict_on_batch(inputs | arrays) for arrays in self._symmetry_arrays(self._canvas)]
         return [canvas[0] for canvas, _ in outputs], outputs[0][1][0]
@@ -358,7 +358,7 @@ class Stream:
             inputs["transfer"] = self.transfer[None]
         if self._subpixel:
             subpixel = np.zeros((self._size, 2), "float32")
-            subpixel[: len(frames)] = self.fractions[frames]
+            subpixel[: len(frames)] = self.subpixel[frames]
             inputs["subpixel"] = subpixel[None]
         return inputs
 
@@ -369,9 +369,9 @@ def _rounded(count: int) -> int:
     return step * math.ceil(count / step)
 
 
-def _in_phase(canvases: list[np.ndarray], light: np.ndarray) -> np.ndarray:
+def _in_phase(canvases: list[np.ndarray], illumination: np.ndarray) -> np.ndarray:
     """Canvases ``(V, H, W)``, each turned by the global phase that makes it agree best with the first."""
-    weight = np.minimum(light, 1.0)
+    weight = np.minimum(illumination, 1.0)
     turns = [np.vdot(canvas * weight, canvases[0]) for canvas in canvases]
     return np.stack([canvas * (turn / max(abs(turn), 1e-30)) for canvas, turn in zip(canvases, turns, strict=True)])
 

@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     """``(h, w)`` complex."""
     weight: np.ndarray
     """``(h, w)`` float: light on each pixel, in units of the probe's brightest."""
-    corner: tuple[int, int]
+    origin: tuple[int, int]
     """(y, x) of the first pixel, in pixels of the scan."""
     frames: np.ndarray
     """Indices of the frames that it was made of."""
@@ -39,11 +39,11 @@ class Piece(NamedTuple):
 
 def reach(probe: np.ndarray) -> int:
     """Distance from the middle of a probe ``(M, n, n)`` within which most of its light (`LIT`) falls, in pixels."""
-    light = (np.abs(probe) ** 2).reshape(-1, *probe.shape[-2:]).sum(axis=0)
-    n = light.shape[-1]
+    illumination = (np.abs(probe) ** 2).reshape(-1, *probe.shape[-2:]).sum(axis=0)
+    n = illumination.shape[-1]
     y, x = np.abs(np.mgrid[:n, :n] - n // 2)
-    by_distance = np.bincount(np.maximum(y, x).ravel(), light.ravel())
-    return int(np.searchsorted(np.cumsum(by_distance), LIT * light.sum())) + 1
+    by_distance = np.bincount(np.maximum(y, x).ravel(), illumination.ravel())
+    return int(np.searchsorted(np.cumsum(by_distance), LIT * illumination.sum())) + 1
 
 
 def cut(positions: np.ndarray, margin: float, limit: int) -> list[Tile]:
@@ -75,32 +75,32 @@ def _grid(positions: np.ndarray, borders: list[np.ndarray], margin: float) -> li
     edges = [np.concatenate([[-np.inf], inner, [np.inf]]) for inner in borders]
     columns = len(edges[1]) - 1
     cell = lambda k, shift: np.searchsorted(edges[k] + shift, positions[:, k], side="right") - 1
-    own = np.unique(cell(0, 0) * columns + cell(1, 0))
+    local = np.unique(cell(0, 0) * columns + cell(1, 0))
     first, last = ([cell(k, shift) for k in (0, 1)] for shift in (margin, -margin))
     # A frame is near the tiles from its first to its last, along both axes.
-    found = []
+    candidates = []
     for dy in range((last[0] - first[0]).max() + 1):
         for dx in range((last[1] - first[1]).max() + 1):
             near = np.flatnonzero((first[0] + dy <= last[0]) & (first[1] + dx <= last[1]))
-            found.append(((first[0][near] + dy) * columns + first[1][near] + dx, near))
-    cells, frames = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            candidates.append(((first[0][near] + dy) * columns + first[1][near] + dx, near))
+    cells, frames = (np.concatenate(pieces) for pieces in zip(*candidates, strict=True))
     order = np.lexsort((frames, cells))
     cells, frames = cells[order], frames[order]
-    begin, end = (np.searchsorted(cells, own, side) for side in ("left", "right"))
-    corner = lambda y, x: (float(edges[0][y]), float(edges[1][x]))
+    begin, end = (np.searchsorted(cells, local, side) for side in ("left", "right"))
+    origin = lambda y, x: (float(edges[0][y]), float(edges[1][x]))
     return [
-        Tile(frames[a:b], corner(y, x), corner(y + 1, x + 1))
-        for a, b, y, x in zip(begin, end, *np.divmod(own, columns), strict=True)
+        Tile(frames[a:b], origin(y, x), origin(y + 1, x + 1))
+        for a, b, y, x in zip(begin, end, *np.divmod(local, columns), strict=True)
     ]
 
 
-def window(tile: Tile, corner: np.ndarray, shape: tuple[int, int], ramp: float) -> np.ndarray:
-    """Share of a tile in each pixel ``(h, w)``: 1 inside, and over its sides a ramp of twice ``ramp`` pixels.
+def window(tile: Tile, origin: np.ndarray, shape: tuple[int, int], ramp: float) -> np.ndarray:
+    """Contribution of a tile in each pixel ``(h, w)``: 1 inside, and over its sides a ramp of twice ``ramp`` pixels.
 
     The windows of the tiles of a scan add up to one.
     """
     shares = []
-    for low, high, start, size in zip(tile.low, tile.high, corner, shape, strict=True):
+    for low, high, start, size in zip(tile.low, tile.high, origin, shape, strict=True):
         at = start + np.arange(size)
         rise = np.ones(size) if math.isinf(low) else np.clip((at - low) / (2 * ramp) + 0.5, 0, 1)
         fall = np.ones(size) if math.isinf(high) else np.clip((high - at) / (2 * ramp) + 0.5, 0, 1)
@@ -109,13 +109,13 @@ def window(tile: Tile, corner: np.ndarray, shape: tuple[int, int], ramp: float) 
 
 
 class Mosaic:
-    """The object of a scan as it grows: the mean of its pieces, weighted with the light on them."""
+    """The object of a scan as it grows: the mean of its pieces, weighted with their illumination."""
 
     def __init__(self, positions: np.ndarray, side: int):
         self.grid = ObjectGrid.around(positions, side)
         self.shape = self.grid.shape
         self.total = np.zeros(self.shape, "complex64")
-        self.light = np.zeros(self.shape, "float32")
+        self.illumination = np.zeros(self.shape, "float32")
 
     @property
     def origin(self) -> np.ndarray:
@@ -125,31 +125,33 @@ class Mosaic:
     def add(self, piece: Piece) -> None:
         """Take in a piece, in place; what lies outside the object is left out."""
         # Numbers of Python: arrays of two took as long as the sums do.
-        (y, x), (height, width) = piece.corner, piece.values.shape
+        (y, x), (height, width) = piece.origin, piece.values.shape
         y, x = int(y) - self.grid.origin[0], int(x) - self.grid.origin[1]
         top, bottom = max(y, 0), min(y + height, self.shape[0])
         left, right = max(x, 0), min(x + width, self.shape[1])
         if bottom <= top or right <= left:
             return
-        here = np.s_[top:bottom, left:right]
-        there = np.s_[top - y : bottom - y, left - x : right - x]
-        weight = piece.weight[there]
-        self.total[here] += piece.values[there] * weight
-        self.light[here] += weight
+        region = np.s_[top:bottom, left:right]
+        source = np.s_[top - y : bottom - y, left - x : right - x]
+        weight = piece.weight[source]
+        self.total[region] += piece.values[source] * weight
+        self.illumination[region] += weight
 
     def merge(self, other: "Mosaic") -> None:
         """Take in the mosaic of some of the positions, in place."""
         low = other.origin - self.origin
-        here = tuple(slice(a, a + n) for a, n in zip(low, other.shape, strict=True))
-        self.total[here] += other.total
-        self.light[here] += other.light
+        region = tuple(slice(a, a + n) for a, n in zip(low, other.shape, strict=True))
+        self.total[region] += other.total
+        self.illumination[region] += other.illumination
 
     @property
     def object(self) -> np.ndarray:
         """The object so far ``(H, W)`` complex64; 0 where no light has fallen."""
-        return np.divide(self.total, self.light, out=np.zeros_like(self.total), where=self.light > COVERED)
+        return np.divide(
+            self.total, self.illumination, out=np.zeros_like(self.total), where=self.illumination > COVERED
+        )
 
     @property
     def coverage(self) -> np.ndarray:
         """Light on each pixel so far ``(H, W)`` float32; 0 where it is less than `COVERED`."""
-        return np.where(self.light > COVERED, self.light, 0).astype("float32")
+        return np.where(self.illumination > COVERED, self.illumination, 0).astype("float32")

@@ -64,16 +64,16 @@ class Plan(NamedTuple):
     """Shown in an epoch, about."""
 
 
-def planned(config: TrainingConfig, frames: int, N: int, *, fewest_passes: int = 3, parts: int = 10) -> Plan:
+def planned(config: TrainingConfig, frames: int, N: int, *, fewest_passes: int = 3, pieces: int = 10) -> Plan:
     """Epochs as set, or as many as show what `TrainingConfig.frames_to_show` says of ``frames`` frames.
 
-    Where that is less than ``fewest_passes`` over the scan, an epoch is one of so many ``parts`` of it.
+    Where that is less than ``fewest_passes`` over the scan, an epoch is one of so many ``pieces`` of it.
     """
     if config.epochs is not None:
         return Plan(config.epochs, frames)
     total = config.frames_to_show(N)
     if total < fewest_passes * frames:
-        return Plan(parts, math.ceil(total / parts))
+        return Plan(pieces, math.ceil(total / pieces))
     return Plan(round(total / frames), frames)
 
 

@@ -6,7 +6,7 @@ import pytest
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import band_coverage
-from ptycho.evaluation.calibration import FRAMES, calibration, rehearse
+from ptycho.evaluation.calibration import FRAMES, bootstrap, calibration
 from ptycho.network.build import build_model
 from ptycho.reconstruction import reconstruct
 from ptycho.training.train import train
@@ -30,13 +30,13 @@ def test_the_factor_makes_the_band_right_and_holds_for_another_sample(model, sma
     """On its own simulation by construction, to one pixel of some hundred. On another sample errors are correlated over
     some 5 x 5 pixels and more at the edges of what the sample shows; of about 1000 lit pixels 40 are independent, and
     a share of 0.632 in each of the two scatters by 0.08: together 0.11, and 3 of these."""
-    first = rehearse(model, small_scan, symmetries=VIEWS, seed=0)
+    first = bootstrap(model, small_scan, symmetries=VIEWS, seed=0)
     factor = calibration(model, small_scan, symmetries=VIEWS, seed=0)
     assert factor == pytest.approx(first.factor, rel=1e-3)
     pixels = first.where.sum()
     assert pixels > 500
     assert abs(share(first, first.factor) - 0.632) < 1e-3 + 1 / pixels
-    other = rehearse(model, small_scan, symmetries=VIEWS, seed=1)
+    other = bootstrap(model, small_scan, symmetries=VIEWS, seed=1)
     assert np.abs(other.truth - first.truth).max() > 0.1
     assert abs(share(other, factor) - 0.632) < 0.33
 
@@ -45,12 +45,12 @@ def test_a_result_lends_the_rehearsal_its_contrast_and_itself(model, small_scan)
     """The contrast within what 20 cells show at random: a factor of exp(0.5) is twice sqrt(1 / 20)."""
     result = reconstruct(model, small_scan, symmetries=VIEWS)
     lit = result.object[result.coverage > 0.1 * np.median(result.coverage)]
-    alike = rehearse(model, small_scan, result, symmetries=VIEWS)
+    alike = bootstrap(model, small_scan, result, symmetries=VIEWS)
     for kind in (np.abs, np.angle):
         wanted = kind(lit / lit.mean()).std()
         found = kind(alike.truth[alike.where] / alike.truth[alike.where].mean()).std()
         assert abs(np.log(found / wanted)) < 0.5
-    again = rehearse(model, small_scan, result, again=True, symmetries=VIEWS)
+    again = bootstrap(model, small_scan, result, again=True, symmetries=VIEWS)
     (height, width), whole = again.truth.shape, result.object.shape
     apart = min(
         np.abs(result.object[y : y + height, x : x + width] - again.truth).max()

@@ -76,30 +76,30 @@ def assert_same(found: Reconstruction, wanted: Reconstruction) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind["architecture"])
 def test_the_shares_of_the_parts_add_up_in_any_order(scan, kind):
-    """Without a cluster: streams for the parts, as the workers have them; frames that are no numbers among them."""
+    """Without a cluster: streams for the pieces, as the workers have them; frames that are no numbers among them."""
     model = network(scan, **kind)
-    whole, sum_of_parts = (Stream(model, scan.positions, tile_frames=TILE, symmetries=2) for _ in range(2))
+    integer, sum_of_parts = (Stream(model, scan.positions, tile_frames=TILE, symmetries=2) for _ in range(2))
     counts = scan.counts[:].astype("float32")
     counts[[7, 80], 3, 4] = np.nan
-    for frames in whole.order():
+    for frames in integer.order():
         for frame in frames:
-            whole.add(int(frame), counts[frame])
-    whole.finish()
-    parts = list(sum_of_parts.parts())
-    assert len(parts) > 2
-    for frames, layout in parts[::-1]:
+            integer.add(int(frame), counts[frame])
+    integer.finish()
+    pieces = list(sum_of_parts.pieces())
+    assert len(pieces) > 2
+    for frames, layout in pieces[::-1]:
         part = Stream(model, scan.positions[frames], symmetries=2, layout=layout)
         for number, frame in enumerate(frames):
             part.add(number, counts[frame])
         part.finish()
-        sum_of_parts.take(frames, part.share)
-    assert sorted(whole.dropped) == sorted(sum_of_parts.dropped) == [7, 80]
+        sum_of_parts.take(frames, part.contribution)
+    assert sorted(integer.dropped) == sorted(sum_of_parts.dropped) == [7, 80]
     assert sum_of_parts.arrived.all()
-    lit = whole.mosaic.coverage > 2e-3
+    lit = integer.mosaic.coverage > 2e-3
     for name in ("total", "light"):
-        found, wanted = (getattr(stream.mosaic, name) for stream in (sum_of_parts, whole))
+        found, wanted = (getattr(stream.mosaic, name) for stream in (sum_of_parts, integer))
         assert np.abs(found - wanted).max() < NEAR * np.abs(wanted).max()
-    assert np.abs(sum_of_parts.spread - whole.spread)[lit].max() < NEAR * whole.spread.max()
+    assert np.abs(sum_of_parts.spread - integer.spread)[lit].max() < NEAR * integer.spread.max()
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_the_command_leaves_the_same_image(cluster, scan, path, tmp_path):
 @pytest.mark.filterwarnings("ignore:::distributed")
 def test_what_workers_cannot_do_is_said(client, scan, small_scan, tmp_path):
     for in_memory in (small_scan, small_scan.subset([*range(64)])):
-        with pytest.raises(ValueError, match="not read in parts: `ptycho convert` it"):
+        with pytest.raises(ValueError, match="not read in pieces: `ptycho convert` it"):
             predict_on(client, network(scan), in_memory)
     with pytest.raises(ValueError, match="a phase of their own"):
         predict_on(client, build_model(ModelConfig(N=24, stages=1, architecture="cnn"), scan.probe), scan)

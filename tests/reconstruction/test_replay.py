@@ -55,7 +55,7 @@ def test_all_frames_arrive_and_their_order_does_not_matter(kind, models, small_s
     assert np.abs(objects[0] - 1).max() > 0.05
     # A pixel is a sum of light times object, over a sum of light, of the K frames on it. Summed in two orders, each of
     # the two sums differs by K roundings at most.
-    overlap = np.abs(stream.whole[:, None] - stream.whole).max(axis=-1) < small_scan.N
+    overlap = np.abs(stream.integer[:, None] - stream.integer).max(axis=-1) < small_scan.N
     bound = 2 * overlap.sum(axis=1).max() * EPS * np.abs(objects[0]).max()
     assert bound < 1e-4
     for other in objects[1:]:
@@ -186,7 +186,7 @@ def test_pieces_name_their_frames(models, small_scan):
         assert set(named) == set(range(len(small_scan)))
         if kind == "single":
             assert len(named) == len(small_scan)
-            assert all(tuple(stream.whole[p.frames[0]] - small_scan.N // 2) == p.corner for p in pieces)
+            assert all(tuple(stream.integer[p.frames[0]] - small_scan.N // 2) == p.origin for p in pieces)
 
 
 def test_flush_and_max_wait(models, small_scan):

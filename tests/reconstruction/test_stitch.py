@@ -21,7 +21,7 @@ def smooth_object(rng, shape):
 
 @pytest.fixture
 def scanned():
-    """Patches of an object at whole positions of a jittered raster, and a probe."""
+    """Patches of an object at integer positions of a jittered raster, and a probe."""
     from ptycho.simulation.probes import make_probe
 
     rng = np.random.default_rng(0)

@@ -49,14 +49,14 @@ def test_the_order_of_arrival_does_not_matter(small_scan, kind):
 def test_one_tile_is_the_network_on_one_group_of_all_frames(small_scan):
     model = network(small_scan, KINDS[0])
     stream = predict(model, small_scan)
-    whole = np.floor(small_scan.positions + 0.5).astype(int)
-    corner = whole.min(axis=0) - small_scan.N // 2
-    side = 8 * -(-int(np.ptp(whole, axis=0).max() + small_scan.N) // 8)
+    integer = np.floor(small_scan.positions + 0.5).astype(int)
+    origin = integer.min(axis=0) - small_scan.N // 2
+    side = 8 * -(-int(np.ptp(integer, axis=0).max() + small_scan.N) // 8)
     inputs = dict(
         counts=small_scan.counts[None].astype("float32"),
         mask=small_scan.mask[None].astype("float32"),
-        positions=(whole - corner)[None].astype("int32"),
-        subpixel=(small_scan.positions - whole)[None].astype("float32"),
+        positions=(integer - origin)[None].astype("int32"),
+        subpixel=(small_scan.positions - integer)[None].astype("float32"),
         canvas=np.zeros((1, side, side), "float32"),
     )
     out = model(inputs)
@@ -168,10 +168,10 @@ def test_a_scan_that_breaks_off_is_finished_with_what_there_is(small_scan, kind)
     assert stream.held == 0
     assert stream.finish() == []
     lit = stream.mosaic.coverage > 0.5
-    whole = np.floor(small_scan.positions + 0.5).astype(int) - stream.mosaic.origin
+    integer = np.floor(small_scan.positions + 0.5).astype(int) - stream.mosaic.origin
     arrived = np.isin(np.arange(len(small_scan)), order)
-    assert all(lit[tuple(at)] for at in whole[arrived])
-    assert not all(lit[tuple(at)] for at in whole[~arrived])
+    assert all(lit[tuple(at)] for at in integer[arrived])
+    assert not all(lit[tuple(at)] for at in integer[~arrived])
 
 
 @every_kind

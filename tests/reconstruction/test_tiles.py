@@ -66,12 +66,12 @@ def test_windows_add_up_to_one(ramp: float, limit: int) -> None:
     positions = scattered(900)
     tiles = cut(positions, 4.0, limit)
     assert (len(tiles) > 1) == (limit < 900)
-    corner, shape = np.array([-60, -110]), (200, 300)
-    total = sum(window(tile, corner, shape, ramp) for tile in tiles)
+    origin, shape = np.array([-60, -110]), (200, 300)
+    total = sum(window(tile, origin, shape, ramp) for tile in tiles)
     np.testing.assert_allclose(total, 1, atol=1e-6)
-    # One pixel of another corner is the same pixel of the scan.
-    part = window(tiles[0], corner + [7, 9], (50, 60), ramp)
-    np.testing.assert_array_equal(part, window(tiles[0], corner, shape, ramp)[7:57, 9:69])
+    # One pixel of another origin is the same pixel of the scan.
+    part = window(tiles[0], origin + [7, 9], (50, 60), ramp)
+    np.testing.assert_array_equal(part, window(tiles[0], origin, shape, ramp)[7:57, 9:69])
 
 
 @pytest.mark.parametrize("n", [32, 33])
@@ -92,8 +92,8 @@ def test_a_mosaic_is_the_mean_of_its_pieces_weighted_with_light() -> None:
     positions = np.array([[10.2, 20.0], [30.7, 47.9]])
     corners = [(-3, 4), (8, 30), (25, 50), (200, 0), (6, 17)]
     pieces = [
-        Piece(complex_normal(rng, 14, 19), rng.uniform(0.1, 1, (14, 19)).astype("float32"), corner, np.array([0]))
-        for corner in corners
+        Piece(complex_normal(rng, 14, 19), rng.uniform(0.1, 1, (14, 19)).astype("float32"), origin, np.array([0]))
+        for origin in corners
     ]
     wide, light = np.zeros((300, 300), complex), np.zeros((300, 300))
     mosaic, other = Mosaic(positions, 8), Mosaic(positions, 8)
@@ -101,7 +101,7 @@ def test_a_mosaic_is_the_mean_of_its_pieces_weighted_with_light() -> None:
     assert mosaic.shape == (29, 36)
     for piece in pieces:
         mosaic.add(piece)
-        y, x = np.array(piece.corner) + 20
+        y, x = np.array(piece.origin) + 20
         wide[y : y + 14, x : x + 19] += piece.values * piece.weight
         light[y : y + 14, x : x + 19] += piece.weight
     for piece in pieces[::-1]:
