@@ -35,8 +35,8 @@ def warnings_about(
     relative_contrast, noise = _contrast_and_noise(object, coverage, illuminated_pixels(coverage), probe)
     if relative_contrast < noise:
         warnings.append(
-            f"the object is flat: it varies by {variation:.2g} (rms) where light fell, less than the {noise:.2g} of "
-            "shot noise alone"
+            f"the object is flat: it varies by {relative_contrast:.2g} (rms) where light fell, less than the "
+            f"{noise:.2g} of shot noise alone"
         )
     if counts is not None and is_dark(object, coverage, probe, counts):
         transmitted = transmitted_fraction(object, coverage, probe, counts)
