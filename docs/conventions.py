@@ -6,10 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ptycho.physics.diffraction import expected_counts
+from ptycho.physics.forward import Diffraction, frame_probes
 from ptycho.physics.patches import split_positions
 from ptycho.physics.propagation import near_field, transfer_function
-from ptycho.physics.translation import fourier_shift
 
 N, H, W = 32, 64, 96
 KY, KX = 3, 6  # cycles over a window
@@ -21,8 +20,8 @@ yy, xx = np.mgrid[:N, :N] - N // 2
 probe = 100 * np.exp(-(xx**2 + yy**2) / 40)[None].astype("complex64")
 corner = split_positions(positions)[0][frame] - N // 2
 patch = prism[corner[0] : corner[0] + N, corner[1] : corner[1] + N].astype("complex64")
-pattern = np.asarray(expected_counts(patch[None, None], probe))[0, 0]
-shifted = np.asarray(fourier_shift(probe[None], np.array([[[3.0, 5.5]]])))[0, 0]
+pattern = np.asarray(Diffraction((patch,), *frame_probes(probe)).expected)
+shifted = np.asarray(frame_probes(probe, np.array([3.0, 5.5]))[0])[0]
 
 
 def side_view(wave: np.ndarray, distances: np.ndarray) -> np.ndarray:

@@ -22,7 +22,6 @@ TRANSFORMS = {
     "near_field_adjoint",
     "propagate",
     "propagate_adjoint",
-    "fourier_shift",
 }
 TRANSFORMS |= {f"{inverse}{real}fft{axes}" for inverse in ("", "i") for real in ("", "r") for axes in ("", "2", "n")}
 
@@ -39,7 +38,7 @@ ALLOWED = {
 }
 """Modules outside `ptycho.physics` that take transforms, and of what: none of an exit wave."""
 
-TO_DO = {"diagnostics/orientation.py", "physics/diffraction.py"}
+TO_DO = {"diagnostics/orientation.py"}
 """Modules with a model of their own, or that use the old one: they go over to `ptycho.physics.forward` one by one."""
 
 PROPAGATION = {
@@ -47,7 +46,6 @@ PROPAGATION = {
     "physics/interaction.py": {"near_field", "near_field_adjoint"},
     "physics/propagation.py": {"dft", "inverse_dft", "near_field", "near_field_adjoint", "fft2", "ifft2"},
     "physics/detection.py": {"fft2", "ifft2"},
-    "physics/translation.py": {"dft", "inverse_dft"},
     "physics/fourier.py": {"dft", "inverse_dft", "fft2", "ifft2"},
 }
 """Within `ptycho.physics` only the forward model brings waves to the detector."""

@@ -1,4 +1,4 @@
-"""The centred unitary DFT, and complex arithmetic that keeps gradients real.
+"""The unitary DFT, and complex arithmetic that keeps gradients real.
 
 Products of a real and a complex array never cast the real one: that gives the same numbers, but a gradient that has
 to be cast back (TensorFlow warns of that at every step).
@@ -39,16 +39,11 @@ def fftshift(image: Num[Array, "*batch n m"]) -> Num[Array, "*batch n m"]:
     return ops.roll(image, (image.shape[-2] // 2, image.shape[-1] // 2), CENTRE_AXES)
 
 
-def ifftshift(image: Num[Array, "*batch n m"]) -> Num[Array, "*batch n m"]:
-    """Move the centre ``[n // 2, m // 2]`` to pixel ``[0, 0]``: inverse of `fftshift`, also for odd sizes."""
-    return ops.roll(image, (-(image.shape[-2] // 2), -(image.shape[-1] // 2)), CENTRE_AXES)
-
-
 def dft(exit_wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
-    """`far_field` with the zero frequency at pixel (0, 0), up to a phase ramp: no pixel is moved.
+    """Fraunhofer propagation: the unitary 2-D DFT, so that photons are conserved; zero frequency at pixel (0, 0).
 
-    Leaving out the centring of the exit wave multiplies the far field by a phase ramp, which neither its intensity
-    nor a step back through `inverse_dft` can tell.
+    Goodman, Introduction to Fourier Optics, 4th ed., section 4.3. No pixel is moved: leaving out the centring of the
+    exit wave multiplies the far field by a phase ramp, which neither its intensity nor `inverse_dft` can tell.
     """
     norm = (exit_wave.shape[-2] * exit_wave.shape[-1]) ** -0.5
     return backend.fft2(exit_wave) * norm
@@ -58,16 +53,3 @@ def inverse_dft(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n 
     """Inverse and adjoint of `dft`."""
     norm = (wave.shape[-2] * wave.shape[-1]) ** 0.5
     return backend.ifft2(wave) * norm
-
-
-def far_field(exit_wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
-    """Fraunhofer propagation: the centred, unitary 2-D DFT, so that total intensity is conserved.
-
-    Goodman, Introduction to Fourier Optics, 4th ed., section 4.3.
-    """
-    return fftshift(dft(ifftshift(exit_wave)))
-
-
-def inverse_far_field(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
-    """Back-propagation: inverse and adjoint of `far_field` (it is unitary)."""
-    return fftshift(inverse_dft(ifftshift(wave)))

@@ -17,10 +17,9 @@ import numpy as np
 from keras import ops
 
 from ptycho import backend
-from ptycho.arrays import Array, Complex, Float
+from ptycho.arrays import Array, Complex
 from ptycho.config import Multislice, NearField
 from ptycho.physics.fourier import dft, inverse_dft
-from ptycho.physics.translation import shift_ramp
 
 
 def propagate(
@@ -52,15 +51,6 @@ def near_field_adjoint(
 ) -> Complex[Array, "*batch n m"]:
     """Adjoint of `near_field`: light sent back; the inverse too where no wave is evanescent."""
     return near_field(waves, ops.conj(transfer))
-
-
-def moved_back(transfer: Complex[Array, "n m"], shifts: Float[Array, "*shifts 2"]) -> Complex[Array, "*shifts n m"]:
-    """The transfer function for waves that lie ``(dy, dx)`` pixels from where the detector has them.
-
-    Patches stay on the pixel grid and the probe moves by the fraction of a position: so does its exit wave, while beam
-    and detector have not moved. A far detector does not see it, a near one has it back in its place.
-    """
-    return ops.multiply(transfer, ops.conj(shift_ramp(shifts, (transfer.shape[-2], transfer.shape[-1]))))
 
 
 def fresnel_lag(squared: np.ndarray, wavelength_px: float) -> np.ndarray:

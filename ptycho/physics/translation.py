@@ -1,21 +1,16 @@
-"""Sub-pixel translation: bilinear (exact adjoint at hand, zero outside) and by the Fourier shift theorem."""
+"""Sub-pixel translation: bilinear, zero outside; and the factor of the Fourier shift theorem."""
 
 import numpy as np
 from keras import ops
 
 from ptycho.arrays import Array, Complex, Float, Num
-from ptycho.physics.fourier import dft, inverse_dft, make_complex
-from ptycho.physics.patches import accumulate, extract
+from ptycho.physics.fourier import make_complex
+from ptycho.physics.patches import extract
 
 
 def translate(images: Num[Array, "B H W"], shifts: Float[Array, "B 2"]) -> Num[Array, "B H W"]:
     """Move each image by ``(dy, dx)`` pixels: ``out[y, x] = in[y - dy, x - dx]``, bilinear, zero outside."""
     return extract(images, _source(images, shifts), tuple(images.shape[-2:]))[:, 0]
-
-
-def translate_adjoint(images: Num[Array, "B H W"], shifts: Float[Array, "B 2"]) -> Num[Array, "B H W"]:
-    """Adjoint of `translate` with the same shifts."""
-    return accumulate(ops.expand_dims(images, 1), _source(images, shifts), tuple(images.shape[-2:]))
 
 
 def _source(images, shifts):
@@ -24,24 +19,13 @@ def _source(images, shifts):
     return ops.expand_dims(ops.subtract(centre, shifts), 1)
 
 
-def fourier_shift(
-    waves: Complex[Array, "*waves n m"], shifts: Float[Array, "*shifts 2"]
-) -> Complex[Array, "*moved n m"]:
-    """Move waves by ``(dy, dx)`` pixels with the Fourier shift theorem: periodic and unitary.
-
-    The leading axes of ``shifts`` broadcast against those of ``waves``. At an even size the Nyquist frequency is
-    shifted like ``exp(-i pi d)``, so the shift by ``-d`` is the inverse and the adjoint.
-    """
-    waves = ops.convert_to_tensor(waves)
-    return inverse_dft(dft(waves) * shift_ramp(shifts, tuple(waves.shape[-2:])))
-
-
 def shift_ramp(
     shifts: Float[Array, "*shifts 2"], size: tuple[int, int], centred: bool = False
 ) -> Complex[Array, "*shifts n m"]:
-    """What the DFT of a wave of ``size`` (n, m) is multiplied with to move it by (dy, dx).
+    """What the DFT of a wave of ``size`` (n, m) is multiplied with to move it by (dy, dx), periodic and unitary.
 
-    Zero frequency first, or at pixel ``(n // 2, m // 2)`` if ``centred``.
+    Zero frequency first, or at pixel ``(n // 2, m // 2)`` if ``centred``. At an even size the Nyquist frequency is
+    shifted like ``exp(-i pi d)``, so the shift by ``-d`` is the inverse and the adjoint.
     """
     shifts = ops.cast(ops.convert_to_tensor(shifts), "float32")
     # One factor for each axis: n + m cosines a shift, where their product has n m pixels.

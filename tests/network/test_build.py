@@ -12,8 +12,8 @@ from ptycho.network.build import build_model
 from ptycho.network.stages import FrameBatch, merge
 from ptycho.network.symmetries import Symmetry
 from ptycho.network.unet import Skips, UNet, depth_to_space, space_to_depth
+from ptycho.physics.forward import frame_probes
 from ptycho.physics.patches import extract, patch_index
-from ptycho.physics.translation import fourier_shift
 from tests.helpers import complex_normal, frame_counts, normal, to_numpy
 
 KINDS = [
@@ -86,7 +86,7 @@ def test_what_comes_with_the_canvas_belongs_to_it(kind, modes):
     inputs = batch(rng, 2, 3, 20, 28)
     out = {name: to_numpy(value) for name, value in model(inputs).items()}
     np.testing.assert_array_equal(out["patches"], to_numpy(extract(out["canvas"], inputs["positions"], (20, 20))))
-    probes = fourier_shift(probe_of(20, modes)[None, None], inputs["subpixel"][:, :, None])
+    probes, _ = frame_probes(probe_of(20, modes)[None, None], inputs["subpixel"])
     expected = frame_counts(out["patches"], probe_of(20, modes), inputs["subpixel"])
     np.testing.assert_allclose(out["expected"], expected, rtol=1e-4, atol=1e-4)
     brightest = (np.abs(probe_of(20, modes)) ** 2).sum(axis=0).max()

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from ptycho.physics.translation import fourier_shift, translate, translate_adjoint
+from ptycho.physics.fourier import dft, inverse_dft
+from ptycho.physics.translation import shift_ramp, translate
 from tests.helpers import (
     EPS,
     assert_adjoint,
@@ -20,6 +21,11 @@ from tests.helpers import (
 SIZES = [(8, 8), (7, 7), (5, 8), (12, 9)]
 KINDS = {"real": normal, "complex": complex_normal}
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+def fourier_shift(waves, shifts):
+    """By the shift theorem."""
+    return inverse_dft(dft(waves) * shift_ramp(shifts, tuple(waves.shape[-2:])))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,15 +63,6 @@ def test_sub_pixel_shift_matches_the_bilinear_reference(shift, size, kind):
     np.testing.assert_allclose(moved, translated(image.astype(complex), *shift), rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", SIZES)
-def test_translate_and_its_adjoint(size, kind):
-    rng = np.random.default_rng(3)
-    shifts = rng.uniform(-6, 6, (4, 2)).astype("float32")
-    x, y = KINDS[kind](rng, 4, *size), KINDS[kind](rng, 4, *size)
-    assert_adjoint(lambda a: translate(a, shifts), lambda a: translate_adjoint(a, shifts), x, y)
-
-
 @pytest.mark.parametrize("batch", [1, 15, 16, 17, 64])
 def test_an_image_does_not_depend_on_the_rest_of_its_batch(batch):
     rng = np.random.default_rng(4)
@@ -85,12 +82,16 @@ def test_shifts_in_double_precision_are_taken():
 
 
 def test_gradients_of_translate():
-    """In the images: the adjoint. In the shifts: finite differences, where it is smooth, off whole pixels."""
+    """In the images: the adjoint, ``<w, T g> = <T^H w, g>``. In the shifts: finite differences, where it is smooth, off
+    whole pixels."""
     rng = np.random.default_rng(6)
     images, weights = normal(rng, 2, 5, 6), normal(rng, 2, 5, 6)
     shifts = np.array([[0.3, -1.4], [2.45, 0.7]], "float32")
     by_image, by_shift = gradient(lambda i, s: ops.sum(ops.multiply(translate(i, s), weights)), images, shifts)
-    assert_near(by_image, to_numpy(translate_adjoint(weights, shifts)), 8)
+    other = normal(rng, 2, 5, 6)
+    moved = to_numpy(translate(other, shifts))
+    scale = np.linalg.norm(weights) * np.linalg.norm(moved)
+    assert abs(np.sum(by_image.astype(float) * other) - np.sum(weights.astype(float) * moved)) < 64 * EPS * scale
 
     def reference(s):
         moved = [translated(image.astype(float), *shift) for image, shift in zip(images, s)]
