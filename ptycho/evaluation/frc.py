@@ -4,10 +4,26 @@ References: van Heel & Schatz, J. Struct. Biol. 151, 250 (2005), the half-bit cr
 Henderson, J. Mol. Biol. 333, 721 (2003), the threshold 1/7 for two half data sets.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import fft
 
 from ptycho.arrays import Array, Complex, Float, Inexact, Int
+
+
+class RingCorrelation(NamedTuple):
+    """A Fourier ring correlation with its half-bit threshold, ring by ring."""
+
+    frequency: Float[Array, " rings"]
+    """Over Nyquist."""
+    correlation: Float[Array, " rings"]
+    half_bit: Float[Array, " rings"]
+
+
+def ring_correlation(a: Inexact[Array, "..."], b: Inexact[Array, "..."]) -> RingCorrelation:
+    """`fourier_ring_correlation` and `half_bit_threshold` of two images."""
+    return RingCorrelation(*fourier_ring_correlation(a, b), half_bit_threshold(min(np.shape(a))))
 
 
 def fourier_ring_correlation(
@@ -44,8 +60,8 @@ def frc_resolution(
 
 def resolutions(a: Inexact[Array, "H W"], b: Inexact[Array, "H W"]) -> dict[str, float]:
     """`frc_resolution` (frequency over Nyquist) at 0.5, at 1/7 and at the half-bit curve."""
-    frequency, correlation = fourier_ring_correlation(a, b)
-    thresholds = {"half": 0.5, "one_seventh": 1 / 7, "half_bit": half_bit_threshold(min(np.shape(a)))}
+    frequency, correlation, half_bit = ring_correlation(a, b)
+    thresholds = {"half": 0.5, "one_seventh": 1 / 7, "half_bit": half_bit}
     return {name: frc_resolution(frequency, correlation, t) for name, t in thresholds.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ptycho.arrays import Array, Complex, Float, Inexact
 from ptycho.evaluation.align import Gauge, register
-from ptycho.evaluation.frc import fourier_ring_correlation, frc_resolution, half_bit_threshold
+from ptycho.evaluation.frc import RingCorrelation, fourier_ring_correlation, frc_resolution, ring_correlation
 
 ROW_NAMES = {
     "snr_db": "SNR (dB)",
@@ -46,8 +46,7 @@ class Scores:
     frc_half_nyquist: float
     flat: Metrics
     gauge: Gauge
-    correlation: tuple[Array, Array, Array] = field(repr=False, compare=False)
-    """The Fourier ring correlation: frequency over Nyquist, correlation, and the half-bit threshold, ring by ring."""
+    correlation: RingCorrelation = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON: the scores, ``floor_flat_object`` and ``gauge``."""
@@ -70,8 +69,8 @@ def compare_objects(recon: Inexact[Array, "..."], truth: Inexact[Array, "..."], 
         raise ValueError("truth has one amplitude or one phase throughout the region: SSIM has no scale there")
     flat = np.full_like(fit.truth, fit.truth.mean())
     scores = measure(fit.aligned, fit.truth)
-    curve = (*fourier_ring_correlation(fit.aligned, fit.truth), half_bit_threshold(min(fit.truth.shape)))
-    return Scores(**asdict(scores), flat=measure(flat, fit.truth), gauge=fit.gauge, correlation=curve)
+    correlation = ring_correlation(fit.aligned, fit.truth)
+    return Scores(**asdict(scores), flat=measure(flat, fit.truth), gauge=fit.gauge, correlation=correlation)
 
 
 def measure(recon: Complex[Array, "H W"], truth: Complex[Array, "H W"]) -> Metrics:

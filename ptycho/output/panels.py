@@ -365,12 +365,11 @@ def _scan_path(scan: Scan, result: Reconstruction | None) -> tuple["Figure", "Co
 
 
 def pattern_images(
-    scan: Scan, result: Reconstruction | None, most_bytes: int
+    scan: Scan, result: Reconstruction | None, most_bytes: int, side_px: int = 128
 ) -> tuple[Int[Array, " k"], dict[str, np.ndarray]]:
     """Frames to show, and their measured and predicted patterns as bytes: 255 log(1 + counts) / log(1 + largest)."""
-    k = -(-scan.N // 128)
-    side = (scan.N - scan.N % k) // k
-    most = max(1, most_bytes // (side**2 * (1 if result is None else 2)))
+    size = binned(np.empty((scan.N, scan.N)), side_px)[0].size * (1 if result is None else 2)
+    most = max(1, most_bytes // size)
     frames = np.unique(np.linspace(0, len(scan) - 1, min(most, len(scan))).round().astype(int))
     stacks = dict(measured=np.asarray(scan.counts[frames], "float32"))
     if result is not None:
@@ -378,7 +377,7 @@ def pattern_images(
     largest = np.log1p(max(float(stack.max()) for stack in stacks.values()))
     images = {}
     for name, stack in stacks.items():
-        level = np.stack([binned(np.log1p(np.maximum(frame, 0)), 128)[0] for frame in stack])
+        level = np.stack([binned(np.log1p(np.maximum(frame, 0)), side_px)[0] for frame in stack])
         images[name] = np.clip(level * (255 / largest), 0, 255).astype("uint8")
     return frames, images
 
