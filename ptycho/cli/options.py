@@ -109,9 +109,7 @@ def configured(*names: str, but: Sequence[str] = (), by_scan: Sequence[str] = ()
             for name, fields_set in targets.items():
                 value = values.pop(name, None)
                 for section, field in fields_set:
-                    run = run.updated(
-                        section, {field: value if field not in DEFERRED else DEFERRED[field] if value else None}
-                    )
+                    run = run.updated(section, {field: DEFERRED[field] if value and field in DEFERRED else value})
             command(run=run, **values)
 
         parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
