@@ -1,4 +1,4 @@
-"""What the one forward model brings: unknowns stay in the result, thick samples, the near field through the network.
+"""What the one forward model brings: unknowns stay in the result, thick samples, near field through the network.
 
     python benchmarks/forward.py faults       a fitted background, a varying probe: the error of the fit and of the report
     python benchmarks/forward.py thick        four slices fitted with four and with one
