@@ -1,6 +1,6 @@
 """What the one forward model brings: unknowns stay in the result, thick samples, near field through the network.
 
-    python benchmarks/forward.py faults       a fitted background, a varying probe: the error of the fit and of the report
+    python benchmarks/forward.py faults       background, varying probe: the error by fit and by report
     python benchmarks/forward.py thick        four slices fitted with four and with one
     python benchmarks/forward.py near         a near-field scan by the pretrained network, and by the fit alone
     python benchmarks/forward.py stopping     where a fit stops, and what going on would gain
