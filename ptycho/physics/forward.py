@@ -204,7 +204,7 @@ class ForwardModel:
 
     def place_probe(self, probe: Complex[Array, "M N N"], step: int = 1) -> Complex[Array, "B M N N"]:
         """A probe as each frame, or every ``step``-th, has it (see `frame_probes`); B is 1 where all have the same."""
-        probe = ops.expand_dims(probe if self.centring is None else probe * self.centring, 0)
+        probe = ops.expand_dims(probe if self.centring is None else ops.multiply(probe, self.centring), 0)
         return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[::step])
 
     def collect_probe(self, probes: Complex[Array, "B M N N"]) -> Complex[Array, "M N N"]:

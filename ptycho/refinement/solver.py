@@ -70,9 +70,8 @@ def gradients(
 def curvature(estimate, batch, directions: Sequence, *, specification: Specification, likelihood: Likelihood, unknowns):
     """``G``: Gauss-Newton curvature ``(K, K)`` of a batch along directions, one unknown for each of them."""
     fit = BatchFit(estimate, batch, specification, likelihood)
-    changes = [
-        unknown.amplitude_changes(fit, direction) for unknown, direction in zip(unknowns, directions, strict=True)
-    ]
+    pairs = zip(unknowns, map(ops.convert_to_tensor, directions), strict=True)
+    changes = [unknown.amplitude_changes(fit, direction) for unknown, direction in pairs]
     flat = ops.concatenate([ops.reshape(change, (change.shape[0], -1)) for change in changes])
     return ops.matmul(flat, ops.transpose(flat))
 
