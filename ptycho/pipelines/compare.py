@@ -119,6 +119,7 @@ def compare_run(
             notes.append(str(error))
             continue
         wall = time.perf_counter() - begin
+        notes += run.notes if isinstance(run, Refinement) else ()
         origin = record | dict(method=method, epochs=len(run.history))
         result, _ = with_residuals(replace(run.result, provenance=origin), scan)
         result.save(folder / f"{method}.h5")
