@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ptycho.arrays import Array, Bool, Complex, Float
 from ptycho.config import SimulationConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
@@ -18,21 +19,16 @@ from ptycho.reconstruction.stream import probe_of
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.simulate import MARGIN_PX, simulate
 
-FRAMES = 1024
-"""Frames simulated at most: tens of thousands of pixels to compare, in seconds."""
-
 
 class Bootstrap(NamedTuple):
     """A reconstruction of a simulated scan beside its truth, in one gauge (`register`)."""
 
-    object: np.ndarray
-    """``(h, w)`` complex."""
-    truth: np.ndarray
-    """``(h, w)`` complex."""
-    uncertainty: np.ndarray
-    """``(h, w)``, with a calibration of 1."""
-    where: np.ndarray
-    """``(h, w)`` bool: the well-lit pixels."""
+    object: Complex[Array, "h w"]
+    truth: Complex[Array, "h w"]
+    uncertainty: Float[Array, "h w"]
+    """With a calibration of 1."""
+    where: Bool[Array, "h w"]
+    """The well illuminated pixels."""
 
     @property
     def factor(self) -> float:
@@ -43,22 +39,31 @@ class Bootstrap(NamedTuple):
 
 @renamed_keywords
 def calibration(
-    model: PtychoNetwork, scan: Scan, result: Reconstruction | None = None, *, symmetries: int = 1, seed: int = 0
+    model: PtychoNetwork,
+    scan: Scan,
+    result: Reconstruction | None = None,
+    *,
+    symmetries: int = 1,
+    seed: int = 0,
+    most_frames: int = 1024,
 ) -> float:
     """Factor that makes the `uncertainty` of a network's reconstruction right on a simulated scan.
 
-    The simulated scan has the positions and mask of ``scan`` (at most `FRAMES` frames, those nearest to its middle) and
-    the model's probe, so its dose. The factor makes the share of errors within one sigma 0.632, that of complex
-    Gaussian errors. With ``result``, the reconstruction of ``scan``, it is the geometric mean of two: that of a sample
-    of the kind `cells` with the contrast of the result, which tends to be too hard, and that of the result itself (a
-    parametric bootstrap), which is too easy: it holds only what the network can see. Without one it is that of `cells`.
+    The simulated scan has the positions and mask of ``scan`` and the model's probe, so its dose. Its frames are those
+    nearest to the middle of ``scan``, at most ``most_frames``: 1024 show tens of thousands of pixels, in seconds. The
+    factor brings the fraction of errors within one sigma to 0.632, that of complex Gaussian errors.
+
+    With ``result``, the reconstruction of ``scan``, it is the geometric mean of two: that of a sample of the kind
+    `cells` with the contrast of the result, which tends to be too hard, and that of the result itself (a parametric
+    bootstrap), which is too easy: it holds only what the network can show. Without one it is that of `cells`.
 
     Raises ValueError as `bootstrap` does.
     """
-    hard = bootstrap(model, scan, result, symmetries=symmetries, seed=seed).factor
-    if result is None:
-        return hard
-    return float(np.sqrt(hard * bootstrap(model, scan, result, again=True, symmetries=symmetries, seed=seed).factor))
+    factors = [
+        bootstrap(model, scan, result, again=again, symmetries=symmetries, seed=seed, most_frames=most_frames).factor
+        for again in ((False,) if result is None else (False, True))
+    ]
+    return float(np.prod(factors) ** (1 / len(factors)))
 
 
 def bootstrap(
@@ -69,15 +74,16 @@ def bootstrap(
     again: bool = False,
     symmetries: int = 1,
     seed: int = 0,
+    most_frames: int = 1024,
 ) -> Bootstrap:
     """Simulate a scan like ``scan``, reconstruct it by ``symmetries`` symmetries, and lay it onto its truth.
 
     The truth is a sample of the kind `cells`, with the contrast of ``result`` if that is given, or, with ``again``, the
     result itself.
 
-    Raises ValueError where the scan's N is not the model's, and where no well-lit pixel can be compared.
+    Raises ValueError where the scan's N is not the model's, and where no well illuminated pixel can be compared.
     """
-    simulated = _like(scan, result, again, probe_of(model, scan.probe), seed)
+    simulated = _like(scan, result, again, probe_of(model, scan.probe), seed, most_frames)
     simulated_result = reconstruct(model, simulated, symmetries=symmetries)
     truth = simulated.object
     assert truth is not None  # a simulated scan carries it
@@ -96,14 +102,22 @@ def bootstrap(
     return Bootstrap(fit.aligned, fit.truth, abs(fit.gauge.scale) * sigma[np.ix_(rows, columns)], where)
 
 
-def _like(scan: Scan, result: Reconstruction | None, again: bool, probe: np.ndarray, seed: int) -> Scan:
+def _like(
+    scan: Scan,
+    result: Reconstruction | None,
+    again: bool,
+    probe: Complex[Array, "M N N"],
+    seed: int,
+    most_frames: int,
+) -> Scan:
     """A simulated scan with the probe ``(M, N, N)``, and positions, sample and mask of a compact block of ``scan``."""
     middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
-    near = np.sort(np.argsort(np.abs(scan.positions - middle).max(axis=1), kind="stable")[:FRAMES])
+    near = np.sort(np.argsort(np.abs(scan.positions - middle).max(axis=1), kind="stable")[:most_frames])
     positions = scan.positions[near]
     origin = np.floor(positions.min(axis=0) + 0.5).astype(int) - scan.N // 2 - MARGIN_PX
-    size = np.ceil(np.ptp(positions, axis=0)).astype(int) + scan.N + 2 * MARGIN_PX
-    sample = make_object("cells", tuple(size), np.random.default_rng([seed, 1]))
+    height, width = np.ceil(np.ptp(positions, axis=0)).astype(int) + scan.N + 2 * MARGIN_PX
+    size = int(height), int(width)
+    sample = make_object("cells", size, np.random.default_rng([seed, 1]))
     if result is not None and again:
         start = origin - np.rint((scan.positions - result.positions_px)[0]).astype(int)
         sample = placed(np.where(result.coverage > 0, result.object, 1), -start, np.ones(size, "complex64"))
@@ -119,7 +133,7 @@ def _like(scan: Scan, result: Reconstruction | None, again: bool, probe: np.ndar
     return replace(simulated, mask=scan.mask)
 
 
-def _contrast(values: np.ndarray) -> np.ndarray:
-    """Standard deviations of log-amplitude and phase of complex values ``(K,)``, off their mean."""
+def _contrast(values: Complex[Array, " K"]) -> Float[Array, " 2"]:
+    """Standard deviations of log-amplitude and phase of complex values, off their mean."""
     relative = values / values.mean()
     return np.array([np.log(np.abs(relative) + 1e-6).std(), np.angle(relative).std()])

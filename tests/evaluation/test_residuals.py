@@ -172,7 +172,7 @@ def test_input_that_cannot_be_judged_is_refused():
     with pytest.raises(ValueError, match="object has values that are NaN"):
         frame_error(replace(estimate, object=np.where(estimate.object.real > 1, 1, np.nan)), counts, [1])
     with pytest.raises(ValueError, match="expected counts"):
-        shot_noise_error([-1.0, 2.0])
+        shot_noise_error(np.array([-1.0, 2.0]))
     with pytest.raises(ValueError, match="expected counts"):
         shot_noise_error(np.zeros(3))
 
@@ -184,17 +184,17 @@ def test_input_that_cannot_be_judged_is_refused():
 def test_shot_noise_by_summation(mean):
     k = np.arange(int(mean + 20 * np.sqrt(mean) + 50))
     exact = np.sum(poisson.pmf(k, mean) * (np.sqrt(k) - np.sqrt(mean)) ** 2) / mean
-    assert shot_noise_error([mean]) == pytest.approx(exact, rel=2e-5)
+    assert shot_noise_error(np.array([mean])) == pytest.approx(exact, rel=2e-5)
 
 
 def test_shot_noise_limits():
-    assert shot_noise_error([1e-12]) == pytest.approx(2, rel=1e-5)  # 2 - 2 sqrt(l)
-    assert shot_noise_error([1e6]) == pytest.approx(0.25e-6, rel=1e-6)  # 7 / 16 l^-1 relative
+    assert shot_noise_error(np.array([1e-12])) == pytest.approx(2, rel=1e-5)  # 2 - 2 sqrt(l)
+    assert shot_noise_error(np.array([1e6])) == pytest.approx(0.25e-6, rel=1e-6)  # 7 / 16 l^-1 relative
 
 
 def test_shot_noise_is_weighted_by_photons():
-    one, two = shot_noise_error([3.0]), shot_noise_error([50.0])
-    assert shot_noise_error([[3.0, 0.0], [50.0, 50.0]]) == pytest.approx((3 * one + 100 * two) / 103)
+    one, two = shot_noise_error(np.array([3.0])), shot_noise_error(np.array([50.0]))
+    assert shot_noise_error(np.array([[3.0, 0.0], [50.0, 50.0]])) == pytest.approx((3 * one + 100 * two) / 103)
 
 
 def scatter_of_the_error(expected):
