@@ -35,6 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ptycho.data.mending": ("ptycho.diagnostics.repair",),
     "ptycho.data.orientation": ("ptycho.diagnostics.orientation",),
     "ptycho.data.stored": ("ptycho.data.frames",),
+    "ptycho.evaluation": ("ptycho.evaluation.residuals", "ptycho.evaluation.plausibility"),
     "ptycho.evaluation.bound": ("ptycho.evaluation.cramer_rao",),
     "ptycho.evaluation.frames": ("ptycho.evaluation.residuals",),
     "ptycho.evaluation.trust": (
@@ -69,6 +70,12 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 NAMES = {
     "ptycho.data.mending.mended": "repaired",
+    "ptycho.evaluation.Trust": "ResidualSummary",
+    "ptycho.evaluation.light_let_through": "transmitted_fraction",
+    "ptycho.evaluation.trust.Trust": "ResidualSummary",
+    "ptycho.evaluation.trust.brightest_photons": "peak_photons",
+    "ptycho.evaluation.trust.light_let_through": "transmitted_fraction",
+    "ptycho.evaluation.trust.lit_pixels": "illuminated_pixels",
     "ptycho.runs.judge": "assess",
     "ptycho.runs.look_wrong": "network_warnings",
     "ptycho.runs.ready_model": "model_for",
@@ -142,8 +149,9 @@ def moved_names(module: str) -> Callable[[str], Any]:
     def value(name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        attribute = _first(MODULES[module], name)
-        warn(f"{module}.{name}", f"in {' or '.join(MODULES[module])}")
+        new = NAMES.get(f"{module}.{name}", name)
+        attribute = _first(MODULES[module], new)
+        warn(f"{module}.{name}", f"in {' or '.join(MODULES[module])}" if new == name else f"{module}.{new}")
         return attribute
 
     return value

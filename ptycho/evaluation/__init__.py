@@ -7,6 +7,7 @@ noise; `warnings_about` what cannot be right; `uncertainty` of every pixel; and 
 independent half data sets.
 """
 
+from ptycho.deprecation import moved_names
 from ptycho.evaluation.align import Gauge, Registration, TooSmall, register
 from ptycho.evaluation.frc import (
     fourier_ring_correlation,
@@ -52,3 +53,5 @@ __all__ = [
     "uncertainty",
     "warnings_about",
 ]
+
+__getattr__ = moved_names(__name__)
