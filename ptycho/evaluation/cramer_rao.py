@@ -75,6 +75,7 @@ class _Information:
             transfer=free_space(estimate.near_field, estimate.N),
             spacing=free_space(estimate.multislice, estimate.N),
         )
+        # Frames that only fill up the last batch count in no pixel.
         self.batches = [
             (tensors(batch), (used_pixels & (np.arange(size) < frames)[:, None, None]).astype("float32"))
             for batch, frames in batches
@@ -84,6 +85,7 @@ class _Information:
             _compiled(function, specification) for function in (_normal, _adjoint, _illumination)
         )
         # J^T J has the diagonal 2 sum |psi|^2 where all photons of a wave psi are counted: the preconditioner.
+        # Modes, blur and background leave less; how much less depends on the pixel only weakly.
         photons = self._sum(illumination, iter(lambda: (), None))
         self.unknown = photons > known_below * photons.max(axis=(1, 2), keepdims=True)
         self.diagonal = np.where(self.unknown, 2 * photons, np.inf)
@@ -103,9 +105,13 @@ class _Information:
 
     def error(self, rng: np.random.Generator, iterations: int, tolerance: float) -> np.ndarray:
         """``(J^T J)^-1 J^T n`` by preconditioned conjugate gradients from zero."""
+        # Drawn batch by batch, so that the noise of a frame does not depend on the size of the batches.
         noise = iter(lambda: (rng.standard_normal(self.shape, "float32"),), None)
         residual = np.where(self.unknown, self._sum(self._adjoint, noise), 0)
         error, direction, power, first = np.zeros_like(residual), np.zeros_like(residual), 1.0, None
+        # Of F x = r_0 with the preconditioner D: z = D^-1 r, beta = (r.z) / (r.z)_old, d = z + beta d_old,
+        # alpha = (r.z) / (d.F d), x += alpha d, r -= alpha F d. Real inner products: F is linear in real and imaginary
+        # part, not in the complex object.
         for _ in range(iterations):
             preconditioned = residual / self.diagonal
             previous, power = power, float(np.vdot(residual, preconditioned).real)

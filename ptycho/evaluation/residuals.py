@@ -12,7 +12,7 @@ in which the last column is what shot noise alone leaves.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import gammaln
@@ -90,6 +90,7 @@ def frame_residuals(
         squared[rows] = ((c - e) ** 2).sum(axis=1)
         photons[rows] = e.sum(axis=1)
         variance[rows] = (2 * e**2 + e).sum(axis=1)
+    # Frames where nothing is expected: 0 / 0 is NaN, all else infinite (see `FrameResiduals`).
     with np.errstate(divide="ignore", invalid="ignore"):
         return FrameResiduals(chosen, squared / photons, (squared - photons) / np.sqrt(variance))
 
@@ -196,6 +197,7 @@ def _batches(
     estimate: Reconstruction, counts: Num[Array, "P n n"], frames: Int[Array, " F"], used_pixels: Bool[Array, "n n"]
 ) -> Iterator[tuple[slice, Float[Array, "b K"], Float[Array, "b K"]]]:
     """Which of the frames, what is expected in their used pixels, and what was counted; in double precision."""
+    # In double precision, for the squared residuals of a good estimate are small beside the counts' squares.
     start = 0
     for expected in estimate.expected_batches(frames):
         rows = slice(start, start + len(expected))
@@ -204,7 +206,9 @@ def _batches(
         start = rows.stop
 
 
-def _checked(estimate: Reconstruction, counts: Any, mask: Any) -> Bool[Array, "n n"]:
+def _checked(
+    estimate: Reconstruction, counts: Num[Array, "P n n"], mask: Bool[Array, "n n"] | None
+) -> Bool[Array, "n n"]:
     """The used pixels; ValueError where estimate, counts and mask do not fit, or hold what is no number."""
     side = counts.shape[-1]
     if estimate.probe.shape[-2:] != (side, side):
