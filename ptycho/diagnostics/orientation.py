@@ -5,21 +5,21 @@ the conjugate of object and probe, so that only the phase of the probe tells the
 flips left-right, 2 up-down, 4 transposes first.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
+from ptycho.arrays import Array, Float, Shaped
 from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.statistics import rescale_probe
 
-Array = np.ndarray
-
-FRAMES, SIDE, EPOCHS = 120, 64, 8
-"""Frames nearest the middle of the scan, pixels of each around the zero frequency, and rounds: 3 s on one core."""
 _FLIPS = ("as they are", "flipped left-right", "flipped up-down", "turned by 180 degrees")
 NAMES = (*_FLIPS, "transposed", *(f"transposed, then {flip}" for flip in _FLIPS[1:]))
+CODES = range(len(NAMES))
 
 
-def turned(frames: Array, code: int) -> Array:
-    """Frames (..., N, N) by a code, the zero frequency staying at ``N // 2``."""
+def turned(frames: Shaped[Array, "*batch N N"], code: int) -> Shaped[Array, "*batch N N"]:
+    """Frames by a code, the zero frequency staying at ``N // 2``."""
     frames = np.swapaxes(frames, -1, -2) if code & 4 else frames
     for bit, axis in ((1, -1), (2, -2)):
         if code & bit:
@@ -27,50 +27,65 @@ def turned(frames: Array, code: int) -> Array:
     return frames
 
 
-def orientation_errors(scan: Scan, seed: int = 0) -> Array:
-    """(8,) squared error of the amplitudes over the counts, by the code that the frames are turned with."""
-    side, middle = min(SIDE, scan.N), np.median(scan.positions, axis=0)
-    chosen = np.sort(np.argsort(np.linalg.norm(scan.positions - middle, axis=1), kind="stable")[:FRAMES])
-    places = scan.positions[chosen] - scan.positions[chosen].min(axis=0)
-    places = np.rint(places * side / scan.N).astype(int)
-    probe = np.fft.ifftshift(rescale_probe(scan)[0].probe, axes=(1, 2))
-    waves = _middle(np.fft.fftshift(np.fft.fft2(probe, norm="ortho"), axes=(1, 2)), side)
-    probe = np.fft.ifft2(np.fft.ifftshift(waves, axes=(1, 2)), norm="ortho").astype(np.complex64)
-    frames, mask = _middle(scan.counts[chosen], side).astype(np.float32), _middle(scan.mask, side)
-    return np.array(
-        [
-            _error(turned(frames, code), turned(mask, code), places, probe, not scan.probe_known, seed)
-            for code in range(8)
-        ]
-    )
+def orientation_errors(
+    scan: Scan, seed: int = 0, frames: int = 120, side: int = 64, epochs: int = 6
+) -> Float[Array, "8"]:
+    """Squared error of the amplitudes over the counts, by the code that the frames are turned with.
 
-
-def _middle(frames: Array, side: int) -> Array:
-    first = frames.shape[-1] // 2 - side // 2
-    return frames[..., first : first + side, first : first + side]
-
-
-def _error(frames: Array, mask: Array, places: Array, probe: Array, sought: bool, seed: int) -> float:
-    """Error in the last round of ePIE (Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009)) from empty space.
-
-    ``probe`` (M, N, N) has its middle at pixel 0; ``places`` (P, 2) are the first pixels of the frames.
+    Of the ``frames`` nearest the middle of the scan, ``side`` pixels around the zero frequency are fitted for
+    ``epochs``: as few of each as tell the orientations apart, in 3 s on one core.
     """
-    amplitudes = np.fft.ifftshift(np.sqrt(frames), axes=(1, 2))
-    used, N = np.fft.ifftshift(mask), frames.shape[-1]
-    sample = np.ones(places.max(axis=0) + N, np.complex64)
-    rng, error = np.random.default_rng(seed), 0.0
-    for epoch in range(EPOCHS):
-        error = 0.0
-        for j in rng.permutation(len(frames)):
-            window = tuple(slice(first, first + N) for first in places[j])
-            patch = np.fft.ifftshift(sample[window])
-            waves = np.fft.fft2(probe * patch, norm="ortho")
-            expected = np.sqrt((np.abs(waves) ** 2).sum(axis=0)) + 1e-12
-            error += float(np.square((amplitudes[j] - expected) * used).sum())
-            waves *= np.where(used, amplitudes[j] / expected, 1)
-            change = np.fft.ifft2(waves, norm="ortho").astype(np.complex64) - probe * patch
-            better = patch + (probe.conj() * change).sum(axis=0) / illumination(probe).max()
-            if sought and epoch >= 2:
-                probe = probe + patch.conj() * change / np.square(np.abs(patch)).max()
-            sample[window] = np.fft.fftshift(better)
-    return error / max(float((frames * mask).sum()), 1e-30)
+    from ptycho.physics.grid import nearest_the_middle
+
+    scan, _ = rescale_probe(replace(scan, object=None))
+    scan = scan.subset(nearest_the_middle(scan.positions, frames)).cropped(min(side, scan.N))
+    return _fit_errors(scan, epochs, np.random.default_rng(seed))
+
+
+def _fit_errors(scan: Scan, epochs: int, rng: np.random.Generator, power: float = 0.5) -> Float[Array, "8"]:
+    """Errors in the last epoch of fits from vacuum to the frames by each code, all eight at once.
+
+    ePIE (Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009)) on batches of frames. The misfit of amplitudes, ``sum
+    (sqrt(e) - sqrt(n))^2``, has the derivative ``u = 1 - sqrt(n / e)`` by the expected counts e, so that ``-J^T u / 2``
+    is the change of the exit waves that brings them to the measured amplitudes. The object takes it times ``conj(P)``
+    over the illumination of the batch, ``power`` of it the maximum of one frame's: where little light falls, steps are
+    short. A guessed probe follows from the third epoch on.
+    """
+    from keras import ops
+
+    from ptycho.physics.forward import Diffraction, centring, frame_probes
+    from ptycho.physics.grid import ObjectGrid
+    from ptycho.physics.patches import gather, patch_index, scatter
+
+    grid = ObjectGrid.around(scan.positions, scan.N)
+    counts, mask = np.asarray(scan.counts, np.float32), scan.mask.astype(np.float32)
+    used = ops.convert_to_tensor(np.stack([turned(mask, code) for code in CODES])[:, None])
+    measured = ops.convert_to_tensor(np.stack([turned(np.sqrt(counts) * mask, code) for code in CODES]))
+    positions = np.rint(grid.on_grid(scan.positions)).astype(np.int32)
+    index = patch_index(np.broadcast_to(positions, (len(CODES), *positions.shape)), (scan.N, scan.N), grid.shape)
+    sample = ops.ones((len(CODES), *grid.shape), "complex64")
+    probe = ops.convert_to_tensor(np.broadcast_to(scan.probe, (len(CODES), 1, *scan.probe.shape)))
+    brightest = float(illumination(scan.probe).max())
+    uncentred = ops.convert_to_tensor(centring(scan.N).conj())  # probes have this ramp on their way to the far field
+    scaled = lambda change, scale: change / ops.cast(scale, "complex64")
+    errors = ops.zeros(len(CODES))
+    size = int(np.clip(len(scan) // 15, 1, 8))  # small, as later batches profit from earlier ones
+    for epoch in range(epochs):
+        errors = ops.zeros(len(CODES))
+        order = rng.permutation(len(scan))
+        for batch in (order[first : first + size] for first in range(0, len(order), size)):
+            at = ops.take(index, batch, axis=1)
+            patches = gather(sample, at)
+            model = Diffraction([patches], frame_probes(probe)[0])
+            amplitudes = ops.sqrt(ops.maximum(model.expected, 1e-12))
+            misfit = (1 - ops.take(measured, batch, axis=1) / amplitudes) * used
+            errors = errors + ops.sum(ops.square(misfit * amplitudes), axis=(1, 2, 3))
+            chi = model.adjoint(misfit)
+            intensity = ops.broadcast_to(ops.sum(ops.square(ops.abs(probe)), axis=2), patches.shape)
+            scale = power * brightest + (1 - power) * scatter(intensity, at, grid.shape)
+            sample = sample - scaled(scatter(model.slice_gradients(chi)[0], at, grid.shape), 2 * scale)
+            if not scan.probe_known and epoch >= 2:
+                change = ops.sum(model.probe_gradient(chi), axis=1, keepdims=True) * uncentred
+                transmitted = ops.max(ops.sum(ops.square(ops.abs(patches)), axis=1), axis=(1, 2))
+                probe = probe - scaled(change, 2 * transmitted[:, None, None, None, None])
+    return ops.convert_to_numpy(errors) / max(float((counts * mask).sum()), 1e-30)
