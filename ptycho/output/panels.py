@@ -37,7 +37,7 @@ COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#b
 Extent = tuple[float, float, float, float]
 """First x, first y, width and height."""
 
-Curves = Mapping[str, tuple[Sequence[float], Sequence[float | None]]]
+Curves = Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float | None] | np.ndarray]]
 """x and y by the name of the curve; points with y = None are left out."""
 
 History = Sequence[Epoch | Mapping[str, Any]]

@@ -96,7 +96,7 @@ def test_the_shares_of_the_parts_add_up_in_any_order(scan, kind):
     assert sorted(integer.dropped) == sorted(sum_of_parts.dropped) == [7, 80]
     assert sum_of_parts.arrived.all()
     lit = integer.mosaic.coverage > 2e-3
-    for name in ("total", "light"):
+    for name in ("total", "illumination"):
         found, wanted = (getattr(stream.mosaic, name) for stream in (sum_of_parts, integer))
         assert np.abs(found - wanted).max() < NEAR * np.abs(wanted).max()
     assert np.abs(sum_of_parts.spread - integer.spread)[lit].max() < NEAR * integer.spread.max()

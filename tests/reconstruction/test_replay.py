@@ -175,7 +175,7 @@ def test_warming_up_changes_nothing(kind, models, small_scan):
     stream.warm_up()
     assert stream.held == 0
     assert not stream.arrived.any()
-    assert not stream.mosaic.light.any()
+    assert not stream.mosaic.illumination.any()
 
 
 def test_pieces_name_their_frames(models, small_scan):
