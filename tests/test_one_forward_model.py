@@ -38,7 +38,7 @@ ALLOWED = {
 }
 """Modules outside `ptycho.physics` that take transforms, and of what: none of an exit wave."""
 
-TO_DO = {"diagnostics/orientation.py"}
+TO_DO: set[str] = set()
 """Modules with a model of their own, or that use the old one: they go over to `ptycho.physics.forward` one by one."""
 
 PROPAGATION = {

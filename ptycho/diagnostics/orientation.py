@@ -55,7 +55,7 @@ def _fit_errors(scan: Scan, epochs: int, rng: np.random.Generator, power: float 
 
     from ptycho.physics.forward import Diffraction, centring, frame_probes
     from ptycho.physics.grid import ObjectGrid
-    from ptycho.physics.patches import gather, patch_index, scatter
+    from ptycho.physics.patches import accumulate_at, extract_at, patch_index
 
     grid = ObjectGrid.around(scan.positions, scan.N)
     counts, mask = np.asarray(scan.counts, np.float32), scan.mask.astype(np.float32)
@@ -75,15 +75,15 @@ def _fit_errors(scan: Scan, epochs: int, rng: np.random.Generator, power: float 
         order = rng.permutation(len(scan))
         for batch in (order[first : first + size] for first in range(0, len(order), size)):
             at = ops.take(index, batch, axis=1)
-            patches = gather(sample, at)
+            patches = extract_at(sample, at)
             model = Diffraction([patches], frame_probes(probe)[0])
             amplitudes = ops.sqrt(ops.maximum(model.expected, 1e-12))
             misfit = (1 - ops.take(measured, batch, axis=1) / amplitudes) * used
             errors = errors + ops.sum(ops.square(misfit * amplitudes), axis=(1, 2, 3))
             chi = model.adjoint(misfit)
             intensity = ops.broadcast_to(ops.sum(ops.square(ops.abs(probe)), axis=2), patches.shape)
-            scale = power * brightest + (1 - power) * scatter(intensity, at, grid.shape)
-            sample = sample - scaled(scatter(model.slice_gradients(chi)[0], at, grid.shape), 2 * scale)
+            scale = power * brightest + (1 - power) * accumulate_at(intensity, at, grid.shape)
+            sample = sample - scaled(accumulate_at(model.slice_gradients(chi)[0], at, grid.shape), 2 * scale)
             if not scan.probe_known and epoch >= 2:
                 change = ops.sum(model.probe_gradient(chi), axis=1, keepdims=True) * uncentred
                 transmitted = ops.max(ops.sum(ops.square(ops.abs(patches)), axis=1), axis=(1, 2))
