@@ -87,7 +87,7 @@ def measure(recon: Complex[Array, "H W"], truth: Complex[Array, "H W"]) -> Metri
 
 def snr_db(recon: Complex[Array, "..."], truth: Complex[Array, "..."]) -> float:
     """``10 log10( sum |t|^2 / sum |t - r|^2 )`` in dB; infinite for equal images."""
-    return decibels(np.sum(np.abs(truth) ** 2), np.sum(np.abs(truth - recon) ** 2))
+    return decibels(float(np.sum(np.abs(truth) ** 2)), float(np.sum(np.abs(truth - recon) ** 2)))
 
 
 def amplitude_psnr_db(recon: Complex[Array, "..."], truth: Complex[Array, "..."]) -> float:
