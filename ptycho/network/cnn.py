@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from keras import ops
 
-from ptycho.arrays import Array
+from ptycho.arrays import Array, Complex
 from ptycho.config import ModelConfig
 from ptycho.network.stages import FrameBatch, channels
 from ptycho.network.unet import UNet
@@ -15,7 +15,7 @@ from ptycho.physics.fourier import make_complex
 
 def direct_patches(
     nets: Sequence[UNet], frames: FrameBatch, inputs: Mapping[str, Array], settings: ModelConfig
-) -> Array:
+) -> Complex[Array, "B N N"]:
     """Amplitudes of single frames straight to patches ``(B, N, N)``; the phase within +-pi.
 
     Of the probe only its mean illumination is used, as the unit of the counts.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from ptycho.arrays import Array
+from ptycho.arrays import Array, Complex, Float, Num
 from ptycho.config import ModelConfig
 from ptycho.network.symmetries import Symmetry
 from ptycho.network.unet import UNet
@@ -55,25 +55,25 @@ class FrameBatch(NamedTuple):
         weight = mode_sum(probes.probes) / probes.peak[:, None]
         return cls(ops.sqrt(counts), mask, probes, weight, index, shape)
 
-    def extract(self, canvas: Array) -> Array:
+    def extract(self, canvas: Num[Array, "B H W"]) -> Num[Array, "B P N N"]:
         """Patches ``(B, P, N, N)`` of canvases ``(B, H, W)``."""
         return ops.expand_dims(canvas, 1) if self.patch_index is None else extract_at(canvas, self.patch_index)
 
-    def accumulate(self, patches: Array) -> Array:
+    def accumulate(self, patches: Num[Array, "B P N N"]) -> Num[Array, "B H W"]:
         """Sum of patches on canvases: adjoint of `extract`."""
         return patches[:, 0] if self.patch_index is None else accumulate_at(patches, self.patch_index, self.shape)
 
     @property
-    def weights(self) -> Array:
+    def weights(self) -> Float[Array, "B P N N"]:
         """``weight`` of every frame ``(B, P, N, N)``, also where it is the same for all."""
         return ops.multiply(self.weight, ops.ones_like(self.amplitudes))
 
     @property
-    def coverage(self) -> Array:
+    def coverage(self) -> Float[Array, "A H W"]:
         """Sum of the weights on the canvases: ``(B, H, W)``, or ``(1, H, W)`` where it is the same for all."""
         return self.weight[:, 0] if self.patch_index is None else self.accumulate(self.weights)
 
-    def gradient(self, canvas: Array | None) -> Array:
+    def gradient(self, canvas: Complex[Array, "B H W"] | None) -> Complex[Array, "B H W"]:
         """``sum_j conj(P_j) chi_j`` on canvases ``(B, H, W)``, with chi_j the exit-wave residual of frame j.
 
         The direction in which an object has to change for its patterns to come nearer to the counts, times the
@@ -88,7 +88,7 @@ class FrameBatch(NamedTuple):
         return self.accumulate(model.slice_gradients(chi)[0])
 
 
-def merge(patches: Array, frames: FrameBatch, vacuum: float = 1e-3) -> Array:
+def merge(patches: Complex[Array, "B P N N"], frames: FrameBatch, vacuum: float = 1e-3) -> Complex[Array, "B H W"]:
     """``(sum_j w_j o_j + e) / (sum_j w_j + e)``: patches ``(B, P, N, N)`` averaged on canvases ``(B, H, W)``.
 
     ``vacuum`` is e, in units of the brightest probe pixel: the canvas is 1, vacuum, where no probe falls.
@@ -107,7 +107,7 @@ def learned_gradient(
     *,
     least_illumination: float = 0.02,
     least_intensity: float = 0.05,
-) -> Array:
+) -> Complex[Array, "B H W"]:
     """Canvases ``(B, H, W)`` complex64 by the stages ``(a_k+1, phi_k+1) = (a_k, phi_k) + net_k(g_k, ...)``.
 
     ``O_k = exp(a_k + i phi_k)`` is the object after k stages, vacuum at first. Each net sees
@@ -166,6 +166,6 @@ def gradient_channels(settings: ModelConfig, k: int) -> int:
     return 4 if k == 0 else 9 + settings.memory
 
 
-def channels(*images: Array) -> Array:
+def channels(*images: Float[Array, "B H W"]) -> Float[Array, "B H W c"]:
     """Stack real images ``(B, H, W)`` as the channels of one ``(B, H, W, c)``."""
     return ops.stack(images, axis=-1)

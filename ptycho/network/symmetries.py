@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from keras import ops
 
-from ptycho.arrays import Array
+from ptycho.arrays import Array, Float
 
 
 class Symmetry:
@@ -34,11 +34,11 @@ class Symmetry:
         sign = np.float32(-1 if number & 8 else 1)
         return dict(symmetry=index.reshape(1, -1), symmetry_inverse=inverse[None], symmetry_sign=sign.reshape(1))
 
-    def apply(self, images: Array, parity: Sequence[int] | None = None) -> Array:
+    def apply(self, images: Float[Array, "B H W c"], parity: Sequence[int] | None = None) -> Float[Array, "B H W c"]:
         """Images ``(B, H, W, c)`` as this symmetry shows them; conjugation negates channels with a parity of -1."""
         return self._permuted(images, "symmetry", parity)
 
-    def undo(self, images: Array, parity: Sequence[int] | None = None) -> Array:
+    def undo(self, images: Float[Array, "B H W c"], parity: Sequence[int] | None = None) -> Float[Array, "B H W c"]:
         """Inverse of `apply`."""
         return self._permuted(images, "symmetry_inverse", parity)
 

@@ -58,7 +58,7 @@ def predict_on(
     for frames, layout in stream.pieces():
         picked = counts.picked(used[frames]), stream.positions[frames]
         options = dict(probe=stream.probe, transfer=scan.transfer, mask=scan.mask, symmetries=symmetries, layout=layout)
-        tasks[client.submit(_share, recipe, *picked, options, pure=False)] = frames
+        tasks[client.submit(_contribution, recipe, *picked, options, pure=False)] = frames
     for task in as_completed(tasks):
         try:
             stream.take(tasks[task], task.result())
@@ -94,7 +94,9 @@ class _Recipe:
         return restored(settings, weights, has_probe=False)
 
 
-def _share(recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, options: dict[str, Any]) -> Contribution:
+def _contribution(
+    recipe: _Recipe, counts: StoredFrames, positions: np.ndarray, options: dict[str, Any]
+) -> Contribution:
     """On a worker: the contribution of a part of the scan."""
     for file in counts.files:
         if not file.exists():

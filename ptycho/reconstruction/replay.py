@@ -14,14 +14,6 @@ from ptycho.progress import Progress
 from ptycho.reconstruction import Stream
 from ptycho.reconstruction.tiles import Piece
 
-IN_FLIGHT = 1024
-"""Frames that may wait between producer and stream: a second of a fast detector. There the producer has to wait.
-
-Without a rate it is one frame: a full queue would be all that the latency tells of."""
-
-REPORT_S = 0.1
-"""Seconds between reports of the progress: drawing a bar for every frame would cost more than the frame."""
-
 Order = Literal["scan", "random"]
 
 
@@ -51,7 +43,7 @@ class ReplayReport:
     blocked_s: float
     """How long the producer waited, in all, because the queue was full."""
     most_waiting: int
-    """Frames in the queue at the most, up to `IN_FLIGHT`."""
+    """Frames in the queue at the most, up to the queue's size."""
     most_held: int
     """Frames in the stream's memory at the most."""
     warm_up_s: float
@@ -83,10 +75,12 @@ def replay(
     seed: int = 0,
     progress: Progress | None = None,
     snapshot: Callable[[Stream], None] | None = None,
+    in_flight: int = 1024,
+    progress_interval_s: float = 0.1,
 ) -> ReplayReport:
     """Play frames to a stream, finish it, and tell how it went.
 
-    A thread of its own sends them, into a queue of at most `IN_FLIGHT` frames; the caller's thread reconstructs. A
+    A thread of its own sends them, into a queue of at most ``in_flight`` frames; the caller's thread reconstructs. A
     queue that is full makes the sender late and drops nothing. An exception of ``frames`` is raised here, after the
     frames before it have been added; whatever is raised, the thread has ended (after the item of ``frames`` it was
     waiting for).
@@ -97,8 +91,12 @@ def replay(
         rate: frames per second; None: as fast as they are taken.
         order: ``scan``: as they are in ``frames``; ``random``: shuffled, which reads all of them first.
         seed: of the random order.
-        progress: told of the progress.
+        progress: called with the progress.
         snapshot: called with the stream whenever its object has grown. What it takes counts as latency.
+        in_flight: frames that may wait between sender and stream: a second of a fast detector. There the sender has to
+            wait. Without a rate it is one frame: a full queue would be all that the latency tells of.
+        progress_interval_s: between calls of ``progress``: drawing a bar for every frame would cost more than the
+            frame.
 
     Raises:
         ValueError: rate or order is none, `Stream.add` refuses a frame, or no frame could be used.
@@ -115,7 +113,7 @@ def replay(
     start = time.perf_counter()
     warm_up = start - began
     # A sender may be waiting for its time to come, or for room in the queue: both are cut short at the end.
-    sender = _Sender(frames, rate, start)
+    sender = _Sender(frames, rate, start, in_flight)
     diary = _Diary(len(stream.positions))
     last_report = start
     with ThreadPoolExecutor(1, "replay") as pool:
@@ -128,7 +126,7 @@ def replay(
                     pieces = stream.add(item.number, item.counts)
                     diary.arrived[item.number] = item.at
                 now = diary.write(pieces)
-                if progress and now - last_report > REPORT_S:
+                if progress and now - last_report > progress_interval_s:
                     last_report = now
                     progress("streaming", int(stream.arrived.sum()), len(stream.positions), dict(held=stream.held))
                 if pieces and snapshot:
@@ -142,13 +140,27 @@ def replay(
         snapshot(stream)
     if progress:
         progress("streaming", int(stream.arrived.sum()), len(stream.positions), {})
+    dropped = len(stream.dropped) - dropped
+    return _report(sender, diary, rate, seconds, dropped, stream.most_held, warm_up)
+
+
+def _report(
+    sender: "_Sender",
+    diary: "_Diary",
+    rate: float | None,
+    seconds: float,
+    dropped: int,
+    most_held: int,
+    warm_up: float,
+) -> ReplayReport:
+    """What sender and diary have counted; ValueError where no frame was used."""
     latency = 1e3 * diary.latency()
     if not len(latency):
         raise ValueError(f"none of the {sender.sent} frames could be used; give finite frames, one at least")
     return ReplayReport(
         sent=sender.sent,
         used=len(latency),
-        dropped=len(stream.dropped) - dropped,
+        dropped=dropped,
         rate_asked=rate,
         rate=sender.sent / seconds,
         seconds=seconds,
@@ -158,7 +170,7 @@ def replay(
         late_ms=1e3 * sender.late,
         blocked_s=sender.blocked,
         most_waiting=sender.most_waiting,
-        most_held=stream.most_held,
+        most_held=most_held,
         warm_up_s=warm_up,
     )
 
@@ -173,11 +185,11 @@ class _Frame(NamedTuple):
 class _Sender:
     """Frames in time, through a bounded queue: `send` in one thread, `items` in another."""
 
-    def __init__(self, frames: Iterable[tuple[int, np.ndarray]], rate: float | None, start: float):
+    def __init__(self, frames: Iterable[tuple[int, np.ndarray]], rate: float | None, start: float, in_flight: int):
         self.frames, self.interval, self.start = frames, None if rate is None else 1 / rate, start
         self.sent, self.late, self.blocked, self.most_waiting = 0, 0.0, 0.0, 0
         self._queue: SimpleQueue[_Frame | None] = SimpleQueue()
-        self._room, self._stopped = Semaphore(1 if rate is None else IN_FLIGHT), Event()
+        self._room, self._stopped = Semaphore(1 if rate is None else in_flight), Event()
 
     def send(self) -> None:
         """Send all frames; returns early after `stop`. Whatever happens, `items` comes to an end."""

@@ -131,20 +131,8 @@ class Stream:
                 raise ValueError("the network has no probe of its own; give the probe of the scan")
             probe = ops.convert_to_numpy(model.probe.value())
         side = probe.shape[-1]
-        if np.ndim(positions) != 2 or np.shape(positions)[1] != 2 or not len(positions):
-            raise ValueError(f"positions have shape {np.shape(positions)}; expected (P, 2), one (y, x) a frame")
-        if mask is not None and np.shape(mask) != (side, side):
-            raise ValueError(f"mask has shape {np.shape(mask)}; the model takes frames of {side} x {side}")
-        if not 1 <= symmetries <= Symmetry.COUNT:
-            raise ValueError(f"symmetries is {symmetries}; expected 1 to {Symmetry.COUNT}")
-        if tile_frames is not None and tile_frames < 1:
-            raise ValueError(f"tile_frames is {tile_frames}; expected 1 or more, or None")
         self._grouped = model.architecture.needs_neighbours
-        if max_wait is not None and (self._grouped or not max_wait >= 0):
-            raise ValueError(
-                f"max_wait is {max_wait}; expected 0 or more seconds, and a network that takes frames on their own: "
-                "a tile has to wait for its frames"
-            )
+        _check_options(positions, mask, side, symmetries, tile_frames, max_wait, self._grouped)
         self.max_wait = max_wait
         self.model, self.positions = model, np.asarray(positions, float)
         self.probe, self.N, self.transfer = np.asarray(probe, "complex64"), side, transfer
@@ -361,6 +349,31 @@ class Stream:
             subpixel[: len(frames)] = self.subpixel[frames]
             inputs["subpixel"] = subpixel[None]
         return inputs
+
+
+def _check_options(
+    positions: np.ndarray,
+    mask: np.ndarray | None,
+    side: int,
+    symmetries: int,
+    tile_frames: int | None,
+    max_wait: float | None,
+    grouped: bool,
+) -> None:
+    """Raise ValueError where options of a `Stream` of frames of ``side`` pixels are out of their ranges."""
+    if np.ndim(positions) != 2 or np.shape(positions)[1] != 2 or not len(positions):
+        raise ValueError(f"positions have shape {np.shape(positions)}; expected (P, 2), one (y, x) a frame")
+    if mask is not None and np.shape(mask) != (side, side):
+        raise ValueError(f"mask has shape {np.shape(mask)}; the model takes frames of {side} x {side}")
+    if not 1 <= symmetries <= Symmetry.COUNT:
+        raise ValueError(f"symmetries is {symmetries}; expected 1 to {Symmetry.COUNT}")
+    if tile_frames is not None and tile_frames < 1:
+        raise ValueError(f"tile_frames is {tile_frames}; expected 1 or more, or None")
+    if max_wait is not None and (grouped or not max_wait >= 0):
+        raise ValueError(
+            f"max_wait is {max_wait}; expected 0 or more seconds, and a network that takes frames on their own: "
+            "a tile has to wait for its frames"
+        )
 
 
 def _rounded(count: int) -> int:

@@ -10,9 +10,6 @@ from ptycho.physics.grid import ObjectGrid
 COVERED = 1e-3
 """Light, relative to the brightest pixel of one probe, from which on a pixel of the object counts as measured."""
 
-LIT = 0.99
-"""Part of the probe's light within the radius that says how far a frame reaches."""
-
 
 class Tile(NamedTuple):
     """A rectangle of the object, and the frames that it is made of."""
@@ -37,13 +34,13 @@ class Piece(NamedTuple):
     """Indices of the frames that it was made of."""
 
 
-def reach(probe: np.ndarray) -> int:
-    """Distance from the middle of a probe ``(M, n, n)`` within which most of its light (`LIT`) falls, in pixels."""
+def reach(probe: np.ndarray, photons: float = 0.99) -> int:
+    """Distance from the middle of a probe ``(M, n, n)`` within which this part of its ``photons`` fall, in pixels."""
     illumination = (np.abs(probe) ** 2).reshape(-1, *probe.shape[-2:]).sum(axis=0)
     n = illumination.shape[-1]
     y, x = np.abs(np.mgrid[:n, :n] - n // 2)
     by_distance = np.bincount(np.maximum(y, x).ravel(), illumination.ravel())
-    return int(np.searchsorted(np.cumsum(by_distance), LIT * illumination.sum())) + 1
+    return int(np.searchsorted(np.cumsum(by_distance), photons * illumination.sum())) + 1
 
 
 def cut(positions: np.ndarray, margin: float, limit: int) -> list[Tile]:

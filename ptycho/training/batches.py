@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from ptycho.arrays import Array, Complex, Float, Shaped
 from ptycho.config import ModelConfig, TrainingConfig
 from ptycho.data.grouping import blocks, group_extents, held_out_groups
 from ptycho.data.scan import Scan
@@ -159,7 +160,9 @@ class BatchSequence(keras.utils.PyDataset):
         return (self.batches.arrays(self.groups[k * size : (k + 1) * size], rng, self.training),)
 
 
-def thin_counts(counts: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def thin_counts(
+    counts: Shaped[Array, "*frames"], fraction: float, rng: np.random.Generator
+) -> tuple[Float[Array, "*frames"], Float[Array, "*frames"]]:
     """Counts split binomially into those that the network sees and those to compare with; float32.
 
     Each photon is kept with probability ``fraction``: the two parts of a Poisson count are independent Poisson counts.
@@ -178,7 +181,9 @@ def thin_counts(counts: np.ndarray, fraction: float, rng: np.random.Generator) -
     return kept.astype("float32"), (photons - kept).astype("float32")
 
 
-def true_object(scan: Scan, origin: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def true_object(
+    scan: Scan, origin: np.ndarray, shape: tuple[int, int]
+) -> tuple[Complex[Array, "H W"], Float[Array, "H W"]]:
     """The true object on a canvas whose first pixel is at ``origin``, and where it is known."""
     assert scan.object is not None
     truth = placed(scan.object, -origin, np.zeros(shape, "complex64"))

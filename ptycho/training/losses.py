@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
-from ptycho.arrays import Array
+from ptycho.arrays import Array, Complex, Float
 from ptycho.backend import free_trace_with, replicas
 from ptycho.config import TrainingConfig
 from ptycho.network.build import PtychoNetwork
@@ -29,7 +29,9 @@ class PhysicsTraining(keras.Model):
         # Keras adds up the losses of replicas.
         return (self.data_loss(x, y_pred["expected"]) + self.object_loss(x, y_pred)) / replicas()
 
-    def data_loss(self, x: Mapping[str, Array], expected: Array, *, dark: float = 1e-3) -> Array:
+    def data_loss(
+        self, x: Mapping[str, Array], expected: Float[Array, "B C N N"], *, dark: float = 1e-3
+    ) -> Float[Array, ""]:
         """Disagreement of expected counts ``(B, C, N, N)`` with the measured ones, masked pixels left out.
 
         ``dark`` is the dark rate of the likelihood, over the mean counts of a pixel. A fixed one of 0.01 photons was a
@@ -66,7 +68,9 @@ def target_exposure(config: TrainingConfig) -> float:
     return (1.0 - config.thinning) / config.thinning if config.thinning < 1 else 1.0
 
 
-def distance(canvas: Array, truth: Array, weight: Array) -> Array:
+def distance(
+    canvas: Complex[Array, "B H W"], truth: Complex[Array, "B H W"], weight: Float[Array, "B H W"]
+) -> Float[Array, ""]:
     """Mean over the groups of ``|canvas - truth|``, each with a weight ``(B, H, W)`` and its best phase taken out."""
     overlap = ops.sum(times_real(truth * ops.conj(canvas), weight), axis=(-2, -1), keepdims=True)
     phase = ops.stop_gradient(times_real(overlap, ops.rsqrt(intensity(overlap) + 1e-12)))
@@ -74,7 +78,7 @@ def distance(canvas: Array, truth: Array, weight: Array) -> Array:
     return ops.mean(ops.sum(error * weight, axis=(-2, -1)) / (ops.sum(weight, axis=(-2, -1)) + 1e-6))
 
 
-def total_variation(image: Array) -> Array:
+def total_variation(image: Complex[Array, "B H W"]) -> Float[Array, ""]:
     """Mean absolute difference of neighbouring pixels of a complex image ``(B, H, W)``, both directions."""
     tiny = 1e-12
     size = lambda z: ops.mean(ops.sqrt(ops.real(z) ** 2 + ops.imag(z) ** 2 + tiny))

@@ -13,7 +13,6 @@ from ptycho.data.reconstruction import Reconstruction
 from ptycho.network.build import build_model
 from ptycho.network.files import save_model
 from ptycho.reconstruction import Stream
-from ptycho.reconstruction import replay as replay_module
 from ptycho.reconstruction.replay import replay
 from ptycho.simulation.probes import make_probe
 from tests.helpers import EPS, normal
@@ -82,10 +81,9 @@ def test_frames_do_not_come_sooner_than_their_rate(models, small_scan):
     assert played.late_ms >= 0
 
 
-def test_a_full_queue_makes_the_producer_wait_and_drops_nothing(models, small_scan, monkeypatch):
-    monkeypatch.setattr(replay_module, "IN_FLIGHT", 3)
+def test_a_full_queue_makes_the_producer_wait_and_drops_nothing(models, small_scan):
     stream = Stream(models["single"], small_scan.positions, tile_frames=16)
-    played = replay(stream, enumerate(small_scan.counts), rate=1e6)
+    played = replay(stream, enumerate(small_scan.counts), rate=1e6, in_flight=3)
     assert played.used == len(small_scan)
     assert played.most_waiting <= 3
     assert played.late_ms > 0
@@ -120,11 +118,11 @@ def test_an_exception_of_the_frames_reaches_the_caller(models, small_scan):
 
 
 @pytest.mark.parametrize("rate", [None, 1e-3])
-def test_the_producer_ends_when_a_frame_is_refused(rate, models, small_scan, monkeypatch):
+def test_the_producer_ends_when_a_frame_is_refused(rate, models, small_scan):
     """Whether it waits for room in the queue or, for the next quarter of an hour, for its time to come."""
-    monkeypatch.setattr(replay_module, "IN_FLIGHT", 3)
+    stream, frames = Stream(models["single"], small_scan.positions), ((1000, f) for f in small_scan.counts)
     with pytest.raises(ValueError, match="frame 1000 is not one of"):
-        replay(Stream(models["single"], small_scan.positions), ((1000, f) for f in small_scan.counts), rate=rate)
+        replay(stream, frames, rate=rate, in_flight=3)
 
 
 def test_an_exception_of_the_snapshot_reaches_the_caller(models, small_scan):
