@@ -1,13 +1,14 @@
 """The progress of what takes its time: one callback for every stage."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ptycho.deprecation import moved_names
 
 __getattr__ = moved_names(__name__)
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called while something takes its time."""
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -176,6 +176,7 @@ def mean_pattern(counts: Counts) -> Float[Array, "N N"]:
     return total / len(counts)
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where frames (P, N, N) come from."""
 

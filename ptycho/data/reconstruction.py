@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Reconstruction:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def bare(cls, object: np.ndarray, probe: np.ndarray, positions_px: np.ndarray, **unknowns: Any) -> Self:
+    def bare(cls, object: np.ndarray, probe: np.ndarray, positions_px: np.ndarray, **unknowns: Any) -> "Reconstruction":
         """An estimate of which nothing is known but what the forward model needs; a probe ``(N, N)`` is one mode."""
         probe = np.asarray(probe).reshape(-1, *np.shape(probe)[-2:])
         coverage = np.ones(np.shape(object), "float32")
@@ -172,7 +172,7 @@ class Reconstruction:
         return values
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
+    def load(cls, path: str | os.PathLike) -> "Reconstruction":
         """Read what `save` wrote; ValueError for another file."""
         import h5py
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Self
 
 import keras
 import numpy as np
@@ -129,7 +128,7 @@ class PtychoNetwork(keras.Model):
         patches = self.architecture.reconstruct(self.nets, frames, inputs, self.settings)
         return ops.reshape(patches, (-1, group, *shape))
 
-    def without_probe(self) -> Self:
+    def without_probe(self) -> "PtychoNetwork":
         """A network with the same stages that takes the probe of each scan."""
         network = type(self)(self.settings, self.trained_for, has_probe=False, name=self.name)
         network.build()

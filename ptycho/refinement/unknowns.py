@@ -12,7 +12,7 @@ value: dim pixels move slowly, and noise does not decide.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from keras import ops
@@ -52,6 +52,7 @@ class BatchFit:
         return self._chi
 
 
+@runtime_checkable
 class Unknown(Protocol):
     """What the solver asks of an unknown."""
 
