@@ -74,6 +74,7 @@ def root_scatter(expected: Float[Array, "..."]) -> Float[Array, "..."]:
     the root, a hundredth of it.)
     """
     m = ops.minimum(expected, 1e4)  # where it is 1/4 to 1e-5, and powers are far from overflow
+    # The ratio tends to 1 for m -> 0, and to 11.121 / (8 * 11.121 m) for many photons, so that the result is 1/4.
     above = 1.0 + m * (89.125 + 11.121 * m * m)
     below = 1.0 + m * (107.972 + m * (247.984 + 8 * 11.121 * m * m))
     return 2.0 * m * above / below
