@@ -66,6 +66,7 @@ class Residuals:
         """A quarter of the Poisson deviance, ``sum (e - k + k log(k / e)) / 2``: on the scale of the misfit."""
         expected = self.expected + self.likelihood.dark
         excess = self.counts - expected
+        # k log(k / e) - (k - e), with k / e = 1 + (k - e) / e
         # By `log1p`: of a million counts, rounding would leave more than their noise.
         logarithms = self.counts * ops.log1p(ops.where(self.counts > 0, excess / expected, 0.0))
         return 0.5 * ops.sum(self.used * (logarithms - excess))
