@@ -60,8 +60,8 @@ class ObjectGrid:
 
     def under_frames(self, image: np.ndarray, positions: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sum over frames of a real ``image (H, W)`` under them, ``(N, N)``: adjoint of `spread`."""
-        # out[i] = sum_j w_j image[y_j + i]: a correlation, as a convolution with the reversed points; its first pixel is
-        # (H - 1, W - 1) of the full convolution.
+        # out[i] = sum_j w_j image[y_j + i]: a correlation, as a convolution with the reversed points, whose pixel
+        # (H - 1, W - 1) is i = 0.
         full = fftconvolve(image, self._points(positions, weights)[::-1, ::-1])
         height, width = self.shape
         return np.maximum(full[height - 1 : height - 1 + self.N, width - 1 : width - 1 + self.N], 0).astype("float32")

@@ -291,8 +291,8 @@ class Solver:
         """One step by some frames, after the last one was accepted; returns their misfit before it."""
         chunks = self._chunks(frames)
         totals = self._gradients(chunks, unknowns)
-        # The objective after the last step comes with the gradient that this step needs anyway: judging it costs nothing
-        # unless it has grown.
+        # The objective after the last step comes with the gradient that this step needs anyway: to judge it costs
+        # nothing unless it has grown.
         while everything and self._grown(totals):
             self._halve_last_step(unknowns)
             totals = self._gradients(chunks, unknowns)
