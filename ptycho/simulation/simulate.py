@@ -45,7 +45,9 @@ def simulate(
     undersampled (`transfer_function`).
     """
     object_rng, position_rng, noise_rng = (
-        np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3)
+        # Generators of their own: another dose leaves object and positions as they are.
+        np.random.default_rng(s)
+        for s in np.random.SeedSequence(config.seed).spawn(3)
     )
     probe = _made_probe(config) if probe is None else _checked_probe(probe, config.N)
     if positions is None:
@@ -142,6 +144,7 @@ def _made_slices(config: SimulationConfig, shape: tuple[int, int], rng: np.rando
         return make_object(config.object_kind, shape, rng)
     count = config.multislice.slices
     slices = np.stack([make_object(config.object_kind, shape, rng) for _ in range(count)])
+    # |O|^(1/S) exp(i arg(O) / S), so that the stack has the contrast of one object
     return np.abs(slices) ** (1 / count) * np.exp(1j * np.angle(slices) / count)
 
 

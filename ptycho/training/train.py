@@ -87,7 +87,7 @@ def _train(
         # Set at the start of each epoch from the history, so that a resumed run has the same.
         trainer.optimizer.learning_rate = learning_rate(config, epoch, epochs, history)
         loss = train_epoch(trainer, batches, epoch, history, progress)
-        # Of all that a training changes, the loss of a flat object depends on the probe only: once, unless that is learned.
+        # Of all that a training changes, the loss of a flat object depends on the probe only.
         if flat is None or flat_changes:
             flat = flat_loss(trainer, batches)
         history.append(
