@@ -45,9 +45,7 @@ def simulate(
     undersampled (`transfer_function`).
     """
     object_rng, position_rng, noise_rng = (
-        # Generators of their own: another dose leaves object and positions as they are.
-        np.random.default_rng(s)
-        for s in np.random.SeedSequence(config.seed).spawn(3)
+        np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(3)
     )
     probe = _made_probe(config) if probe is None else _checked_probe(probe, config.N)
     if positions is None:
