@@ -80,7 +80,7 @@ class PtychoNetwork(keras.Model):
         self.built = True
 
     def illumination(self, inputs: Mapping[str, Array]) -> FrameProbes:
-        """The probe of each frame and its way to the detector, with one frame axis of C or 1."""
+        """The probe of each frame and its propagation to the detector, with one frame axis of C or 1."""
         probe = inputs.get("probe")
         if probe is None:
             if self.probe is None:

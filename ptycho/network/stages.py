@@ -131,7 +131,7 @@ def learned_gradient(
     """
     symmetry = Symmetry(inputs)
     coverage = frames.coverage
-    # Where little light falls, the gradient is noise: it is faded out.
+    # Where the illumination is weak, the gradient is noise: it is faded out.
     fade = ops.sqrt(ops.minimum(coverage, 1.0))
     # 1 / (sum_j |P_j|^2 + w_0), in photons: coverage is over the peak.
     preconditioner = fade / ((coverage + least_illumination) * frames.illumination.peak)

@@ -1,4 +1,4 @@
-"""What the detector makes of the waves on it: an incoherent sum, a blur, a background.
+"""From the waves on the detector to expected counts: an incoherent sum, a blur, a background.
 
     e = B sum_m |w_m|^2 + b
 

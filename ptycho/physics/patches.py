@@ -12,9 +12,9 @@ from ptycho.physics.fourier import times_real
 
 
 def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whole and sub-pixel part of positions ``(..., 2)`` in pixels: int32, and float32 in [-1/2, 1/2).
+    """Integer and sub-pixel part of positions ``(..., 2)`` in pixels: int32, and float32 in [-1/2, 1/2).
 
-    Patches stay on the pixel grid of the object, at the integer part; the probe moves by the rest.
+    Patches stay on the pixel grid of the object, at the integer part; the probe moves by the sub-pixel part.
     """
     # Not `rint`, which rounds halves to even: the rest would jump between -1/2 and 1/2.
     integer = np.floor(np.asarray(positions, float) + 0.5)

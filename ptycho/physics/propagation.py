@@ -96,7 +96,7 @@ def transfer_function(
     Warns (UserWarning) where its phase changes by more than pi from one frequency to the next along an axis, so that
     it is undersampled: the steepest of the waves that the pixels can hold walk by more than half the frame
     (`walk_px`), and come back on its other side. For Fresnel that is ``lambda |z| > n`` (Voelz & Roggemann, Appl. Opt.
-    48, 6132 (2009)). It does not matter where no light has such frequencies.
+    48, 6132 (2009)). It does not matter where the wave has no such frequencies.
 
     Raises ValueError for an unknown ``kind`` and for a wavelength that is not above 0.
     """

@@ -109,7 +109,7 @@ def fit_probe(
 
         P <- P + sum_j conj(O_j) chi_j / (sum_j |O_j|^2 + d max),
 
-    with chi_j the exit-wave residual of frame j, and d the ``damping``: where no frame tells, the probe stays.
+    with chi_j the exit-wave residual of frame j, and d the ``damping``: where no frame sees the probe, it stays.
     ``batch_pixels`` detector pixels are worked on at once.
     """
     origin, subpixel = mosaic.grid.frames(scan.positions[used])

@@ -1,4 +1,4 @@
-"""Patches into one object: align their phases, add them up where the probe lit them."""
+"""Patches into one object: align their phases, and average them, weighted with their illumination."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Stitched(NamedTuple):
     object: np.ndarray
     """``(H, W)`` complex64; 0 where ``coverage`` is 0."""
     coverage: np.ndarray
-    """``(H, W)`` float32: light on each pixel from all the patches, in units of the probe's brightest pixel; 0
+    """``(H, W)`` float32: illumination of each pixel by all patches, in units of the probe's brightest pixel; 0
     where it is less than `COVERED`."""
     positions_px: np.ndarray
     """``(P, 2)`` float64: the positions of all the patches in pixels of ``object``."""
@@ -26,7 +26,7 @@ class Stitched(NamedTuple):
 
 
 def stitch(patches: np.ndarray, positions: np.ndarray, probe: np.ndarray, *, align: bool = True) -> Stitched:
-    """Average of patches, weighted with the light that fell on each of their pixels.
+    """Average of patches, weighted with the illumination of each of their pixels.
 
     Args:
         patches: ``(P, n, n)`` complex.

@@ -8,14 +8,14 @@ import numpy as np
 from ptycho.physics.grid import ObjectGrid
 
 COVERED = 1e-3
-"""Light, relative to the brightest pixel of one probe, from which on a pixel of the object counts as measured."""
+"""Illumination, over that of the brightest pixel of one probe, from which on an object pixel counts as measured."""
 
 
 class Tile(NamedTuple):
     """A rectangle of the object, and the frames that it is made of."""
 
     frames: np.ndarray
-    """Indices of the frames whose light reaches the tile."""
+    """Indices of the frames that illuminate the tile."""
     low: tuple[float, float]
     high: tuple[float, float]
     """(y, x) of the tile's sides in pixels of the scan; infinite at the border of the scan."""
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     values: np.ndarray
     """``(h, w)`` complex."""
     weight: np.ndarray
-    """``(h, w)`` float: light on each pixel, in units of the probe's brightest."""
+    """``(h, w)`` float: illumination of each pixel, in units of the probe's brightest."""
     origin: tuple[int, int]
     """(y, x) of the first pixel, in pixels of the scan."""
     frames: np.ndarray
@@ -149,7 +149,7 @@ class Mosaic:
 
     @property
     def object(self) -> np.ndarray:
-        """The object so far ``(H, W)`` complex64; 0 where no light has fallen."""
+        """The object so far ``(H, W)`` complex64; 0 where nothing has been illuminated."""
         # sum w o / sum w
         return np.divide(
             self.total, self.illumination, out=np.zeros_like(self.total), where=self.illumination > COVERED
@@ -157,5 +157,5 @@ class Mosaic:
 
     @property
     def coverage(self) -> np.ndarray:
-        """Light on each pixel so far ``(H, W)`` float32; 0 where it is less than `COVERED`."""
+        """Illumination of each pixel so far ``(H, W)`` float32; 0 where it is less than `COVERED`."""
         return np.where(self.illumination > COVERED, self.illumination, 0).astype("float32")

@@ -1,4 +1,4 @@
-"""How far expected counts are from the measured ones, and what of it a fit goes down.
+"""How far expected counts are from the measured ones: the objective of a fit, and its gradient.
 
 Least squares of amplitudes, or the Poisson likelihood on the same scale, so that both share curvature and units:
 
@@ -20,7 +20,7 @@ FAINT = 1e-6
 
 
 class Likelihood(NamedTuple):
-    """What is minimised; a value that compiled functions are made for."""
+    """The objective. Functions are compiled for each value of it."""
 
     poisson: bool
     """Poisson likelihood of the counts instead of the least squares of amplitudes."""

@@ -1,4 +1,4 @@
-"""What is known of the object beside the counts: it is smooth, or near an image. In units of the illumination on it.
+"""Prior knowledge of the object: it is smooth, or near an image. In units of the illumination on it.
 
     R(O) = n (tv sum |grad O| + l2 / 2 sum |O - I|^2 + h1 / 2 sum |grad(O - I)|^2)
 

@@ -33,7 +33,7 @@ from ptycho.refinement.unknowns import BatchFit, Unknown, slice_illumination
 Directions = list[tuple[Unknown, np.ndarray]]
 
 MARGIN_PX = 4
-"""Pixels of object around what the frames see: positions may move by so much."""
+"""Pixels of object beyond the frames, on all sides: positions may move by so much."""
 
 NOT_FALLEN = 1e-6
 """Part by which an objective may grow by rounding: sums over a million pixels in single precision."""
@@ -54,9 +54,9 @@ def gradients(
     unknowns: tuple[Unknown, ...],
     measures: bool,
 ) -> dict[str, Any]:
-    """What a batch says of each unknown, as ``<name>.gradient`` and the like; and its objective.
+    """The gradient of a batch by each unknown, as ``<name>.gradient`` and the like; and its objective.
 
-    With ``measures`` what tells how well it is fitted, too: misfit, deviance, and what shot noise would leave.
+    With ``measures`` also how well it is fitted: deviance, and the misfit that shot noise alone would leave.
     """
     fit = BatchFit(estimate, batch, specification, likelihood)
     totals: dict[str, Any] = dict(objective=fit.residuals.objective(), misfit=fit.residuals.misfit())
@@ -157,7 +157,7 @@ class Solver:
         self._pending: dict[str, np.ndarray] = {}
         """Directions of held-out frames' own unknowns, for the next step."""
 
-    # What a fit is told.
+    # Where a fit starts.
 
     def start_from(self, image: np.ndarray, origin: np.ndarray, where: np.ndarray) -> None:
         """Start from an image ``(h, w)`` whose first pixel is at ``origin`` of the scan, where ``where`` is True; of a
@@ -194,11 +194,11 @@ class Solver:
         self.specification = self.specification._replace(subpixel=True)
 
     def start(self, unknowns: Sequence[Unknown]) -> None:
-        """Make ready for unknowns that the state does not begin with."""
+        """Add the entries of the state that unknowns need, where there are none yet."""
         for unknown in unknowns:
             unknown.start(self)
 
-    # What unknowns ask.
+    # For the unknowns.
 
     def beams(self) -> np.ndarray:
         """``(S, N, N)``: illumination of each slice."""
@@ -354,7 +354,7 @@ class Solver:
         return directions
 
     def _change(self, unknown: Unknown, change: np.ndarray) -> None:
-        """Apply a change, with what held-out frames asked for of their own."""
+        """Apply a change, with the pending directions of the held-out frames."""
         if unknown.name in self._pending:
             # The direction of a held-out frame is a full step: its own curvature has set the length.
             change = change.copy()
@@ -365,7 +365,7 @@ class Solver:
         self.momentum[unknown.name] = (self.state[unknown.field] - before).astype(change.dtype)
 
     def apply_pending(self, unknown: Unknown) -> None:
-        """Apply what held-out frames asked for of their own, and nothing else."""
+        """Apply the pending directions of the held-out frames, and nothing else."""
         change = np.zeros_like(self.state[unknown.field])
         change[self.held_out] = self._pending.pop(unknown.name)[self.held_out]
         self.state[unknown.field] = unknown.apply(self, change)
@@ -383,7 +383,7 @@ class Solver:
         return not now <= self._objective * (1 + NOT_FALLEN) and self._longest_change() > NOT_FALLEN
 
     def _longest_change(self) -> float:
-        """Of all unknowns, over their own size."""
+        """The largest change of an unknown in the last step, over the largest value of that unknown."""
         return max(
             float(np.abs(change).max()) / max(float(np.abs(self.state[name]).max()), 1e-12)
             if name in self.state
@@ -402,10 +402,10 @@ class Solver:
                 self.momentum[name] = (change / 2).astype(change.dtype)
 
     def forget_last_step(self) -> None:
-        """What is compared no longer: the frames or the weights of the objective have changed."""
+        """Compare no longer with the last step: the frames or the weights of the objective have changed."""
         self._objective = None
 
-    # Judgement.
+    # Evaluation.
 
     def evaluate(self, unknowns: Sequence[Unknown] = ()) -> dict[str, float]:
         """How well the held-out frames are fitted (those fitted to, where there are none), see `Residuals`.
@@ -424,7 +424,7 @@ class Solver:
         return self.grid.coverage(self.state["probe"], self.state["positions"][self.frames])
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that a fit goes on from, as named arrays."""
+        """All that is needed to go on with a fit, as named arrays."""
         saved: dict[str, Any] = dict(epoch=np.array(self.epoch), objective=np.array(self._objective or np.nan))
         groups = dict(state=self.state, momentum=self.momentum, moments=self.moments, pending=self._pending)
         for prefix, arrays in groups.items():

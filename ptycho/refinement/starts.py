@@ -1,8 +1,8 @@
-"""What a fit from vacuum begins with: the defocus of a guessed probe, powers of its modes, the map of the positions.
+"""The start of a fit from vacuum: the defocus of a guessed probe, the powers of its modes, the map of the positions.
 
-For each trial an object is fitted to a few frames from vacuum by minibatches, and the misfit along the last pass tells.
-A fit of object and probe, or of object and map, hardly finds them: where the probe is wrong by a smooth phase, so
-becomes the object, and where the positions are stretched, the object is stretched along.
+For each trial an object is fitted to a few frames from vacuum by minibatches; the misfit of the last pass decides.
+A fit of object and probe, or of object and map, hardly finds them: the object takes up a smooth phase that the probe
+lacks, and is stretched with stretched positions.
 """
 
 from collections.abc import Callable, Sequence

@@ -46,7 +46,7 @@ class BatchFit:
 
     @property
     def chi(self) -> Array:
-        """``(B, M, N, N)``: what the exit waves lack to give the counts."""
+        """``(B, M, N, N)``: the change of the exit waves towards the measured counts."""
         if self._chi is None:
             self._chi = self.model.diffraction.adjoint(self.residuals.gradient())
         return self._chi
@@ -129,7 +129,7 @@ class Probe:
     """The probe modes ``(M, N, N)``; each goes a length of its own."""
 
     damping: float = 0.3
-    """Of the most that the object lets through to a probe pixel."""
+    """Of the largest sum over the frames of ``|O|^2`` under a probe pixel."""
     name, field, per_frame = "probe", "probe", False
 
     def start(self, solver):
@@ -386,9 +386,9 @@ def unknowns_at(config: RefineConfig, epoch: int) -> tuple[Unknown, ...]:
 
 
 def first_opr_modes(probe_mode: np.ndarray, count: int) -> np.ndarray:
-    """``(K, N, N)``: what a probe ``(N, N)`` most likely varies by, each with its power.
+    """``(K, N, N)``: modes by which a probe ``(N, N)`` most likely varies, each with its power.
 
-    Its strength, and its place along y and x.
+    The probe itself (its strength varies), and its derivatives by y and x (it moves).
     """
     # P, dP/dy and dP/dx (central differences): to first order what a probe varies by that flickers and moves
     modes = [probe_mode, *(np.roll(probe_mode, -1, axis) - np.roll(probe_mode, 1, axis) for axis in (0, 1))][:count]

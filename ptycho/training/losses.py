@@ -1,4 +1,4 @@
-"""What a training minimises: disagreement with the counts, and what is asked of the object itself."""
+"""What a training minimises: the misfit of the counts, and priors of the object (smoothness, nearness to the truth)."""
 
 from collections.abc import Mapping
 
@@ -54,7 +54,7 @@ class PhysicsTraining(keras.Model):
         return loss
 
     def object_loss(self, x: Mapping[str, Array], y: Mapping[str, Array]) -> Array | float:
-        """What is asked of the object ``(B, H, W)`` itself: smoothness, nearness to the truth."""
+        """Priors of the object ``(B, H, W)``: smoothness, nearness to the truth."""
         loss = 0.0
         if self.config.tv_weight:
             loss = loss + self.config.tv_weight * total_variation(y["canvas"])
