@@ -53,6 +53,7 @@ class Beam:
         """``h c / E`` of a photon; ``h c / sqrt(E (E + 2 m c^2))``, the relativistic one, of an electron."""
         if self.particle == "photon":
             return HC_EV_M / self.energy_eV
+        # p c = sqrt(E (E + 2 m c^2)), E the kinetic energy
         return HC_EV_M / math.sqrt(self.energy_eV * (self.energy_eV + 2 * ELECTRON_REST_EV))
 
     def object_pixel_m(self, N: int, detector_pixel_m: float) -> float | None:

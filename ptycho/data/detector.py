@@ -27,6 +27,7 @@ def bin_contrast(N: int, k: int, distance_px: float) -> float:
 
     The mean of ``exp(2 pi i d n / N)`` over k pixels n: ``sin(k a) / (k sin a)`` with ``a = pi d / N``.
     """
+    # Waves further apart than N / k are not in the new window.
     angle = np.pi * min(distance_px, N / k) / N
     return float(np.sin(k * angle) / (k * np.sin(angle)))
 
@@ -36,6 +37,7 @@ def binned_counts(counts: Counts, k: int) -> StoredFrames:
     frames = StoredFrames.of(counts)
     dtype = frames.dtype
     if dtype.kind in "ui":
+        # The largest sum that there can be decides the dtype: no sum overflows.
         bound = k**2 * int(frames.cached("largest", _largest).max())
         dtype = dtype if bound <= np.iinfo(dtype).max else np.promote_types(dtype, np.min_scalar_type(bound))
     return frames.mapped(binned, k, dtype)
@@ -47,6 +49,7 @@ def _largest(counts: StoredFrames) -> Real[Array, " P"]:
 
 def binned(frames: Shaped[Array, "B N N"], k: int, dtype: np.dtype) -> Real[Array, "B N//{k} N//{k}"]:
     """Sums over k x k pixels."""
+    # k^2 strided sums: no copy of the frames in a wider dtype
     sums = np.zeros((len(frames), frames.shape[1] // k, frames.shape[2] // k), dtype)
     for y in range(k):
         for x in range(k):
@@ -61,6 +64,7 @@ def binned_mask(mask: Bool[Array, "N N"], k: int) -> Bool[Array, "N//{k} N//{k}"
 
 def cropped_probe(probe: Complex[Array, "M N N"], side: int) -> Complex[Array, "M {side} {side}"]:
     """The probe whose far field is the middle of this one's: its band limit falls with the detector. complex64."""
+    # Fourier transform, cut to the middle, and back: unitary both ways, so that what is left keeps its photons
     far_field = np.fft.fftshift(np.fft.fft2(_uncentred(probe), norm="ortho"), axes=(-2, -1))
     limited = np.fft.ifft2(_uncentred(window(far_field, side)), norm="ortho")
     return np.fft.fftshift(limited, axes=(-2, -1)).astype(np.complex64)
@@ -73,6 +77,7 @@ def binned_probe(probe: Complex[Array, "M N N"], k: int) -> Complex[Array, "M N/
     """
     N = probe.shape[-1]
     side = N // k
+    # F[exp(-2 pi i c x / N) P](q) = F[P](q + c): the far field at the centres of the bins, c fine pixels off
     ramp = np.exp(-2j * np.pi * bin_offset_px(N, k) / N * (np.arange(side) - side // 2))
     return (window(probe, side) * ramp[:, None] * ramp).astype(np.complex64)
 

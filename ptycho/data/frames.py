@@ -35,6 +35,7 @@ class StoredFrames:
 
     def __init__(self, source: "Source") -> None:
         self._source, self._steps = source, ()
+        # One frame of zeros goes through every mapping: it tells shape and dtype, and nothing is read.
         self._frame = np.zeros((1, *source.shape[1:]), source.dtype)
         self.rows = np.arange(source.shape[0])
         """(P,) int64: indices of these frames in the source."""
@@ -242,6 +243,7 @@ class _File:
         self._columns = counted[-1]
         """Frames in a row of a raster; all of them where there is none."""
         self.shape = (int(np.prod(counted)), height, width)
+        # In the byte order of this machine, whatever the file has
         self.dtype = self._data.dtype.newbyteorder("=")
 
     @property
@@ -270,6 +272,7 @@ class _File:
         frames = np.empty((len(rows), *self.shape[1:]), self.dtype)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
+        # A run ends where the next frame does not follow, or is in a new row of a raster.
         breaks = (np.diff(ascending) != 1) | (ascending[1:] % self._columns == 0)
         runs = np.split(order, np.flatnonzero(breaks) + 1) if len(rows) else []
         with self._lock:
@@ -287,6 +290,7 @@ class _File:
         if self._data.ndim == 4:
             column = first % self._columns
             source = (first // self._columns, slice(column, column + len(run)))
+        # Asked for in their order: HDF5 writes into the result, without a copy.
         if (np.diff(run) == 1).all():
             self._data.read_direct(frames, source, np.s_[int(run[0]) : int(run[0]) + len(run)])
         else:

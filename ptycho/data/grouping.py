@@ -21,6 +21,7 @@ def blocks(positions: Real[Array, "P 2"], size: int) -> Int[Array, "P size"]:
     _check_sizes(frames, size)
     points = np.asarray(positions, float)
     low, high = points.min(axis=0), points.max(axis=0)
+    # Half the side of the square that holds `size` frames at the scan's mean density
     half = 0.5 * np.sqrt(np.prod(np.maximum(high - low, 1e-9)) * size / frames)
     half = np.minimum(half, (high - low) / 2)
     centres = np.clip(points, low + half, high - half)
@@ -52,6 +53,7 @@ def held_out_groups(
         raise ValueError(f"held_out_fraction is {held_out_fraction}: give a fraction of the frames, from 0 to below 1")
     if held_out_fraction == 0 or frames < 3 * size:
         return np.empty((0, size), np.int64), np.arange(frames)
+    # At least one group, and `size` frames left to train on
     count = min(max(1, round(held_out_fraction * frames / size)), (frames - size) // size)
     points = np.asarray(positions, float)
     cells = median_cells(points, np.arange(frames), count)
@@ -73,6 +75,7 @@ def median_cells(points: Real[Array, "P 2"], index: Int[Array, " cell"], count: 
     axis = np.argmax(np.ptp(points[index], axis=0))
     ordered = index[np.argsort(points[index, axis], kind="stable")]
     left = count // 2
+    # In the ratio of the cells that each half will hold, so that all end with equally many frames
     cut = len(index) * left // count
     return median_cells(points, ordered[:cut], left) + median_cells(points, ordered[cut:], count - left)
 

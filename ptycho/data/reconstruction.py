@@ -103,6 +103,7 @@ class Reconstruction:
         if self.background is not None:
             arrays["background"] = self.background.astype("float32")
         if self.blur_px:
+            # The forward model takes the variance (see `ptycho.physics.detection`).
             arrays["blur"] = np.array(self.blur_px**2, "float32")
         return arrays
 
@@ -127,10 +128,12 @@ class Reconstruction:
         frames = np.arange(len(self.positions_px)) if frames is None else np.asarray(frames, int)
         positions = self.positions_px[frames]
         canvas, needed = ObjectGrid((0, 0), self.object.shape, self.N), ObjectGrid.around(positions, self.N)
+        # How far frames reach beyond the object, on either side
         before = np.maximum(-np.array(needed.origin), 0)
         after = np.maximum(np.add(needed.origin, needed.shape) - canvas.shape, 0)
         arrays = self.estimate()
         if before.any() or after.any():
+            # All slices alike; the canvas then begins before the object, at negative pixels.
             border = ((0, 0), *zip(before, after, strict=True))
             arrays["object"] = np.pad(arrays["object"], border, mode="edge")
             height, width = arrays["object"].shape[1:]
@@ -156,6 +159,7 @@ class Reconstruction:
                     file.create_dataset(name, data=getattr(self, name))
             file.attrs["format"] = FORMAT
             for key, value in (self.provenance | self._attributes()).items():
+                # Attributes hold numbers and texts; lists and dictionaries go as JSON.
                 file.attrs[key] = value if isinstance(value, str | int | float) else json.dumps(value)
         return path
 

@@ -80,6 +80,7 @@ class Scan:
 
     def _set(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray):
+            # A view, so that the caller's own array stays writable
             value = value.view()
             value.flags.writeable = False
         object.__setattr__(self, name, value)
@@ -135,6 +136,7 @@ class Scan:
         used = self.mask.ravel().astype(np.float64)
 
         def totals(counts: Counts) -> np.ndarray:
+            # A product with the mask: masked pixels are left out and summed over in one pass.
             return np.concatenate([chunk.reshape(len(chunk), -1).astype(np.float64) @ used for chunk in chunks(counts)])
 
         if isinstance(self.counts, StoredFrames):  # a pass over a large file: once for all scans made from it
@@ -164,6 +166,7 @@ class Scan:
         distinct = np.unique(self.positions, axis=0)
         if len(distinct) == 1:
             return float("nan")
+        # The nearest but one: the nearest is the position itself.
         distances, _ = cKDTree(distinct).query(distinct, k=2)
         return float(np.median(distances[:, 1]))
 
@@ -175,6 +178,7 @@ class Scan:
         standard deviations (the D4-sigma width of ISO 11146). There is no threshold, and faint wings count little.
         """
         intensity = illumination(self.probe)
+        # Area A = (sum I)^2 / sum I^2 = pi d^2 / 4
         return float(2 * np.sqrt(intensity.sum() ** 2 / (intensity**2).sum() / np.pi))
 
     @property
@@ -206,6 +210,7 @@ class Scan:
         self.require_far_field("cropped frames", "leave them as they are")
         if not 2 <= side <= self.N:
             raise ValueError(f"frames of {self.N} pixels cannot be cropped to {side}; expected 2 to {self.N}")
+        # Object pixel = wavelength distance / (N detector pixel): fewer detector pixels, larger object pixels
         scale = side / self.N
         return replace(
             self,
@@ -341,6 +346,7 @@ def _all_valid(counts: Counts) -> Bool[Array, " P"]:
 
 def _require_valid_counts(chunk: Real[Array, "B N N"], first: int) -> None:
     """The extremes decide (a NaN is both of them); the bad pixel is searched for only when one of them is bad."""
+    # A NaN fails both comparisons.
     if chunk.min() >= 0 and chunk.max() < np.inf:
         return
     frame, y, x = np.argwhere(~((chunk >= 0) & (chunk < np.inf)))[0]

@@ -79,6 +79,7 @@ def examine(scan: Scan, orientation: bool = True, limits: Limits | None = None) 
         *_positions(scan, limits),
         *_probe(scan, limits),
     ]
+    # Any other fault would decide the search for the orientation.
     failed = any(check.verdict == "fail" for check in checks)
     return [*checks, *(_orientation(scan, limits) if orientation and not failed else ())]
 
@@ -140,6 +141,7 @@ def centre_offset(mean: Real[Array, "N N"], mask: Bool[Array, "N N"]) -> tuple[f
     nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     amplitude = np.sqrt(np.maximum(mean, 0))[tuple(nearest)]
     N = len(amplitude)
+    # (a * a)(s) = F^-1[(F a)^2] = sum_k a(k) a(s - k), cyclic, has its maximum at s = 2 c.
     convolution = np.fft.ifft2(np.fft.fft2(amplitude) ** 2).real
     peak = np.unravel_index(int(convolution.argmax()), convolution.shape)
     offsets = []
@@ -147,8 +149,10 @@ def centre_offset(mean: Real[Array, "N N"], mask: Bool[Array, "N N"]) -> tuple[f
         through_peak = convolution.take(int(peak[1 - axis]), axis=1 - axis)
         before, top, after = np.roll(through_peak, 1 - int(peak[axis]))[:3]
         curvature = before - 2 * top + after
+        # Vertex of the parabola through the maximum and its neighbours
         vertex = 0.5 * (before - after) / curvature if curvature else 0.0
         twice = peak[axis] + vertex - 2 * (N // 2)
+        # 2 c is known up to N: brought to [-N / 2, N / 2), then halved
         offsets.append(float((twice + N / 2) % N - N / 2) / 2)
     return offsets[0], offsets[1]
 
@@ -208,6 +212,7 @@ def _probe(scan: Scan, limits: Limits) -> Iterator[Check]:
     finding = f"{100 * power:.1f} % of its power at the edge of its window"
     remedy = "take larger frames: pad or bin less, move the detector"
     yield _check("probe in its window", power > limits.edge_power, finding, remedy)
+    # In the near field the detector sees the probe itself: nothing has to fall off towards the edge.
     if scan.near_field is None:
         rim = edge & scan.mask
         brightness = float(mean[rim].mean() / max(mean[scan.mask].mean(), 1e-30)) if rim.any() else 0.0

@@ -23,6 +23,7 @@ def turned(frames: Shaped[Array, "*batch N N"], code: int) -> Shaped[Array, "*ba
     frames = np.swapaxes(frames, -1, -2) if code & 4 else frames
     for bit, axis in ((1, -1), (2, -2)):
         if code & bit:
+            # A flip takes pixel N // 2 to N - 1 - N // 2, one before N // 2 where N is even: rolled back by that.
             frames = np.roll(np.flip(frames, axis), 1 - frames.shape[-1] % 2, axis)
     return frames
 
@@ -78,14 +79,17 @@ def _fit_errors(scan: Scan, epochs: int, rng: np.random.Generator, power: float 
             patches = extract_at(sample, at)
             model = Diffraction([patches], frame_probes(probe)[0])
             amplitudes = ops.sqrt(ops.maximum(model.expected, 1e-12))
+            # u = d sum (sqrt(e) - sqrt(n))^2 / de = 1 - sqrt(n / e)
             misfit = (1 - ops.take(measured, batch, axis=1) / amplitudes) * used
             errors = errors + ops.sum(ops.square(misfit * amplitudes), axis=(1, 2, 3))
             chi = model.adjoint(misfit)
             intensity = ops.broadcast_to(ops.sum(ops.square(ops.abs(probe)), axis=2), patches.shape)
+            # O -= sum_j conj(P) chi / (2 (p max |P|^2 + (1 - p) sum_j |P|^2)), where chi = J^T u has the factor 2 of J
             scale = power * brightest + (1 - power) * accumulate_at(intensity, at, grid.shape)
             sample = sample - scaled(accumulate_at(model.slice_gradients(chi)[0], at, grid.shape), 2 * scale)
             if not scan.probe_known and epoch >= 2:
                 change = ops.sum(model.probe_gradient(chi), axis=1, keepdims=True) * uncentred
+                # ePIE of the probe: over the largest sum_j |O_j|^2 of the batch
                 transmitted = ops.max(ops.sum(ops.square(ops.abs(patches)), axis=1), axis=(1, 2))
                 probe = probe - scaled(change, 2 * transmitted[:, None, None, None, None])
     return ops.convert_to_numpy(errors) / max(float((counts * mask).sum()), 1e-30)

@@ -23,7 +23,9 @@ def bad_pixels(
     padded = np.pad(total, 1)
     between_rows = np.minimum(padded[:-2, 1:-1], padded[2:, 1:-1])
     between_columns = np.minimum(padded[1:-1, :-2], padded[1:-1, 2:])
+    # The dimmer of two opposite neighbours, and of both pairs the brighter: what a pixel between them should count
     expected = np.maximum(between_rows, between_columns)
+    # All of the 3 x 3 pixels but the middle one
     neighbours = ~np.eye(9, dtype=bool)[4].reshape(3, 3)
     brightest = ndimage.maximum_filter(total, footprint=neighbours, mode="constant")
     dead = scan.mask & (total == 0) & (expected >= dead_counts)
@@ -48,6 +50,7 @@ def _gaps_along(total: Float[Array, " N"], used: Bool[Array, " N"], neighbour_co
     """Indices along an axis of runs of dark rows with bright ones on both sides, among the used rows."""
     index = np.flatnonzero(used)
     dark = total[index] < 0.5  # counts, but summed from means over the frames: 0 to rounding
+    # Runs of rows that are all dark, or all bright; the first and the last have a neighbour on one side only.
     runs = np.split(np.arange(len(index)), np.flatnonzero(np.diff(dark)) + 1)
     bounded = [
         run for run in runs[1:-1] if dark[run[0]] and min(total[index[[run[0] - 1, run[-1] + 1]]]) >= neighbour_counts

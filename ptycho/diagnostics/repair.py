@@ -22,6 +22,7 @@ def repaired(scan: Scan) -> Scan:
     """
     scan = _squared(scan)
     scan = scan if scan.near_field else centred_scan(scan)
+    # In this order: bad pixels would decide where the centre is, and all faults would decide the orientation.
     for step in (_masked, _moved, _without_empty_frames, _with_guessed_probe, _turned):
         scan = step(scan)
     return scan
@@ -48,6 +49,7 @@ def _masked(scan: Scan) -> Scan:
 def _moved(scan: Scan) -> Scan:
     if scan.near_field is not None:
         return scan
+    # By whole pixels: counts are not interpolated.
     y, x = (-round(offset) for offset in centre_offset(scan.mean_pattern, scan.mask))
     if np.hypot(y, x) <= Limits.off_centre_px:
         return scan
@@ -59,6 +61,7 @@ def moved(frames: Shaped[Array, "B N N"], y: int, x: int) -> Shaped[Array, "B N 
     """Frames with their content at larger indices by integer pixels, 0 (False) where there is none."""
     result = np.zeros_like(frames)
     N = frames.shape[-1]
+    # out[y0 + s] = in[y0]: a positive shift cuts the end of the source and the start of the target.
     target, source = ([slice(max(s, 0), N + min(s, 0)) for s in (sign * y, sign * x)] for sign in (1, -1))
     result[:, *target] = frames[:, *source]
     return result

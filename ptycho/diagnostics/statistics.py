@@ -95,6 +95,7 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
     values = sampled(counts, sample).astype(np.float64)
     precision = float(np.finfo(counts.dtype).eps) if counts.dtype.kind == "f" else 0.0
     integers = _integer_fraction(values, 0.0)
+    # A root rounded to a relative eps has a square that is off by 2 eps; twice that is allowed.
     square_integers = _integer_fraction(values[values > 0] ** 2, 4 * precision)
     maximum, ratio = float(values.max()), _variance_over_mean(values)
     facts = f"{100 * integers:.0f} % of the values are whole numbers, the largest is {maximum:.4g}"
@@ -169,6 +170,7 @@ def guessed_probe(counts: Counts, mask: Bool[Array, "N N"] | None = None) -> Com
     The mean amplitude of a scan is that of the probe as far as the sample is weak; the phase is not measured.
     """
     amplitude = np.sqrt(np.maximum(mean_pattern(counts), 0)) * (1 if mask is None else mask)
+    # In focus all frequencies are in phase: the probe is the inverse DFT of the amplitudes.
     wave = np.fft.ifft2(np.fft.ifftshift(amplitude), norm="ortho")
     return np.fft.fftshift(wave)[None].astype(np.complex64)
 
@@ -187,5 +189,6 @@ def rescale_probe(scan: Scan) -> tuple[Scan, float]:
             "Scan.probe sends no photons to the used pixels without a sample; check that the mask is True where a "
             "pixel is used, or give another probe"
         )
+    # Photons go with |P|^2.
     factor = float(np.sqrt(scan.mean_counts / vacuum))
     return scan.with_probe(scan.probe.astype(np.complex128) * factor, known=False), factor

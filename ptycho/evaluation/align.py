@@ -114,6 +114,7 @@ def register(
     target = truth[region]
     if any(r < t for r, t in zip(recon.shape, target.shape)):
         raise TooSmall(f"recon has shape {recon.shape}, smaller than the compared region {target.shape} of the truth")
+    # The fit corrects a shift by ``reach_px`` at most: it starts from each candidate, and the best one counts.
     origins = _matching_origins(recon, truth, region, false_alarm)
     registered = bool(origins)
     if not registered:
@@ -183,6 +184,7 @@ def _matching_origins(
 
 def _fine_structure(image: Complex[Array, "H W"], smooth_px: float = 4.0) -> list[Float[Array, "H W"]]:
     """High-pass amplitude and phase gradients along y and x, with outliers clipped at 6 median deviations."""
+    # arg(z[y + 1] conj(z[y])): no phase is unwrapped, and a ramp adds a constant, which the high pass takes out.
     step_y = np.angle(image[1:] * image[:-1].conj())
     step_x = np.angle(image[:, 1:] * image[:, :-1].conj())
     steps = [np.pad(step_y, ((0, 1), (0, 0)), mode="edge"), np.pad(step_x, ((0, 0), (0, 1)), mode="edge")]
@@ -197,6 +199,7 @@ def _clipped(values: Float[Array, "H W"], limit: float) -> Float[Array, "H W"]:
 
 def _cross_correlation(template: Float[Array, "h w"], image: Float[Array, "H W"]) -> Float[Array, "H W"]:
     """``c[y, x] = sum_ij template[i, j] image[y + i, x + j]``, cyclic in the frame of ``image``."""
+    # Correlation theorem: C = conj(T) I
     spectrum = fft.rfft2(template, image.shape).conj() * fft.rfft2(image)
     return fft.irfft2(spectrum, image.shape)
 
@@ -223,6 +226,7 @@ def _fourier_shift(recon: Complex[Array, "H W"], origin: Pixel, shape: Pixel, co
     ``-F^-1[2 pi i k_y R exp(-2 pi i k.d)]``. The surroundings of the region are shifted along and faded to the mean,
     which makes them periodic: cut at its border, the region would ring there by a per cent and more.
     """
+    # Surroundings, as far as the image goes, then a ramp down to the mean, to a length with a fast transform.
     low = [max(0, o - context_px) for o in origin]
     high = [min(n, o + s + context_px) for n, o, s in zip(recon.shape, origin, shape)]
     around = recon[low[0] : high[0], low[1] : high[1]]
@@ -234,6 +238,7 @@ def _fourier_shift(recon: Complex[Array, "H W"], origin: Pixel, shape: Pixel, co
 
     def shifted(dy: float, dx: float) -> tuple[Any, Any, Any]:
         s = spectrum * np.exp(-wave_y * dy)[:, None] * np.exp(-wave_x * dx)
+        # r(x - d), d/d dy = F^-1[-2 pi i k_y R exp(-2 pi i k.d)], and likewise along x
         image, along_y, along_x = fft.ifft2(np.stack([s, -s * wave_y[:, None], -s * wave_x]))[inside]
         return image, along_y, along_x
 
@@ -247,6 +252,7 @@ def _least_squares(shifted: ShiftedImage, target: Complex[Array, "h w"], reach_p
     for _ in range(iterations):
         trial = _evaluate(_gauss_newton_step(fit, target, damping), shifted, target)
         if not trial.error < fit.error or max(map(abs, trial.shift)) > reach_px:
+            # Steps that are short already do not help: this is the minimum.
             if damping > 1:
                 break
             damping *= 30
@@ -260,6 +266,7 @@ def _least_squares(shifted: ShiftedImage, target: Complex[Array, "h w"], reach_p
 def _coarse_ramp(recon: Complex[Array, "h w"], target: Complex[Array, "h w"]) -> tuple[float, float]:
     """The ramp (rad/px) at the peak of the zero-padded spectrum of ``conj(recon) target``."""
     shape = [fft.next_fast_len(2 * n) for n in target.shape]
+    # conj(r) t = |r|^2 scale exp(i (u y + v x)): a peak at (u, v) / 2 pi. Padding to twice the size halves its spacing.
     spectrum = np.abs(fft.fft2(recon.conj() * target, shape))
     i, j = divmod(int(np.argmax(spectrum)), shape[1])
     return 2 * np.pi * float(fft.fftfreq(shape[0])[i]), 2 * np.pi * float(fft.fftfreq(shape[1])[j])
@@ -273,6 +280,7 @@ def _evaluate(fit: _Fit, shifted: ShiftedImage, target: Complex[Array, "h w"]) -
     power = np.vdot(image, image).real
     scale = complex(np.vdot(image, target) / power) if power > 0 else 0j
     model = scale * image
+    # d m / d (log |scale|, phase, u, v, dy, dx), with m = scale exp(i (u y + v x)) r(x - d)
     jacobian = np.stack([model, 1j * model, 1j * y * model, 1j * x * model, scale * along_y, scale * along_x])
     error = float(np.sum(np.abs(target - model) ** 2))
     return replace(fit, scale=scale, error=error, model=model, jacobian=jacobian.reshape(6, -1))
@@ -283,6 +291,8 @@ def _gauss_newton_step(fit: _Fit, target: Complex[Array, "h w"], damping: float)
 
     Only ramp and shift are taken from it: `_evaluate` refits the scale.
     """
+    # Real parts, as the six numbers are real; each in units of its own curvature, so that one damping suits radians
+    # and pixels.
     gram = (fit.jacobian.conj() @ fit.jacobian.T).real
     gradient = (fit.jacobian.conj() @ (target - fit.model).ravel()).real
     norm = np.sqrt(np.diag(gram))
@@ -305,6 +315,8 @@ def _centred_axes(shape: Pixel) -> tuple[Float[Array, "h 1"], Float[Array, " w"]
 def _gauge(fit: _Fit, origin: Pixel, region: Slices, shape: Pixel, registered: bool) -> Gauge:
     """The fit in the coordinates of the truth, with its scale at the pixel (H // 2, W // 2)."""
     centre = [(s.start + s.stop - 1) / 2 for s in region]
+    # The fit has its ramp about the centre of the region: at pixel n // 2 that has added u (n // 2 - c).
     phase = sum(u * (n // 2 - c) for u, n, c in zip(fit.ramp, shape, centre))
+    # t[start] = r[origin - d], so that the content moves by start - origin + d.
     dy, dx = (float(s.start - o + d) for s, o, d in zip(region, origin, fit.shift))
     return Gauge((dy, dx), complex(fit.scale * np.exp(1j * phase)), fit.ramp, registered)

@@ -111,6 +111,7 @@ def _like(
     most_frames: int,
 ) -> Scan:
     """A simulated scan with the probe ``(M, N, N)``, and positions, sample and mask of a compact block of ``scan``."""
+    # A compact block: frames by the larger of the distances along y and x from the middle of the scan
     middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
     near = np.sort(np.argsort(np.abs(scan.positions - middle).max(axis=1), kind="stable")[:most_frames])
     positions = scan.positions[near]
@@ -119,10 +120,12 @@ def _like(
     size = int(height), int(width)
     sample = make_object("cells", size, np.random.default_rng([seed, 1]))
     if result is not None and again:
+        # The first pixel of the new canvas, in pixels of the result; what the result does not cover is vacuum.
         start = origin - np.rint((scan.positions - result.positions_px)[0]).astype(int)
         sample = placed(np.where(result.coverage > 0, result.object, 1), -start, np.ones(size, "complex64"))
     elif result is not None:
         measured, made = _contrast(result.object[illuminated_pixels(result.coverage)]), _contrast(sample.ravel())
+        # log t -> strength log t: contrast is lowered to the measured one, never raised.
         strength = np.minimum(measured / made, 1)
         log_amplitude, phase = np.log(np.abs(sample)) * strength[0], np.angle(sample) * strength[1]
         sample = np.exp(log_amplitude + 1j * phase).astype("complex64")
@@ -135,5 +138,6 @@ def _like(
 
 def _contrast(values: Complex[Array, " K"]) -> Float[Array, " 2"]:
     """Standard deviations of log-amplitude and phase of complex values, off their mean."""
+    # The global phase is arbitrary: over the mean, phases lie around 0 and do not wrap.
     relative = values / values.mean()
     return np.array([np.log(np.abs(relative) + 1e-6).std(), np.angle(relative).std()])

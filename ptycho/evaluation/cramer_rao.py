@@ -86,8 +86,10 @@ class _Information:
         )
         # J^T J has the diagonal 2 sum |psi|^2 where all photons of a wave psi are counted: the preconditioner.
         # Modes, blur and background leave less; how much less depends on the pixel only weakly.
+        # (The iterator gives no arguments, without end: `_sum` ends with the batches.)
         photons = self._sum(illumination, iter(lambda: (), None))
         self.unknown = photons > known_below * photons.max(axis=(1, 2), keepdims=True)
+        # Infinite where the object counts as known: the error there is 0.
         self.diagonal = np.where(self.unknown, 2 * photons, np.inf)
 
     def _sum(self, function: Callable[..., Array], arguments: Iterator[tuple[Array, ...]]) -> np.ndarray:
@@ -145,6 +147,7 @@ def _normal(
 ) -> Complex[Array, "S H W"]:
     """``J^T J v`` of frames."""
     model = ForwardModel(estimate, batch, specification)
+    # J^T J v = (de/do)^T (1 / e) (de/do) v
     change = model.object_change(image) * _scale(model, used) ** 2
     return model.object_gradient(model.diffraction.adjoint(change))
 
@@ -158,6 +161,7 @@ def _adjoint(
 ) -> Complex[Array, "S H W"]:
     """``J^T u`` of frames."""
     model = ForwardModel(estimate, batch, specification)
+    # J^T n = (de/do)^T (n / sqrt(e))
     return model.object_gradient(model.diffraction.adjoint(change * _scale(model, used)))
 
 

@@ -44,6 +44,7 @@ def fourier_ring_correlation(
     rings = ring_index(side)
     (spectrum_a, power_a), (spectrum_b, power_b) = (_ring_power(central_square(z, side), rings) for z in (a, b))
     cross = _ring_sum((spectrum_a * spectrum_b.conj()).real, rings)
+    # Root by root: the product of two powers can leave the range of numbers.
     power = np.sqrt(power_a) * np.sqrt(power_b)
     return ring_frequency(side), np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
 
@@ -78,6 +79,7 @@ def half_bit_threshold(side: int) -> Float[Array, " rings"]:
     """
     independent = _ring_sum(np.ones((side, side)), ring_index(side)) * _independent_fraction(side)
     snr = (np.sqrt(2) - 1) / 2
+    # 2 sqrt(s / n) + 1 / sqrt(n)
     chance = (2 * np.sqrt(snr) + 1) / np.sqrt(independent)
     return (snr + chance) / (1 + snr + chance - 1 / np.sqrt(independent))
 
@@ -90,6 +92,7 @@ def central_square(image: Inexact[Array, "H W"], side: int) -> Inexact[Array, "n
 
 def ring_index(side: int) -> Int[Array, "n n"]:
     """Distance of every Fourier pixel from zero frequency (which is at [0, 0]), rounded."""
+    # Integer frequencies: cycles over the side
     k = fft.fftfreq(side) * side
     return np.rint(np.hypot(k[:, None], k)).astype(int)
 
@@ -100,6 +103,7 @@ def ring_frequency(side: int) -> Float[Array, " rings"]:
 
 
 def _ring_sum(values: Float[Array, "n n"], rings: Int[Array, "n n"]) -> Float[Array, " rings"]:
+    # Without zero frequency, and without the incomplete rings in the corners
     return np.bincount(rings.ravel(), values.ravel())[1 : len(values) // 2]
 
 
@@ -108,6 +112,7 @@ def _ring_power(
 ) -> tuple[Complex[Array, "n n"], Float[Array, " rings"]]:
     """Spectrum of the windowed image, and its power in each ring; power within rounding errors counts as zero."""
     window = np.hanning(len(image))
+    # Without the mean, whose window would leak into the first rings
     spectrum = fft.fft2((image - image.mean()) * np.outer(window, window))
     power = _ring_sum(np.abs(spectrum) ** 2, rings)
     rounding = (16 * np.finfo(float).eps * np.sum(np.abs(image))) ** 2  # the mean itself is rounded

@@ -64,6 +64,7 @@ def compare_objects(recon: Inexact[Array, "..."], truth: Inexact[Array, "..."], 
     Both are complex transmissions; their shapes may differ. ``margin`` is the fraction of the truth to leave out on
     every side, where a scan has little coverage. Raises ValueError as `register` does, and where the truth is flat.
     """
+    # All scores are taken in one gauge: shift, scale and ramp do not count as errors.
     fit = register(recon, truth, margin)
     if np.ptp(np.abs(fit.truth)) == 0 or np.ptp(np.angle(fit.truth)) == 0:
         raise ValueError("truth has one amplitude or one phase throughout the region: SSIM has no scale there")
@@ -131,6 +132,7 @@ def frc_half_nyquist(recon: Complex[Array, "H W"], truth: Complex[Array, "H W"])
 def decibels(signal: float, noise: float) -> float:
     """``10 log10(signal / noise)`` of two powers; infinite without noise, minus infinity without signal."""
     with np.errstate(divide="ignore"):
+        # A difference of logarithms: noise 0 gives infinity, where the ratio would be a division by zero.
         return float(10 * (np.log10(signal) - np.log10(noise)))
 
 

@@ -114,7 +114,9 @@ def _contrast_and_noise(
     slopes = [np.angle(np.vdot(wave[:-1], wave[1:])), np.angle(np.vdot(wave[:, :-1], wave[:, 1:]))]
     y, x = (np.arange(n) for n in wave.shape)
     wave = wave * np.exp(-1j * slopes[0] * y)[:, None] * np.exp(-1j * slopes[1] * x)
+    # Weighted variance sum w |o - <o>|^2 / sum w
     mean = (weight * wave).sum() / weight.sum()
     variance = (weight * np.abs(wave - mean) ** 2).sum() / weight.sum()
+    # w / (2 n) = 1 / (2 peak_photons) in every illuminated pixel
     noise = illuminated.sum() / (2 * peak_photons(probe) * weight.sum())
     return float(np.sqrt(variance)), float(np.sqrt(noise))

@@ -45,11 +45,13 @@ def frame_error(
     # With a = sqrt(e) and b = sqrt(c) the best scale is s = a.b / a.a, which leaves b.b - (a.b)^2 / a.a.
     overlap = power = total = 0.0
     for _, expected, measured in _batches(estimate, counts, chosen, used_pixels):
+        # a.b, a.a and b.b
         overlap += float(np.sqrt(expected * measured).sum())
         power += float(expected.sum())
         total += float(measured.sum())
     if not total > 0:
         raise ValueError("the frames to compare with are none, or hold no photon")
+    # A dark estimate leaves all of b.b: an error of 1.
     return (total - overlap**2 / power) / total if power > 0 else 1.0
 
 

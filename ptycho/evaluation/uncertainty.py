@@ -67,6 +67,7 @@ def band_coverage(
     """
     if not np.any(where):
         raise ValueError("there is no pixel to look at: where is False everywhere")
+    # |error| / sigma: for a complex Gaussian error its square is exponential, P(< x) = 1 - exp(-x^2).
     relative = np.abs(object - truth)[where] / uncertainty[where]
     return dict(
         within_1_sigma=float((relative <= 1).mean()),

@@ -90,6 +90,7 @@ def _opened(path: Path, options: ReadOptions = DEFAULT) -> Path | io.BytesIO:
 def _unpacked(path: Path, modified_ns: int, limit: int) -> bytes:
     unpacker = bz2.BZ2Decompressor()
     try:
+        # It stops at the limit: a bomb is never unpacked as a whole.
         content = unpacker.decompress(path.read_bytes(), limit)
     except (OSError, ValueError) as error:
         raise BadFile(f"{path} is a damaged bz2 file ({error}); copy or download it again") from error
@@ -141,6 +142,7 @@ def _member(
             shape, dtype = _header(file)
             if dtype.hasobject:
                 return None
+            # An array that promises more than there is would be allocated before its reading fails.
             promised = bytes_of(shape, dtype)
             if promised != declared - file.tell():
                 raise ValueError(f"its header promises {promised} bytes, there are {declared - file.tell()}")

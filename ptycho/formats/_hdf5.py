@@ -127,6 +127,7 @@ class Hdf5:
                 item = self._opened(self.inside(item.file, link.filename, key))
             elif link.path.startswith("/"):
                 item = item.file
+            # The link's path takes the place of its name; what is left of the key follows.
             names.extendleft(reversed(_names(link.path)))
         return item
 
@@ -182,6 +183,7 @@ class Hdf5:
     def _read_checked(self, dataset: Any, key: str, kinds: str) -> Array:
         self._require_readable(dataset, key, kinds)
         values, names = dataset[()], dataset.dtype.names
+        # Complex numbers as compounds of real and imaginary part, whatever the names
         return values[names[0]] + 1j * values[names[1]] if names else np.asarray(values)
 
     def _require_readable(self, dataset: Any, key: str, kinds: str) -> None:
@@ -319,6 +321,7 @@ class Hdf5:
 def write_frames(file: Any, key: str, counts: Counts) -> None:
     """Frames in their native dtype, one chunk each, packed by gzip: any HDF5 reads them."""
     one = (1, *counts.shape[1:])
+    # Shuffle: bytes of equal significance together, so that small counts pack well
     packed = dict(chunks=one, compression="gzip", compression_opts=1, shuffle=True)
     data = file.create_dataset(key, counts.shape, counts.dtype, **packed)
     first = 0

@@ -50,6 +50,7 @@ def load(path: Path, names: tuple[str, ...], options: ReadOptions) -> dict[str, 
     if is_hdf5(path):
         with Hdf5(path, options) as file:
             arrays = {name: file.get(name.replace(".", "/"), kinds=COMPLEX) for name in names}
+        # HDF5 has the axes in reverse: transposing all of them restores MATLAB's.
         return {name: value.T for name, value in arrays.items() if value is not None}
     if not options.trusted:
         _require_no_bomb(path, options)

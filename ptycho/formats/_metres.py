@@ -40,6 +40,7 @@ def unit(file: Hdf5, key: str, default: float = 1.0) -> float:
     units = file.attribute_text(key, "units")
     if not units:
         return default
+    # "meters" is "meter"; names that are known as they are, are left alone.
     name = units.strip().removesuffix("s") if units.strip() not in UNITS else units.strip()
     if name not in UNITS:
         raise BadFile(f"{file.path} has {key!r} in units {units!r}; write m, mm, um or nm, or eV, keV or J")
@@ -111,6 +112,7 @@ def assembled(
     notes = tuple(notes)
     if probe is None:
         probe, probe_known = np.ones(counts.shape[-2:], np.complex64), False
+        # A provisional probe: the guess needs frames and mask with their zero frequency in the centre.
         scan = statistics.centred_scan(Scan(counts=counts, positions=positions, probe=probe, mask=mask))
         probe = statistics.guessed_probe(scan.counts, scan.mask)
         notes = (*notes, "The file holds no probe: one was guessed from the mean of its frames.")
@@ -156,6 +158,7 @@ def physical(content: Scan | Product) -> Physical:
     pixel = content.pixel_size_m or MADE_UP["pixel size"]
     known = {"energy": content.beam, "distance": beam.distance_m, "pixel size": content.pixel_size_m}
     made_up = tuple(name for name, value in known.items() if value is None)
+    # Object pixel = wavelength distance / (N detector pixel), solved for the detector pixel
     return Physical(beam, distance, pixel, beam.wavelength_m * distance / (N * pixel), made_up)
 
 

@@ -102,6 +102,7 @@ def on_detector(path: Path, key: str, moved: Array, basis: Array) -> Array:
     """Moves of the beam along rows and columns (P, 2) in metres, from those of the sample, (P, 3) or (P, 2)."""
     if moved.shape[1] not in (2, 3):
         raise BadFile(f"{path} has {key!r} of shape {moved.shape}; expected (frames, 3), the x, y, z of each")
+    # The sample moves, the beam stays: over the sample it moves the other way. Unit vectors give (row, column).
     return -moved.astype(np.float64) @ basis[: moved.shape[1]]
 
 
@@ -110,7 +111,9 @@ def geometry(file: Hdf5) -> tuple[Array, tuple[float | None, float | None]]:
     basis = file.get(f"{DETECTOR}/basis_vectors", 2)
     x, y = (file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "xy")
     if basis is None:
+        # As columns (x, y, z): from row to row along -y, from column to column along -x.
         return np.array([[0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]]), (y or x, x or y)
+    # Some programs write the two vectors as rows.
     basis = basis.T if basis.shape == (2, 3) else basis
     lengths = np.linalg.norm(basis, axis=0)
     if basis.shape != (3, 2) or not (np.isfinite(lengths).all() and lengths.all()):
@@ -126,6 +129,7 @@ def distance(file: Hdf5, basis: Array) -> float | None:
     corner_m = file.get(f"{DETECTOR}/corner_position")
     if stated or corner_m is None or corner_m.size != 3:
         return abs(stated) if stated else None
+    # The corner is off the axis: its part along the normal of the detector is the distance.
     normal = np.cross(basis[:, 0], basis[:, 1])
     return float(abs(corner_m.ravel() @ normal / max(np.linalg.norm(normal), 1e-12))) or None
 
@@ -141,6 +145,7 @@ def usable(file: Hdf5) -> tuple[Array | None, tuple[str, ...]]:
     bits = file.get(f"{DETECTOR}/mask", 2, "ui")
     left = [name for name in ("qe_mask", "data_dark", "probe_mask") if file.has(f"{DETECTOR}/{name}")]
     notes = tuple(f"'{name}' of the detector is left out: the frames are taken as they are." for name in left)
+    # All bits but 0x1000, "signal above background", make a pixel bad.
     return None if bits is None else (bits.astype(np.int64) & ~0x1000) == 0, notes
 
 
@@ -157,12 +162,16 @@ def write_scan(scan: Scan, path: Path) -> None:
         detector["data"].attrs["axes"] = "translation:y:x"
         detector["distance"] = setup.distance_m
         detector["x_pixel_size"] = detector["y_pixel_size"] = setup.detector_pixel_m
+        # As columns the steps (x, y, z) from row to row, (0, -d, 0), and from column to column, (-d, 0, 0)
         detector["basis_vectors"] = -setup.detector_pixel_m * np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+        # CXI: 0 is good. Ours: True is used.
         detector["mask"] = (~scan.mask).astype(np.uint32)
+        # CXI has energies in joules.
         source["energy"] = setup.beam.energy_eV * ELEMENTARY_CHARGE_C
         source["wavelength"] = setup.beam.wavelength_m
         source["illumination"] = scan.probe
         y, x = scan.positions.T * setup.pixel_m
+        # Moves of the sample as (x, y, z): their sign and that of the basis vectors cancel.
         file["entry_1/sample_1/geometry_1/translation"] = np.stack([x, y, np.zeros(len(scan))], axis=1)
         for alias in (TRANSLATIONS[0], TRANSLATIONS[3]):
             file[alias] = h5py.SoftLink(f"/{TRANSLATIONS[1]}")
@@ -183,6 +192,7 @@ def write_product(product: Product, path: Path) -> None:
         group = file.create_group(GROUP)
         if product.pixel_size_m is not None:
             height, width = product.object.shape
+            # (x, y, z), so width before height
             image["image_size"] = product.pixel_size_m * np.array([width, height, 0.0])
         if product.probe is not None:
             source["illumination"] = product.probe

@@ -43,15 +43,18 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         counts = file.frames(f"{key}/data", raster=True)
         rows, columns, *_, N = file.find(f"{key}/data").shape
         steps = [_calibrated(file, key, "RRQQ"[axis]) or _step(file, f"{key}/dim{axis}") for axis in range(4)]
+    # Steps of the detector in 1 / m
     inverse = [
         step / LENGTHS[unit.removesuffix("^-1")] for step, unit in steps[2:] if unit.removesuffix("^-1") in LENGTHS
     ]
+    # dx = 1 / (N dq), with q in cycles per length
     pixel = options.pixel_size_m or (1 / (N * inverse[-1]) if inverse and steps[3][1].endswith("^-1") else None)
     pixel = pixel or object_pixel(path, options, None, N, None, "'dim3' in A^-1")
     if steps[0][1] not in LENGTHS or steps[1][1] not in LENGTHS:
         raise BadFile(
             f"{path} has '{key}/dim0' in units {steps[0][1]!r}; calibrate it: set units to A and steps to match"
         )
+    # Row by row, as the frames are numbered; py4DSTEM's x is the first axis, our y.
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
     metres = grid * [step * LENGTHS[unit] for step, unit in steps[:2]]
     note = "The scan was taken to be along rows and columns of the frames: a rotation between them is not known."

@@ -41,6 +41,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     size = raw.stat().st_size if raw.is_file() else 0
     if not size or size % FRAME.itemsize:
         raise BadFile(f"{raw} has {size} bytes; expected complete frames of {FRAME.itemsize}: copy it again")
+    # Of 130 rows the last two are not pixels.
     frames: Array = np.fromfile(raw, FRAME)[:, :128]
     beam = beam_of(beside, _number(beside, metadata, "voltage"), particle="electron")
     angle = _number(beside, metadata, "diff_step")
@@ -99,6 +100,7 @@ def _metres(raw: Path, beside: Path, metadata: Metadata, frames: int) -> Array:
     """(P, 2) as (y, x): as listed, or of a raster whose fast axis is x."""
     listed = _numbers(beside, metadata, "scan_positions", 2)
     if listed is not None:
+        # (x, y) to (y, x)
         return listed[:, ::-1]
     step, shape = _numbers(beside, metadata, "scan_step", 1), _numbers(beside, metadata, "scan_shape", 1)
     named = re.search(r"x(\d+)_y(\d+)", raw.stem)
@@ -108,6 +110,7 @@ def _metres(raw: Path, beside: Path, metadata: Metadata, frames: int) -> Array:
         shape = np.array([math.isqrt(frames)] * 2, float)
     if step is None or shape.prod() != frames or (shape < 1).any():
         raise BadFile(f"{beside} needs 'scan_step', and 'scan_shape' of {frames} frames (not {shape}); write them")
+    # x is the fast axis; shape and step are (x, y) as well.
     y, x = np.divmod(np.arange(frames), int(shape[0]))
     return np.stack([y * step[1], x * step[0]], axis=1)
 

@@ -53,10 +53,13 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     if len(x) != len(y):
         raise BadFile(f"{parameters} has {len(x)} 'ppX' and {len(y)} 'ppY'; write it anew")
     with Hdf5(frames, options) as file:
+        # MATLAB stores column by column: h5py sees (P, columns, rows).
         counts = mapped(file.frames("dp"), _transposed)
+    # MATLAB's (row, column) is (-ppY, -ppX).
     metres = -np.stack([y, x], axis=1).astype(np.float64)
     pixel = object_pixel(parameters, options, None, counts.shape[-1], None, "energy, distance and detector pixel")
     notes = ["The frames were transposed, as in a file that MATLAB wrote; files written by Python are not transposed."]
+    # Nothing in the file tells angstroms from metres, but no scan is as wide as this.
     if np.ptp(metres, axis=0).max() > WIDEST_M:
         metres = metres * ANGSTROM
         notes.append("The positions are too far apart for metres: they were taken as angstroms.")
@@ -82,10 +85,13 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     positions = values.get("outputs.probe_positions")
     if positions is not None:
         sides = np.array(image.shape[:2]), np.array(probe.shape[:2])
+        # (x, y) to (y, x); they are in pixels, of side 1.
         corners = in_pixels(path, "outputs.probe_positions", positions, 1.0)[:, ::-1]
+        # First pixel of the probe to its pixel N // 2: MATLAB counts from 1 and from the middle of the object.
         positions = corners + np.ceil(sides[0] / 2 - sides[1] / 2) - 1 + sides[1] // 2
     return Product(
         object=image[:, :, 0, 0],
+        # (N, N, modes) to (modes, N, N)
         probe=np.ascontiguousarray(probe[..., 0].transpose(2, 0, 1)),
         positions=positions,
         pixel_size_m=options.pixel_size_m or pixel,

@@ -52,6 +52,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
             object=file.get("object", kinds=COMPLEX),
             pixel_size_m=file.attribute_number("/", "pixel_size_m"),
             beam=beam_from(path, {name: file.attribute("/", name) for name in BEAM}),
+            # A file made by hand does not say: its probe counts as known.
             probe_known=known is None or bool(known),
             near_field=near_field_of({name: value for name, value in near.items() if value is not None}, path),
             source=str(path),

@@ -44,6 +44,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         )
         detector = None if pixel is None else pixel * 1e-6
         size = object_pixel(path, options, beam, frames.shape[-1], detector, "lambda_nm, z_m and ccd_pixel_um")
+    # Rows x, y in micrometres, to columns y, x in metres
     positions = in_pixels(path, key, points[::-1].T * 1e-6, size)
     squared = frames_key == "diffamp"
     counts = statistics.squared(frames) if squared else frames
@@ -53,6 +54,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
 def _number(file: Hdf5, name: str) -> float | None:
     """A data set of one number, or an attribute of the root."""
     value = file.number(name)
+    # Lengths, whatever their sign in the file
     return file.attribute_number("/", name) if value is None else np.abs(value)
 
 

@@ -44,6 +44,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         energy = quantity(file, f"{BEAM}/incident_beam_energy", f"{BEAM}/energy")
         wavelength = quantity(file, f"{BEAM}/incident_wavelength")
         beam = beam_of(path, energy, quantity(file, f"{cxi.DETECTOR}/distance"), wavelength_m=wavelength)
+        # One side is enough where pixels are square.
         y, x = (quantity(file, f"{cxi.DETECTOR}/{axis}_pixel_size") for axis in "yx")
         needed = "beam_1/incident_beam_energy, detector_1/distance and x_pixel_size"
         pixel = tuple(object_pixel(path, options, beam, counts.shape[-1], d, needed) for d in (y or x, x or y))
@@ -67,6 +68,7 @@ def _moved(file: Hdf5) -> tuple[str, Array]:
         values = file.array(key, ndim=(1, 2)).ravel() * unit(file, key)
         if vector.shape != (3,) or (isinstance(total, np.ndarray) and len(total) != len(values)):
             raise BadFile(f"{file.path} has {key!r} of {len(values)} values along {vector}; expected as many x as y")
+        # (P, 3): the sample moves by the sum of both axes, each along its vector.
         total = total + values[:, None] * vector
     return MOVES, np.asarray(total)
 

@@ -60,6 +60,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         object=optional(arrays, "object", path),
         pixel_size_m=number(arrays, "pixel_size_m", path),
         beam=beam_from(path, arrays),
+        # Stated, or else by the name of the probe
         probe_known=not guess if known is None else bool(known),
         near_field=near_field_of(arrays, path),
         source=str(path),

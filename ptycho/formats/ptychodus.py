@@ -68,6 +68,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     )
     order = np.argsort(indexes, kind="stable")
     points = np.arange(len(arrays[POSITIONS[0]])) if points is None else points
+    # Row of the pattern with each index; `matched` tells where there is one.
     at = np.clip(np.searchsorted(indexes[order], points), 0, len(indexes) - 1)
     matched = indexes[order][at] == points
     frames, (positions, pixel) = order[at][matched], _positions(product, arrays, options, counts.shape[-1])
@@ -148,7 +149,9 @@ def _positions(path: Path, arrays: Arrays, options: ReadOptions, N: int) -> tupl
         raise BadFile(f"{path} has no '{PIXELS[1]}' of its object or probe; give --pixel-size-nm")
     shape = arrays["object"].shape[-2:] if "object" in arrays and arrays["object"].ndim > 1 else (0, 0)
     centre = [number(arrays, f"object_{name}", path) or 0.0 for name in CENTRES]
+    # (position - centre) / pixel + shape / 2, from the outer edge of the object: pixel i lies between i and i + 1.
     from_edge = (np.stack([y, x], axis=1) - centre) / np.array(sizes, float) + np.array(shape) / 2
+    # There lies the middle of the probe, N / 2 behind the beginning of its first pixel; wanted is its pixel N // 2.
     return from_edge - N / 2 + N // 2, float(sizes[1] or 0)
 
 
@@ -167,6 +170,7 @@ def _probe(path: Path, arrays: Arrays) -> tuple[Array, tuple[str, ...]]:
         return probe[0], (note,)
     if weights.shape[1] != len(probe):
         raise BadFile(f"{path} has 'opr_weights' of shape {weights.shape}; expected {len(probe)} columns, as probes")
+    # Mean over the frames of sum_c w_jc P_c
     return np.tensordot(weights.mean(axis=0), probe, axes=1), (note,)
 
 
@@ -203,6 +207,7 @@ def write_scan(scan: Scan, path: Path) -> None:
     import h5py
 
     scan.require_far_field("files of Ptychodus", "write HDF5 or NPZ")
+    # Without a true object: a vacuum with a frame to spare on all sides; its origin is kept, to read positions back.
     origin = np.zeros(2, int) if scan.object is not None else np.floor(scan.positions.min(axis=0)).astype(int) - scan.N
     size = np.ceil(np.ptp(scan.positions, axis=0)).astype(int) + 2 * scan.N + 1
     image = np.ones(size, np.complex64) if scan.object is None else scan.object
@@ -229,12 +234,14 @@ def write_product(product: Product, path: Path) -> None:
 def _write(file, setup: Physical, image: Array, probe: Array, positions: Array) -> None:
     """The middle of the object is at (0, 0) metres."""
     N, sizes = probe.shape[-1], dict.fromkeys(PIXELS, setup.pixel_m)
+    # Inverse of `_positions`, the centre at 0
     metres = (positions + N / 2 - N // 2 - np.array(image.shape) / 2) * setup.pixel_m
     file.attrs.update({"name": "ptycho", "comments": "", "exposure_time_s": 1.0, DISTANCE: setup.distance_m})
     file.attrs.update(dict.fromkeys(ENERGIES, setup.beam.energy_eV))
     file.attrs["probe_photon_count"] = float((np.abs(probe) ** 2).sum())
     file["probe_position_indexes"] = np.arange(len(positions))
     file["probe_position_y_m"], file["probe_position_x_m"] = metres[:, 0], metres[:, 1]
+    # (C, I, N, N) and (L, H, W), with one coherent mode and one layer
     file["probe"], file["object"] = probe[None], image[None]
     file["probe"].attrs.update(sizes)
     file["object"].attrs.update(sizes | dict.fromkeys(CENTRES, 0.0))

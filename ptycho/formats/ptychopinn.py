@@ -88,6 +88,7 @@ def write_scan(scan: Scan, path: Path) -> None:
         "diffraction": scan.counts,
         "xcoords": x,
         "ycoords": y,
+        # (N, N) for one mode, the usual form
         "probeGuess": scan.probe[0] if scan.modes == 1 else scan.probe,
         "objectGuess": truth,
         "measurement_domain": np.array(COUNTS),
@@ -140,6 +141,7 @@ def _frames_first(frames: Array, positions: int, name: str, path: Path) -> tuple
 
 def _modes_first(probe: Array) -> tuple[Array, Notes]:
     """(M, N, N), from that, (N, N) or modes on the last axis."""
+    # (N, N, 1) and (1, N, N) are one mode.
     probe = probe.reshape([n for n in probe.shape if n != 1])
     if probe.ndim == 3 and probe.shape[0] == probe.shape[1] != probe.shape[2]:
         note = f"'probeGuess' of shape {probe.shape} was taken as (N, N, modes)."

@@ -54,6 +54,7 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     with Hdf5(path, options) as file:
         image = file.array("reconstruction/p/objects/object_0", "reconstruction/object", ndim=(2, 3), kinds=COMPLEX)
         probe = file.array("reconstruction/p/probes/probe_0", "reconstruction/probes", ndim=(2, 3), kinds=COMPLEX)
+    # MATLAB stores column by column: h5py sees rows and columns exchanged.
     image, probe = (np.swapaxes(array, -1, -2) for array in (image, probe))
     return Product(
         object=image if image.ndim == 2 else image[0],
@@ -76,6 +77,7 @@ def _prepared(file: Hdf5) -> tuple[Counts, Array, Array]:
         if modules.shape[1] != 4:
             raise BadFile(f"{file.path} has '{DETECTOR}/modules' of shape {modules.shape}; expected 4 columns")
         for height, width, row, column in modules.astype(int).tolist():
+            # Negative starts would count from the end.
             mask[max(row, 0) : max(row + height, 0), max(column, 0) : max(column + width, 0)] = True
     for key in (f"{DATA}/bad_pixels", f"{DETECTOR}/bad_pixels"):
         bad = file.get(key, kinds="ui") if file.has(key) else None
@@ -92,6 +94,7 @@ def _older(file: Hdf5) -> tuple[Counts, Array, Array]:
     """One group for each frame; a pixel is used if it is good in all."""
     frames, positions, mask = [], [], None
     names = [name for name in file.names(OLDER) if name.startswith("measurement_")]
+    # By number: shorter names first, so that 2 comes before 10.
     for name in sorted(names, key=lambda name: (len(name), name)):
         key = f"{OLDER}/{name}"
         frames.append(file.array(f"{key}/diff_pat", ndim=2))
@@ -101,6 +104,7 @@ def _older(file: Hdf5) -> tuple[Counts, Array, Array]:
         positions.append(position.ravel())
         good = file.get(f"{key}/bad_pixels", 2)
         if good is not None and good.shape == frames[0].shape:
+            # Called "bad_pixels", but 1 is good.
             mask = (good != 0) & (True if mask is None else mask)
     if not frames:
         raise BadFile(f"{file.path} has no 'measurement_0' in {OLDER!r}; prepare the data again")

@@ -45,6 +45,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         chunk, notes = _frames(file)
         sizes = _numbers(file, "meta/psize")
         energy = file.number("meta/energy")
+        # keV to eV
         beam = beam_of(path, None if energy is None else energy * 1e3, file.number("meta/distance"), particle(file))
         pixel = [
             object_pixel(path, options, beam, chunk.data.shape[-1], size, "meta/energy, distance and psize")
@@ -52,6 +53,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         ]
         kept = read_kept(file, beam, pixel[1])
         notes += _off_centre(file, chunk.data.shape[-1])
+    # Positions are of the beam on the sample, in (y, x): neither sign nor order changes.
     positions = in_pixels(path, "chunks/0/positions", chunk.positions, tuple(pixel))
     kept["mask"], mask_notes = _mask(chunk.good)
     return assembled(path, chunk.data, positions, notes=(*notes, *mask_notes), **kept)
@@ -89,6 +91,7 @@ def _frames(file: Hdf5) -> tuple[Chunk, tuple[str, ...]]:
         data = StoredFrames.joined([StoredFrames.of(chunk.data) for chunk in complete]).picked(order)
     else:
         data = np.concatenate([chunk.data for chunk in complete])
+        # Sorted already: no copy of the frames
         data = data[order] if (np.diff(order) != 1).any() else data
     positions = np.concatenate([chunk.positions for chunk in complete])[order]
     weights = [chunk.good for chunk in complete if chunk.good is not None]
@@ -129,6 +132,7 @@ def _mask(good: Array | None) -> tuple[Array | None, tuple[str, ...]]:
         return None, ()
     varies = ((good > 0) & (good < 1)).sum()
     note = f"The weights of {varies} pixels differ from frame to frame: such pixels are masked in all."
+    # One mask for all frames: only what is good in every frame is used.
     return good == 1, (note,) if varies else ()
 
 

@@ -64,6 +64,7 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
         beam = beam_of(path, None, file.number("zo"), wavelength_m=file.number("wavelength"))
     positions = None
     if key and encoder is not None and pixel:
+        # The encoder is 0 at the middle of the object, pixel No // 2.
         positions = in_pixels(path, key, encoder, pixel) + np.array(images.shape[-2:]) // 2
     return Product(
         object=images[0],
@@ -80,6 +81,7 @@ def _first_slice(waves: Array | None) -> Array:
     """(modes, H, W) of the first wavelength and slice, of six axes or less."""
     assert waves is not None
     if waves.ndim == 6:
+        # (wavelengths, object modes, probe modes, slices, N, N): of object and probe one of the mode axes has length 1.
         waves = waves[0, :, :, 0].reshape(-1, *waves.shape[-2:])
     return waves if waves.ndim == 3 else waves[None]
 

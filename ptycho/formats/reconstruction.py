@@ -74,6 +74,7 @@ def coverage(shape: tuple[int, int], probe: np.ndarray, positions: np.ndarray) -
     """(H, W) float32: illumination of each pixel by all frames, in units of the probe's brightest pixel."""
     intensity, N = illumination(probe), probe.shape[-1]
     total = np.zeros((shape[0] + 2 * N, shape[1] + 2 * N))
+    # On a canvas with N pixels to spare on all sides, cut off at the end: frames may reach beyond the object.
     for y, x in np.rint(positions).astype(int) - N // 2 + N:
         if 0 <= y <= shape[0] + N and 0 <= x <= shape[1] + N:
             total[y : y + N, x : x + N] += intensity

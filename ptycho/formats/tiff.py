@@ -79,6 +79,7 @@ def write_product(product: Product, path: Path) -> None:
     import tifffile
 
     size = product.pixel_size_m
+    # Pixels per centimetre
     scale: dict[str, Any] = (
         {} if size is None else dict(resolution=(1e-2 / size, 1e-2 / size), resolutionunit="CENTIMETER")
     )
@@ -144,6 +145,7 @@ def _positions(path: Path) -> tuple[Array, str, tuple[str, ...]]:
         raise BadFile(f"{path} has columns {', '.join(names)!r}; expected y_px and x_px, or both in m, mm, um or nm")
     order = (columns["y"], columns["x"]) if named else (0, 1)
     try:
+        # ``named`` is 0 or 1: the row of names is left out.
         values = np.array([[float(row[i]) for i in order] for row in rows[named:]])
     except (ValueError, IndexError) as error:
         raise BadFile(f"{path} has a row without two numbers ({error}); expected y_px, x_px of each frame") from error

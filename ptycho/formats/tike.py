@@ -34,12 +34,14 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     probe = _one_view(required(arrays, "probe", path), 3, "probe", path)
     within = probe.shape[-1]
     if within < counts.shape[-1]:  # the wave that leaves a small probe grid is padded before it is propagated
+        # Pixel n // 2 of the small probe becomes N // 2 of the padded one, for n and N odd or even.
         padding = counts.shape[-1] // 2 - within // 2, counts.shape[-1] - counts.shape[-1] // 2 - within + within // 2
         probe = np.pad(probe, ((0, 0), padding, padding))
     truth = "object" in arrays and frames == "diffraction"
     guess = "The scale of the probe is arbitrary: it is rescaled to the counts and refined with the object."
     scan = Scan(
         counts=counts,
+        # First pixel of the (unpadded) probe to its pixel n // 2
         positions=corners.astype(np.float64) + within // 2,
         probe=probe,
         object=_one_view(required(arrays, "object", path), 2, "object", path) if truth else None,

@@ -1,4 +1,4 @@
-"""Kinds of network: a record for each, with what the rest of the package asks of them.
+"""Kinds of network: a record for each, with the properties that the package needs to know.
 
 A new kind is a function from frames to canvases, a record with it in `ARCHITECTURES`, and its name in
 `ptycho.config.ArchitectureName`.

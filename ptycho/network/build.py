@@ -79,13 +79,14 @@ class PtychoNetwork(keras.Model):
         self.built = True
 
     def illumination(self, inputs: Mapping[str, Array]) -> FrameProbes:
-        """The probe of each frame and its way to the detector, with one frame axis of C or 1."""
+        """The probe of each frame and its propagation to the detector, with one frame axis of C or 1."""
         probe = inputs.get("probe")
         if probe is None:
             if self.probe is None:
                 raise ValueError("the network has no probe of its own: inputs['probe'] is missing")
             probe = ops.expand_dims(self.probe.value(), 0)
         if "exposure" in inputs:
+            # Photons times the exposure: the amplitude times its root
             probe = times_real(probe, ops.reshape(ops.sqrt(inputs["exposure"]), (-1, 1, 1, 1)))
         peak = ops.max(mode_sum(probe), axis=(-2, -1), keepdims=True)
         transfer = inputs.get("transfer")
@@ -121,6 +122,7 @@ class PtychoNetwork(keras.Model):
                 return z
             return ops.reshape(z if z.shape[1] == group else ops.repeat(z, group, axis=1), (-1, 1, *z.shape[2:]))
 
+        # Each frame becomes a batch entry of its own, with one frame: its patch is the canvas.
         probes = FrameProbes(
             flat(illumination.probes), flat(illumination.transfer), flat(illumination.peak[:, None])[:, 0]
         )

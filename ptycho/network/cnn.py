@@ -20,6 +20,7 @@ def direct_patches(
 
     Of the probe only its mean illumination is used, as the unit of the counts.
     """
+    # Root mean illumination in sqrt(photons): divides out the dose
     level = ops.sqrt(ops.mean(mode_sum(frames.illumination.probes)[:, 0], axis=(-2, -1), keepdims=True))
     h = nets[0](channels((frames.amplitudes * frames.mask)[:, 0] / level))
     # Offsets that give amplitudes near 1 where the net gives 0.

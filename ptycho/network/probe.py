@@ -35,6 +35,7 @@ class Probe(keras.layers.Layer):
 
     def assign(self, probe: np.ndarray) -> None:
         """Set the probe ``(M, N, N)`` in sqrt(photons), and the scale to one."""
+        # A power of two: dividing and multiplying by it rounds nothing.
         unit = np.float32(2.0 ** np.ceil(np.log2(10 * np.abs(probe).max())))
         self.unit.assign(unit)
         self.real.assign(probe.real / unit)
@@ -46,6 +47,7 @@ class Probe(keras.layers.Layer):
 
     def value(self) -> Complex[Array, "M N N"]:
         """The probe, the scale applied: ``P sqrt(scale)``, so that its photons change by the scale."""
+        # Half the logarithm: the scale is of photons, the factor of amplitudes.
         factor = self.unit * ops.exp(0.5 * self.log_scale)
         return make_complex(self.real * factor, self.imag * factor)
 

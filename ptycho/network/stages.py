@@ -52,6 +52,7 @@ class FrameBatch(NamedTuple):
     @classmethod
     def of(cls, counts: Array, mask: Array, probes: FrameProbes, index: Array | None, shape: tuple[int, int]):
         """From counts."""
+        # sum_m |P_m|^2 over its peak: 1 where the beam is brightest
         weight = mode_sum(probes.probes) / probes.peak[:, None]
         return cls(ops.sqrt(counts), mask, probes, weight, index, shape)
 
@@ -82,8 +83,10 @@ class FrameBatch(NamedTuple):
         probes, transfer, _ = self.illumination
         slices = () if canvas is None else (self.extract(canvas),)
         model = Diffraction(slices, probes, transfer)
+        # chi_j = J^T u_j = F^H[w (sqrt(k) - E sqrt(k)) / sqrt(e + d)] (see `amplitude_residual`)
         chi = model.adjoint(amplitude_residual(self.amplitudes, model.expected, self.mask))
         if canvas is None:
+            # sum over modes and frames of conj(P) chi: with O = 1 the incident wave is the probe.
             return self.accumulate(ops.sum(ops.multiply(ops.conj(probes), chi), axis=-3))
         return self.accumulate(model.slice_gradients(chi)[0])
 
@@ -128,8 +131,9 @@ def learned_gradient(
     """
     symmetry = Symmetry(inputs)
     coverage = frames.coverage
-    # Where little light falls, the gradient is noise: it is faded out.
+    # Where the illumination is weak, the gradient is noise: it is faded out.
     fade = ops.sqrt(ops.minimum(coverage, 1.0))
+    # 1 / (sum_j |P_j|^2 + w_0), in photons: coverage is over the peak.
     preconditioner = fade / ((coverage + least_illumination) * frames.illumination.peak)
     known = symmetry.apply(channels(fade, ops.log1p(coverage)))
     if frames.patch_index is None:
@@ -141,9 +145,12 @@ def learned_gradient(
     for k, net in enumerate(nets):
         change = frames.gradient(canvas)
         if canvas is None:
+            # |O|^2 = 1
             change = times_real(change, preconditioner / (1 + least_intensity))
         else:
+            # dO = O (da + i dphi): the real part of conj(O) g is the gradient by a, the imaginary part that by phi.
             change = times_real(change * ops.conj(canvas), preconditioner / (intensity(canvas) + least_intensity))
+        # Conjugation of the object negates the phase, and its gradient.
         gradient = symmetry.apply(channels(ops.real(change), ops.imag(change)), [1, -1])
         if k == 0:
             first = gradient
@@ -152,6 +159,7 @@ def learned_gradient(
             state = h[..., :2]
         else:
             phase = state[..., 1]
+            # sin and 1 - cos: a phase without jumps of 2 pi; both are 0 for vacuum.
             now = channels(state[..., 0], ops.sin(phase), 1 - ops.cos(phase))
             h = net(ops.concatenate([4.0 * gradient, first, now, known, memory], axis=-1))
             state = state + h[..., :2]

@@ -30,6 +30,7 @@ class Symmetry:
         index = index[:, ::-1] if number & 2 else index
         index = index.T if number & 4 else index
         inverse = np.empty(side * side, "int32")
+        # out[k] = in[index[k]] is undone by in[index[k]] = out[k].
         inverse[index.ravel()] = np.arange(side * side, dtype="int32")
         sign = np.float32(-1 if number & 8 else 1)
         return dict(symmetry=index.reshape(1, -1), symmetry_inverse=inverse[None], symmetry_sign=sign.reshape(1))

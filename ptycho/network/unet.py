@@ -100,6 +100,7 @@ class UNet(keras.layers.Layer):
         zero, so that a network starts from doing nothing."""
         for convolution in (self.first, *self.down, *self.up, *self.narrow):
             *window, fan_in, fan_out = convolution.kernel.shape
+            # Uniform of variance 2 / (fan_in + fan_out), fans counted with the pixels of the window
             limit = np.sqrt(6 / (np.prod(window) * (fan_in + fan_out)))
             convolution.kernel.assign(rng.uniform(-limit, limit, convolution.kernel.shape).astype("float32"))
         self.head.kernel.assign(1e-3 * rng.standard_normal(self.head.kernel.shape, "float32"))
@@ -107,6 +108,7 @@ class UNet(keras.layers.Layer):
     def call(self, images):
         height, width = images.shape[1:3]
         tile = self.block * 2 ** (len(self.widths) - 1)
+        # Up to whole tiles: -n % t is what n lacks to a multiple of t.
         h = ops.pad(images, ((0, 0), (0, -height % tile), (0, -width % tile), (0, 0)))
         h = self.first(space_to_depth(h, self.block))
         levels = []
@@ -117,6 +119,7 @@ class UNet(keras.layers.Layer):
         for narrow, convolution in zip_longest(self.narrow, self.up):
             level = levels.pop()
             if self.skips == "add":
+                # Brought to the width of the finer level before it is enlarged: on a quarter of the pixels.
                 h = ops.relu(twice(narrow(h)) + level)
             elif self.skips == "join":
                 h = ops.concatenate([twice(h), level], axis=-1)

@@ -1,4 +1,4 @@
-"""What the detector makes of the waves on it: an incoherent sum, a blur, a background.
+"""From the waves on the detector to expected counts: an incoherent sum, a blur, a background.
 
     e = B sum_m |w_m|^2 + b
 
@@ -28,6 +28,8 @@ def blurred(
     size = image.shape[-2:]
     squared = np.add.outer(*(np.fft.fftfreq(n) ** 2 for n in size))
     exponent = ops.convert_to_tensor(-2 * np.pi**2 * squared, dtype="float32")
+    # d/dv exp(E v) = E exp(E v), with E = -2 pi^2 f^2
     transfer = ops.exp(exponent * variance_px2)
     spectrum = backend.fft2(backend.make_complex(image, ops.zeros_like(image)))
+    # The transfer function is real and even in f: the imaginary part is rounding.
     return ops.real(backend.ifft2(times_real(spectrum, exponent * transfer if derivative else transfer)))

@@ -64,6 +64,7 @@ class Specification(NamedTuple):
 
 def centring(n: int) -> np.ndarray:
     """Phase ramp ``(n, n)`` complex64 on an exit wave: its far field has zero frequency at pixel ``n // 2``."""
+    # F[exp(2 pi i c x / n) psi](k) = F[psi](k - c), with c = n // 2
     ramp = np.exp(2j * np.pi * (n // 2) / n * np.arange(n))
     return (ramp[:, None] * ramp).astype("complex64")
 
@@ -73,17 +74,18 @@ def frame_probes(
     subpixel: Float[Array, "*frames 2"] | None = None,
     transfer: Complex[Array, "*path n n"] | None = None,
 ) -> tuple[Array, Array | None]:
-    """The probe as frames have it, and the transfer function of their near field (None: far field).
+    """The probe as the frames see it, and the transfer function of their near field (None: far field).
 
     ``probe (*lead, M, n, n)`` is moved by ``subpixel (*frames, 2)``, which broadcasts against ``lead``. For the far
     field it carries `centring`. A moved probe takes its near field along, where beam and detector have not moved: the
-    transfer function ``(*frames, 1, n, n)`` moves it back. Both go to `Diffraction`.
+    transfer function ``(*frames, 1, n, n)`` undoes the shift. Both go to `Diffraction`.
     """
     n = probe.shape[-1]
     if transfer is None:
         probe = ops.multiply(probe, ops.convert_to_tensor(centring(n)))
     if subpixel is None:
         return probe, transfer
+    # P_j = F^-1[exp(-2 pi i f.d_j) F P]. `centring` has shifted the spectrum, and so the order of the frequencies.
     ramps = ops.expand_dims(shift_ramp(subpixel, (n, n), centred=transfer is None), -3)
     moved = inverse_dft(ops.multiply(dft(probe), ramps))
     return moved, None if transfer is None else ops.multiply(transfer, ops.conj(ramps))
@@ -117,6 +119,7 @@ class Diffraction:
         self.blur = blur
         self.incident = incident_waves(self.slices, probes, self.spacing)
         self.exit_waves = transmitted(self.slices[-1], self.incident[-1]) if self.slices else probes
+        # w_m = F psi_m
         self.waves = propagate(self.exit_waves, transfer)
         self.sharp = mode_sum(self.waves)
         """Counts ``(*batch, n, n)`` before blur and background."""
@@ -133,13 +136,15 @@ class Diffraction:
         ``by_mode`` gives ``(*batch, M, n, n)``: that of each mode.
         """
         waves = propagate(exit_change, self.transfer)
+        # 2 Re(conj(w_m) F dpsi_m), in real arithmetic: half the multiplications of the complex product
         present = self.waves[..., : waves.shape[-3], :, :]
         change = 2 * (ops.real(present) * ops.real(waves) + ops.imag(present) * ops.imag(waves))
         change = change if by_mode else ops.sum(change, axis=-3)
         return change if self.blur is None else blurred(change, self.blur)
 
     def adjoint(self, change: Float[Array, "*batch n n"]) -> Complex[Array, "*batch M n n"]:
-        """``chi = J^T u``: what a change u of the expected counts is to the exit waves; adjoint of `change`."""
+        """``chi = J^T u``: a change u of the expected counts carried back to the exit waves; adjoint of `change`."""
+        # 2 F^H[w_m B^T u], with B^T = B
         sharp = change if self.blur is None else blurred(change, self.blur)
         return propagate_adjoint(times_real(self.waves, ops.expand_dims(2 * sharp, -3)), self.transfer)
 
@@ -159,6 +164,7 @@ class ForwardModel:
         estimate, batch = tensors(estimate), tensors(batch)
         self.estimate, self.batch, self.specification = estimate, batch, specification
         n = estimate["probe"].shape[-1]
+        # `origin` is the object pixel under the first pixel of a frame, `patch_index` asks for that under pixel n // 2.
         self.index = patch_index(ops.expand_dims(batch["origin"] + n // 2, 0), (n, n), specification.shape)
         self.far = "transfer" not in batch
         self.centring = ops.convert_to_tensor(centring(n)) if self.far else None
@@ -169,6 +175,7 @@ class ForwardModel:
         probes = self.place_probe(estimate["probe"])
         if "opr" in estimate:
             frames = batch["origin"].shape[0]
+            # First mode of frame j: P_0 + sum_k c_jk V_k. The other modes are the same in all frames.
             varied = ops.sum(
                 times_real(self.place_probe(estimate["opr"]), batch["opr_weights"][:, :, None, None]), axis=1
             )
@@ -205,6 +212,7 @@ class ForwardModel:
     def place_probe(self, probe: Complex[Array, "M N N"], step: int = 1) -> Complex[Array, "B M N N"]:
         """A probe as each frame, or every ``step``-th, has it (see `frame_probes`); B is 1 where all have the same."""
         probe = ops.expand_dims(probe if self.centring is None else ops.multiply(probe, self.centring), 0)
+        # P_j = F^-1[R_j F(C P)], with R_j the ramp of the shift and C the centring
         return probe if self.ramps is None else inverse_dft(dft(probe) * self.ramps[::step])
 
     def collect_probe(self, probes: Complex[Array, "B M N N"]) -> Complex[Array, "M N N"]:
@@ -212,6 +220,7 @@ class ForwardModel:
         if self.ramps is None:
             total = ops.sum(probes, axis=0)
         else:
+            # conj(C) F^-1[sum_j conj(R_j) F P_j]: summed before the inverse transform, so that there is only one
             total = inverse_dft(ops.sum(dft(probes) * ops.conj(self.ramps), axis=0))
         return total if self.centring is None else total * ops.conj(self.centring)
 
@@ -239,10 +248,12 @@ class ForwardModel:
         frequency = np.fft.fftfreq(n).astype("float32")
         frequency = ops.convert_to_tensor(np.fft.fftshift(frequency) if self.far else frequency)
         y, x = (moves[:, axis, None, None, None] for axis in (0, 1))
+        # d/dt exp(i t angle) = i angle exp(i t angle)
         angle = -2 * np.pi * (frequency[:, None] * y + frequency * x)
         derivative = lambda waves: inverse_dft(dft(waves) * make_complex(ops.zeros_like(angle), angle))
         change = self._exit_change(probe_change=derivative(self.diffraction.probes))
-        if not self.far:  # what the probe moves in its frame, the detector moves back
+        # Near field: w = T conj(R) F[O F^-1 R F P]. The move acts on R and, with the opposite sign, on conj(R).
+        if not self.far:
             change = change - derivative(self.diffraction.exit_waves)
         return self.diffraction.change(change)
 

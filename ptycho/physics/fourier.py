@@ -45,11 +45,13 @@ def dft(exit_wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]
     Goodman, Introduction to Fourier Optics, 4th ed., section 4.3. No pixel is moved: leaving out the centring of the
     exit wave multiplies the far field by a phase ramp, which neither its intensity nor `inverse_dft` can tell.
     """
+    # `fft2` has no factor: 1 / sqrt(n m) makes it unitary.
     norm = (exit_wave.shape[-2] * exit_wave.shape[-1]) ** -0.5
     return backend.fft2(exit_wave) * norm
 
 
 def inverse_dft(wave: Complex[Array, "*batch n m"]) -> Complex[Array, "*batch n m"]:
     """Inverse and adjoint of `dft`."""
+    # `ifft2` divides by n m: sqrt(n m) leaves the 1 / sqrt(n m) of a unitary transform.
     norm = (wave.shape[-2] * wave.shape[-1]) ** 0.5
     return backend.ifft2(wave) * norm

@@ -27,6 +27,7 @@ class ObjectGrid:
     def around(cls, positions: np.ndarray, N: int, margin: int = 0) -> "ObjectGrid":
         """The smallest grid that holds all frames at ``positions (P, 2)``, with a margin on all sides, in pixels."""
         integer, _ = split_positions(positions)
+        # A frame covers the pixels p - N // 2 to p - N // 2 + N - 1, for N odd or even.
         low, high = integer.min(axis=0) - N // 2 - margin, integer.max(axis=0) - N // 2 + N + margin
         return cls((int(low[0]), int(low[1])), (int(high[0] - low[0]), int(high[1] - low[1])), N)
 
@@ -47,6 +48,8 @@ class ObjectGrid:
     def spread(self, pattern: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Sum over frames at ``positions (P, 2)`` of one real ``pattern (N, N)``, such as the illumination:
         ``(H, W)`` float32."""
+        # out[y] = sum_j pattern[y - y_j], y_j the first pixel of frame j: the full convolution from its first pixel on.
+        # Its FFT rounds where nothing is illuminated, to either sign: hence the maximum.
         total = fftconvolve(self._points(positions, np.ones(len(positions))), pattern)
         return np.maximum(total[: self.shape[0], : self.shape[1]], 0).astype("float32")
 
@@ -57,6 +60,8 @@ class ObjectGrid:
 
     def under_frames(self, image: np.ndarray, positions: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Weighted sum over frames of a real ``image (H, W)`` under them, ``(N, N)``: adjoint of `spread`."""
+        # out[i] = sum_j w_j image[y_j + i]: a correlation, as a convolution with the reversed points, whose pixel
+        # (H - 1, W - 1) is i = 0.
         full = fftconvolve(image, self._points(positions, weights)[::-1, ::-1])
         height, width = self.shape
         return np.maximum(full[height - 1 : height - 1 + self.N, width - 1 : width - 1 + self.N], 0).astype("float32")
@@ -64,6 +69,7 @@ class ObjectGrid:
     def _points(self, positions: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """``(H, W)``: the weights at the pixels under the frames' first ones."""
         points = np.zeros(self.shape, "float32")
+        # Several frames may have the same pixel; ``points[index] += weights`` would count one of them.
         np.add.at(points, tuple(self.frames(positions)[0].T), weights)
         return points
 

@@ -51,11 +51,14 @@ def exit_wave_change(
     """
     change = probe_change
     for number, (patches, waves) in enumerate(zip(slices, incident, strict=True)):
+        # d psi_s O_s
         change = None if change is None else transmitted(patches, change)
         if slice_changes is not None:
+            # psi_s d O_s
             scattered = transmitted(slice_changes[number], waves)
             change = scattered if change is None else change + scattered
         if number < len(slices) - 1:
+            # d psi_{s+1} = F^-1[T F(.)]
             change = near_field(change, spacing)
     return change
 
@@ -69,6 +72,7 @@ def exit_wave_adjoint(
     """
     gradients: list[Array] = []
     for number in reversed(range(len(slices))):
+        # d O_s = sum_m conj(psi_s) chi_s, then chi_s is carried back through slice s and the vacuum before it.
         gradients.append(ops.sum(ops.multiply(ops.conj(incident[number]), chi), axis=-3))
         chi = transmitted(ops.conj(slices[number]), chi)
         if number > 0:

@@ -70,10 +70,11 @@ def root_scatter(expected: Float[Array, "..."]) -> Float[Array, "..."]:
     """``E[(sqrt(k) - sqrt(m))^2]`` of a Poisson count k with mean m: what shot noise alone leaves of a misfit.
 
     2 m for few photons, 1/4 for many; between them a ratio of polynomials, fitted to the sum over the distribution from
-    1e-3 to 1e3 photons, right to `SCATTER_ERROR` of it. (`expected_root` is not: what is asked for is its distance from
-    the root, a hundredth of it.)
+    1e-3 to 1e3 photons, right to `SCATTER_ERROR` of it. (`expected_root` is not accurate enough: this is
+    its distance from the root, a hundredth of it.)
     """
     m = ops.minimum(expected, 1e4)  # where it is 1/4 to 1e-5, and powers are far from overflow
+    # The ratio tends to 1 for m -> 0, and to 11.121 / (8 * 11.121 m) for many photons, so that the result is 1/4.
     above = 1.0 + m * (89.125 + 11.121 * m * m)
     below = 1.0 + m * (107.972 + m * (247.984 + 8 * 11.121 * m * m))
     return 2.0 * m * above / below

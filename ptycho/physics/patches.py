@@ -12,10 +12,11 @@ from ptycho.physics.fourier import times_real
 
 
 def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whole and sub-pixel part of positions ``(..., 2)`` in pixels: int32, and float32 in [-1/2, 1/2).
+    """Integer and sub-pixel part of positions ``(..., 2)`` in pixels: int32, and float32 in [-1/2, 1/2).
 
-    Patches stay on the pixel grid of the object, at the integer part; the probe moves by the rest.
+    Patches stay on the pixel grid of the object, at the integer part; the probe moves by the sub-pixel part.
     """
+    # Not `rint`, which rounds halves to even: the rest would jump between -1/2 and 1/2.
     integer = np.floor(np.asarray(positions, float) + 0.5)
     return integer.astype("int32"), (positions - integer).astype("float32")
 
@@ -24,6 +25,7 @@ def placed(image: np.ndarray, origin: np.ndarray, canvas: np.ndarray) -> np.ndar
     """A copy of a canvas ``(H, W)`` with an image on it, its first pixel at ``origin``, cut where it reaches beyond."""
     canvas = canvas.copy()
     low, high = np.maximum(origin, 0), np.minimum(np.add(origin, image.shape), canvas.shape)
+    # An image that lies outside altogether has high < low: the slices are then empty, not counted from the end.
     inside = tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))
     canvas[inside] = image[tuple(slice(a, max(a, b)) for a, b in zip(low - origin, high - origin, strict=True))]
     return canvas
@@ -43,6 +45,7 @@ def patch_index(positions: Int[Array, "B P 2"], size: tuple[int, int], shape: tu
 def extract_at(canvas: Num[Array, "B H W"], index: Int[Array, "B P n m"]) -> Num[Array, "B P n m"]:
     """Patches of a batch of canvases; 0 outside."""
     flat = ops.reshape(canvas, (-1,))
+    # The index of what lies outside points to this zero: no comparison for each pixel.
     return ops.take(ops.concatenate([flat, ops.zeros((1,), dtype=flat.dtype)]), index, axis=0)
 
 
@@ -52,6 +55,7 @@ def accumulate_at(
     """Sum of patches on canvases of ``shape`` (H, W): adjoint of `extract_at`."""
     batch = ops.shape(patches)[0]
     pixels = batch * shape[0] * shape[1]
+    # The last segment collects what lies outside; it is dropped.
     total = backend.segment_sum(ops.reshape(patches, (-1,)), ops.reshape(index, (-1,)), pixels + 1)
     return ops.reshape(total[:pixels], (batch, *shape))
 
@@ -105,6 +109,7 @@ def _indices(origin, size, height, width):
     x = origin[..., 1, None] + ops.arange(size[1], dtype="int32")
     inside_y = ops.logical_and(y >= 0, y < height)
     inside_x = ops.logical_and(x >= 0, x < width)
+    # Flat index (b H + y) W + x. Clipped, so that it is valid outside too, where `inside` is False.
     row = ops.arange(ops.shape(origin)[0], dtype="int32")[:, None, None] * height + ops.clip(y, 0, height - 1)
     index = row[..., :, None] * width + ops.clip(x, 0, width - 1)[..., None, :]
     return index, ops.logical_and(inside_y[..., :, None], inside_x[..., None, :])

@@ -4,9 +4,9 @@
 difference. The near field is on the pixels of the object.
 
 Metres never enter: lengths are in object pixels, which are the detector's too, and frequencies in cycles per pixel.
-A wave is ``exp(i (k x - omega t))``: phase grows along the way of the light, a wave whose phase grows towards larger
-indices walks towards them, and ``conj`` turns time back. The DFT is ``sum_x exp(-2 pi i f x)``, so that frequency f
-stands for ``exp(2 pi i f x)``. Frames are periodic: what leaves at one side comes back at the other, which is why
+A wave is ``exp(i (k x - omega t))``: phase grows along the beam, a wave whose phase grows towards larger indices
+travels towards them, and ``conj`` reverses time. The DFT is ``sum_x exp(-2 pi i f x)``, so that frequency f stands for
+``exp(2 pi i f x)``. Frames are periodic: what leaves at one side comes back at the other, which is why
 `transfer_function` warns where much could.
 """
 
@@ -43,13 +43,14 @@ def near_field(
 
     Unitary where no wave is evanescent (``|transfer| = 1``): photons are conserved.
     """
+    # The factors of `fft2` and `ifft2` cancel: no norm is needed.
     return backend.ifft2(ops.multiply(transfer, backend.fft2(waves)))
 
 
 def near_field_adjoint(
     waves: Complex[Array, "*batch n m"], transfer: Complex[Array, "*lead n m"]
 ) -> Complex[Array, "*batch n m"]:
-    """Adjoint of `near_field`: light sent back; the inverse too where no wave is evanescent."""
+    """Adjoint of `near_field`: back-propagation; the inverse too where no wave is evanescent."""
     return near_field(waves, ops.conj(transfer))
 
 
@@ -60,6 +61,7 @@ def fresnel_lag(squared: np.ndarray, wavelength_px: float) -> np.ndarray:
 
 def angular_spectrum_lag(squared: np.ndarray, wavelength_px: float) -> np.ndarray:
     """``1/lambda - sqrt(1/lambda^2 - f^2)``, exact; as ``f^2 / (sqrt(...) + 1/lambda)`` nothing cancels."""
+    # + 0j: beyond 1/lambda the root is i kappa, so that exp(-2 pi i z lag) decays as exp(-2 pi z kappa).
     return squared / (np.sqrt(wavelength_px**-2 - squared + 0j) + 1 / wavelength_px)
 
 
@@ -71,7 +73,7 @@ LAGS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def free_space(path: NearField | Multislice | None, n: int) -> np.ndarray | None:
-    """The `transfer_function` ``(n, n)`` of a way through free space: to a near detector, or between slices.
+    """The `transfer_function` ``(n, n)`` of a path through free space: to a near detector, or between slices.
 
     None stays None: the far field, or a thin sample.
     """
@@ -94,7 +96,7 @@ def transfer_function(
     Warns (UserWarning) where its phase changes by more than pi from one frequency to the next along an axis, so that
     it is undersampled: the steepest of the waves that the pixels can hold walk by more than half the frame
     (`walk_px`), and come back on its other side. For Fresnel that is ``lambda |z| > n`` (Voelz & Roggemann, Appl. Opt.
-    48, 6132 (2009)). It does not matter where no light has such frequencies.
+    48, 6132 (2009)). It does not matter where the wave has no such frequencies.
 
     Raises ValueError for an unknown ``kind`` and for a wavelength that is not above 0.
     """
@@ -104,6 +106,7 @@ def transfer_function(
         raise ValueError(f"distance_px is {distance_px}; expected a finite number of pixels")
     if not (np.isfinite(wavelength_px) and wavelength_px > 0):
         raise ValueError(f"wavelength_px is {wavelength_px}; expected a finite number of pixels above 0")
+    # Frequencies are 1/n apart, and the phase has the slope 2 pi walk: it changes by more than pi where walk > n / 2.
     for length, walk in zip(size, walk_px(size, distance_px, wavelength_px, kind), strict=True):
         if walk > length / 2:
             warnings.warn(
@@ -115,6 +118,7 @@ def transfer_function(
             )
     y, x = _frequencies(size)
     lag = LAGS[kind](y**2 + x**2, wavelength_px)
+    # |z|: with a negative z evanescent waves would grow. The way back is the complex conjugate.
     ahead = np.exp(-2j * np.pi * abs(distance_px) * lag).astype(np.complex64)
     return ahead if distance_px >= 0 else ahead.conj()
 
@@ -122,11 +126,12 @@ def transfer_function(
 def walk_px(
     size: tuple[int, int], distance_px: float | int, wavelength_px: float | int, kind: str
 ) -> tuple[float, float]:
-    """How far the steepest light of a frame walks sideways along (y, x): the distance times the tangent of its angle.
+    """How far the steepest waves of a frame walk sideways along (y, x): the distance times the tangent of their angle.
 
     It is the slope of the transfer function's phase over 2 pi. Fresnel takes ``lambda f`` for the tangent.
     """
     y, x = _frequencies(size)
+    # tan(angle) = f / sqrt(1/lambda^2 - f_y^2 - f_x^2); for small angles lambda f
     along_squared = wavelength_px**-2 - (0 if kind == "fresnel" else y**2 + x**2)
     travels = along_squared > 0
     along = np.sqrt(np.where(travels, along_squared, np.inf))  # evanescent waves do not walk

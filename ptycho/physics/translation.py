@@ -10,6 +10,7 @@ from ptycho.physics.patches import extract
 
 def translate(images: Num[Array, "B H W"], shifts: Float[Array, "B 2"]) -> Num[Array, "B H W"]:
     """Move each image by ``(dy, dx)`` pixels: ``out[y, x] = in[y - dy, x - dx]``, bilinear, zero outside."""
+    # out[c] = in[c - d], c the centre pixel: a shift by d reads a patch of the image's own size at c - d.
     return extract(images, _source(images, shifts), tuple(images.shape[-2:]))[:, 0]
 
 

@@ -70,6 +70,7 @@ def feed(
     chunks = [
         chunk for frames in stream.order() for chunk in np.split(frames, range(read_ahead, len(frames), read_ahead))
     ]
+    # One chunk is read while the network works on the last.
     for frames, counts in zip(chunks, ahead(lambda frames: scan.counts[used[frames]], chunks, 1), strict=True):
         for frame, pattern in zip(frames, counts, strict=True):
             yield from stream.add(int(frame), held(pattern))

@@ -84,6 +84,7 @@ def find_probe(
         last = number + 1 == rounds or (has_stalled and not step)
         # Momentum that does not pay starts anew (O'Donoghue & Candes, Found. Comput. Math. 15, 715 (2015)).
         step = 0.0 if has_stalled or last or number == 0 else momentum
+        # P + beta (P - P_before)
         start = retrieved + step * (retrieved - before)
         if last:
             break
@@ -108,7 +109,7 @@ def fit_probe(
 
         P <- P + sum_j conj(O_j) chi_j / (sum_j |O_j|^2 + d max),
 
-    with chi_j the exit-wave residual of frame j, and d the ``damping``: where no frame tells, the probe stays.
+    with chi_j the exit-wave residual of frame j, and d the ``damping``: where no frame sees the probe, it stays.
     ``batch_pixels`` detector pixels are worked on at once.
     """
     origin, subpixel = mosaic.grid.frames(scan.positions[used])
@@ -128,9 +129,12 @@ def fit_probe(
             model = ForwardModel(estimate, batch, specification)
             amplitudes = ops.sqrt(counts)
             residual = amplitude_residual(amplitudes, model.expected, mask, mean_amplitude)
+            # sum_j conj(O_j) chi_j, with chi = J^T u
             gradient += ops.convert_to_numpy(model.probe_gradient(model.diffraction.adjoint(residual)))
+            # sum_j |O_j|^2
             weight += ops.convert_to_numpy(ops.sum(intensity(model.diffraction.slices[0]), axis=0))
             if step == 0:
+                # Of the probe before its first step
                 misfit += float(ops.sum(mask * (amplitudes - ops.sqrt(model.expected)) ** 2))
                 total += float((counts * scan.mask).sum())
         misfit = misfit / total if step == 0 else misfit

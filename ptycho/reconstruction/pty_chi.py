@@ -99,10 +99,12 @@ def run_ptychi(
         middle = np.array(shape) // 2  # positions small in number lose least in single precision
         placed = grid.on_grid(scan.positions) - middle
         task = task_type(
+            # Its patch begins (N - 1) / 2 before position + origin, ours N // 2 before the position (see above).
             _options(api, engine, epochs, batch_size, fixed, positions, middle - scan.N // 2 + (scan.N - 1) / 2),
             diffraction_data=np.fft.ifftshift(scan.counts[used] * scan.mask, axes=(-2, -1)).astype("float32"),
             valid_pixel_mask=np.fft.ifftshift(scan.mask),
             object_data=np.ones((1, *shape), "complex64"),
+            # The plain DFT is N times the unitary one.
             probe_data=(probe / scan.N)[None],
             probe_position_y_px=placed[used, 0].astype("float32"),
             probe_position_x_px=placed[used, 1].astype("float32"),
@@ -119,6 +121,7 @@ def run_ptychi(
         if not fixed:
             probe = scan.N * task.get_data_to_cpu("probe", as_numpy=True)[0]
         if positions:
+            # Held-out frames, which it does not see, follow the mean of the others.
             moved = task.get_data_to_cpu("probe_positions", as_numpy=True) - placed[used]
             placed += moved.mean(axis=0)
             placed[used] += moved - moved.mean(axis=0)

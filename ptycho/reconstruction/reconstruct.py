@@ -53,8 +53,10 @@ def reconstruct(
     if not kept:
         raise ValueError("no patch is finite; the network's output is not a number anywhere")
     result = as_grown(stream, scan, used)
+    # Pieces of single frames: pixel N // 2 of each is at the integer part of its position.
     centres = np.array([piece.origin for piece in kept]) + scan.N // 2
     stitched = stitch(np.stack([piece.values for piece in kept]), centres, result.probe)
+    # The stitched image has a grid of its own: its first pixel in pixels of the scan
     origin = np.rint(centres[0] - stitched.positions_px[0]).astype(int)
     return replace(
         result,

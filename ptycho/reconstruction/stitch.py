@@ -1,4 +1,4 @@
-"""Patches into one object: align their phases, add them up where the probe lit them."""
+"""Patches into one object: align their phases, and average them, weighted with their illumination."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Stitched(NamedTuple):
     object: np.ndarray
     """``(H, W)`` complex64; 0 where ``coverage`` is 0."""
     coverage: np.ndarray
-    """``(H, W)`` float32: light on each pixel from all the patches, in units of the probe's brightest pixel; 0
+    """``(H, W)`` float32: illumination of each pixel by all patches, in units of the probe's brightest pixel; 0
     where it is less than `COVERED`."""
     positions_px: np.ndarray
     """``(P, 2)`` float64: the positions of all the patches in pixels of ``object``."""
@@ -26,7 +26,7 @@ class Stitched(NamedTuple):
 
 
 def stitch(patches: np.ndarray, positions: np.ndarray, probe: np.ndarray, *, align: bool = True) -> Stitched:
-    """Average of patches, weighted with the light that fell on each of their pixels.
+    """Average of patches, weighted with the illumination of each of their pixels.
 
     Args:
         patches: ``(P, n, n)`` complex.
@@ -49,15 +49,18 @@ def stitch(patches: np.ndarray, positions: np.ndarray, probe: np.ndarray, *, ali
     if not good.any():
         raise ValueError("no patch is finite; the network's output is not a number anywhere")
     origin = np.floor(positions.min(axis=0)).astype(int) - n // 2
+    # `ceil`: a sub-pixel position reaches one pixel further.
     shape = tuple(np.ceil(positions.max(axis=0)).astype(int) - origin - n // 2 + n)
     kept, centres = patches[good], positions[good] - origin
     if align:
+        # Patch j is exp(i phi_j) times the object under it: conj takes its phase out.
         kept = kept * np.conj(common_phases(kept, centres, weight))[:, None, None]
     total, weights = np.zeros(shape, "complex64"), np.zeros(shape, "float32")
     for corners, tap in _taps(centres - n // 2):
         add_patches(total, kept * weight * tap, corners)
         add_patches(weights, np.broadcast_to(weight, kept.shape) * tap, corners)
     covered = weights > COVERED
+    # O = sum_j w_j o_j / sum_j w_j, bilinear where positions are sub-pixel
     merged = np.divide(total, weights, out=np.zeros_like(total), where=covered)
     return Stitched(
         merged,
@@ -79,10 +82,12 @@ def common_phases(patches: np.ndarray, positions: np.ndarray, weight: np.ndarray
     if count > 1:
         pairs = _neighbour_pairs(positions, min(neighbours, count - 1))
         overlaps = _overlaps(patches, np.rint(positions).astype(int), weight, pairs)
+        # C_ij = sum w_i w_j o_i conj(o_j), about |C_ij| exp(i (phi_i - phi_j)): the leading eigenvector holds phi.
         matrix = scipy.sparse.coo_array((overlaps, pairs.T), (count, count)).tocsr()
         factors = _leading_phases(matrix + matrix.conj().T, count)
     else:
         factors = np.ones(1, "complex64")
+    # sum_j conj(f_j) sum w o_j: the mean of all patches once they agree
     mean = np.vdot(factors, (patches * weight).sum(axis=(1, 2)))
     return (factors * np.exp(1j * np.angle(mean))).astype("complex64")
 
@@ -92,8 +97,10 @@ def _leading_phases(matrix, count: int) -> np.ndarray:
     scale = scipy.sparse.diags_array(1 / np.sqrt(np.maximum(np.abs(matrix).sum(axis=1), 1e-30)))
     even = (scale @ matrix @ scale).astype("complex128")
     if count < 4:
+        # ARPACK does not take matrices this small.
         vector = np.linalg.eigh(even.toarray())[1][:, -1]
     else:
+        # A start of its own: by default it is random, and the result would differ from run to run.
         start = np.ones(count, "complex128")
         vector = scipy.sparse.linalg.eigsh(even, k=1, which="LA", v0=start, tol=1e-6)[1][:, 0]
     return np.exp(1j * np.angle(vector))
@@ -103,6 +110,7 @@ def _neighbour_pairs(positions: np.ndarray, neighbours: int) -> np.ndarray:
     """Pairs ``(K, 2)`` of nearest neighbours, each once."""
     near = cKDTree(positions).query(positions, neighbours + 1)[1]
     pairs = np.stack([near[:, :1].repeat(neighbours, 1), near[:, 1:]], axis=-1).reshape(-1, 2)
+    # The nearest is the patch itself, or one at the same place; pairs are sorted, so that each comes once.
     pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
     return np.unique(pairs, axis=0)
 
@@ -114,6 +122,7 @@ def _overlaps(patches, corners, weight, pairs, batch: int = 512) -> np.ndarray:
     out = np.empty(len(pairs), "complex64")
     for start in range(0, len(pairs), batch):
         i, j = pairs[start : start + batch].T
+        # Pixel p of patch i lies on pixel p + corner_i - corner_j of patch j.
         offset = corners[i] - corners[j]
         y, x = offset[:, :1] + grid, offset[:, 1:] + grid
         inside = ((y >= 0) & (y < n))[:, :, None] & ((x >= 0) & (x < n))[:, None, :]
@@ -129,6 +138,7 @@ def _taps(corners: np.ndarray):
     piece = (corners - floor).astype("float32")
     for dy in (0, 1):
         for dx in (0, 1):
+            # 1 - f for the pixel before the position, f for the one behind
             tap = np.abs(1 - dy - piece[:, 0]) * np.abs(1 - dx - piece[:, 1])
             if tap.any():
                 yield floor + [dy, dx], tap[:, None, None]

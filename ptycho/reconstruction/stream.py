@@ -40,8 +40,10 @@ class Layout(NamedTuple):
         subpixel = bool(rest_px.any())
         if not model.architecture.needs_neighbours:
             return cls([], min(tile_frames or usual_batch(N), len(positions)), 0, subpixel)
+        # A tile needs all frames that illuminate it, out to where its window has fallen to 0.
         margin = reach(probe) + ramp(N)
         tiles = cut(positions, margin, tile_frames or usual_tile(N))
+        # One canvas for all tiles, so that one compiled step serves them.
         span = max(np.ptp(integer[tile.frames], axis=0).max() for tile in tiles)
         multiple = model.architecture.multiple
         canvas = multiple * math.ceil((span + N) / multiple)
@@ -157,6 +159,7 @@ class Stream:
         self._needed = np.zeros(len(positions), int)
         self._tiles_of: list[list[int]] = [[] for _ in positions]
         for number, tile in enumerate(self._tiles):
+            # A frame is kept until the last of its tiles has been reconstructed.
             self._needed[tile.frames] += 1
             for frame in tile.frames:
                 self._tiles_of[frame].append(number)
@@ -200,6 +203,7 @@ class Stream:
         if self._variance is not None and contribution.variance is not None:
             self._variance.merge(contribution.variance)
         self.arrived[frames] = True
+        # A frame near a border is in several parts: it is counted once.
         self.dropped += sorted(set(frames[contribution.dropped].tolist()) - set(self.dropped))
 
     @property
@@ -217,6 +221,7 @@ class Stream:
         """Root mean square disagreement of the symmetries ``(H, W)`` float32, of the complex object; 0 with one."""
         if self._variance is None:
             return np.zeros(self.mosaic.shape, "float32")
+        # The mosaic averages variances as it does objects: as complex numbers.
         return np.sqrt(self._variance.object.real)
 
     def add(self, index: int, counts: np.ndarray) -> list[Piece]:
@@ -286,6 +291,7 @@ class Stream:
         origin = self.integer[frames].min(axis=0) - self.N // 2
         canvases, illumination = self._predict_tile(frames, origin)
         aligned = _in_phase(canvases, illumination)
+        # Mean and variance over the symmetries, pixel by pixel
         mean = np.mean(aligned, axis=0)
         weight = illumination * window(tile, origin, illumination.shape, ramp(self.N))
         piece = Piece(mean, weight, tuple(origin), frames)
@@ -321,6 +327,7 @@ class Stream:
     def _predict_tile(self, frames: np.ndarray, origin: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Canvases ``(H, W)`` of held frames, one a symmetry, and their illumination, from pixel ``origin`` on."""
         inputs = self._inputs(frames)
+        # Rows without a frame lie off the canvas, where they neither see nor change anything.
         positions = np.full((self._size, 2), -(2**20), "int32")  # off the canvas
         positions[: len(frames)] = self.integer[frames] - origin
         inputs |= dict(positions=positions[None], canvas=np.zeros((1, self._canvas, self._canvas), "float32"))
@@ -384,7 +391,9 @@ def _rounded(count: int) -> int:
 
 def _in_phase(canvases: list[np.ndarray], illumination: np.ndarray) -> np.ndarray:
     """Canvases ``(V, H, W)``, each turned by the global phase that makes it agree best with the first."""
+    # Capped: pixels that many frames see shall not decide alone.
     weight = np.minimum(illumination, 1.0)
+    # arg sum w conj(c) c_0: the phase that brings canvas c nearest to c_0
     turns = [np.vdot(canvas * weight, canvases[0]) for canvas in canvases]
     return np.stack([canvas * (turn / max(abs(turn), 1e-30)) for canvas, turn in zip(canvases, turns, strict=True)])
 

@@ -8,14 +8,14 @@ import numpy as np
 from ptycho.physics.grid import ObjectGrid
 
 COVERED = 1e-3
-"""Light, relative to the brightest pixel of one probe, from which on a pixel of the object counts as measured."""
+"""Illumination, over that of the brightest pixel of one probe, from which on an object pixel counts as measured."""
 
 
 class Tile(NamedTuple):
     """A rectangle of the object, and the frames that it is made of."""
 
     frames: np.ndarray
-    """Indices of the frames whose light reaches the tile."""
+    """Indices of the frames that illuminate the tile."""
     low: tuple[float, float]
     high: tuple[float, float]
     """(y, x) of the tile's sides in pixels of the scan; infinite at the border of the scan."""
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     values: np.ndarray
     """``(h, w)`` complex."""
     weight: np.ndarray
-    """``(h, w)`` float: light on each pixel, in units of the probe's brightest."""
+    """``(h, w)`` float: illumination of each pixel, in units of the probe's brightest."""
     origin: tuple[int, int]
     """(y, x) of the first pixel, in pixels of the scan."""
     frames: np.ndarray
@@ -39,6 +39,7 @@ def reach(probe: np.ndarray, photons: float = 0.99) -> int:
     illumination = (np.abs(probe) ** 2).reshape(-1, *probe.shape[-2:]).sum(axis=0)
     n = illumination.shape[-1]
     y, x = np.abs(np.mgrid[:n, :n] - n // 2)
+    # Distances by the larger of y and x: tiles are rectangles.
     by_distance = np.bincount(np.maximum(y, x).ravel(), illumination.ravel())
     return int(np.searchsorted(np.cumsum(by_distance), photons * illumination.sum())) + 1
 
@@ -64,6 +65,7 @@ def cut(positions: np.ndarray, margin: float, limit: int) -> list[Tile]:
             tiles = _grid(positions, [low[k] + sides[k] * np.arange(1, counts[k]) for k in (0, 1)], margin)
             if last or max(len(tile.frames) for tile in tiles) <= limit:
                 return tiles
+        # The longer side is cut once more, so that tiles stay nearly square.
         counts[np.argmax(sides)] += 1
 
 
@@ -71,8 +73,10 @@ def _grid(positions: np.ndarray, borders: list[np.ndarray], margin: float) -> li
     """The tiles with frames of a grid; ``borders`` are those between tiles, along y and x."""
     edges = [np.concatenate([[-np.inf], inner, [np.inf]]) for inner in borders]
     columns = len(edges[1]) - 1
+    # Number of the tile along axis k, with all edges moved by `shift`
     cell = lambda k, shift: np.searchsorted(edges[k] + shift, positions[:, k], side="right") - 1
     local = np.unique(cell(0, 0) * columns + cell(1, 0))
+    # Edges moved by +margin give the first tile that a frame is near, by -margin the last.
     first, last = ([cell(k, shift) for k in (0, 1)] for shift in (margin, -margin))
     # A frame is near the tiles from its first to its last, along both axes.
     candidates = []
@@ -81,6 +85,7 @@ def _grid(positions: np.ndarray, borders: list[np.ndarray], margin: float) -> li
             near = np.flatnonzero((first[0] + dy <= last[0]) & (first[1] + dx <= last[1]))
             candidates.append(((first[0][near] + dy) * columns + first[1][near] + dx, near))
     cells, frames = (np.concatenate(pieces) for pieces in zip(*candidates, strict=True))
+    # By tile, then by frame: the frames of a tile follow one another.
     order = np.lexsort((frames, cells))
     cells, frames = cells[order], frames[order]
     begin, end = (np.searchsorted(cells, local, side) for side in ("left", "right"))
@@ -99,6 +104,7 @@ def window(tile: Tile, origin: np.ndarray, shape: tuple[int, int], ramp: float) 
     shares = []
     for low, high, start, size in zip(tile.low, tile.high, origin, shape, strict=True):
         at = start + np.arange(size)
+        # Linear over 2 ramp about the border: what rises in a tile falls in its neighbour, and both add up to 1.
         rise = np.ones(size) if math.isinf(low) else np.clip((at - low) / (2 * ramp) + 0.5, 0, 1)
         fall = np.ones(size) if math.isinf(high) else np.clip((high - at) / (2 * ramp) + 0.5, 0, 1)
         shares.append(rise * fall)
@@ -143,12 +149,13 @@ class Mosaic:
 
     @property
     def object(self) -> np.ndarray:
-        """The object so far ``(H, W)`` complex64; 0 where no light has fallen."""
+        """The object so far ``(H, W)`` complex64; 0 where nothing has been illuminated."""
+        # sum w o / sum w
         return np.divide(
             self.total, self.illumination, out=np.zeros_like(self.total), where=self.illumination > COVERED
         )
 
     @property
     def coverage(self) -> np.ndarray:
-        """Light on each pixel so far ``(H, W)`` float32; 0 where it is less than `COVERED`."""
+        """Illumination of each pixel so far ``(H, W)`` float32; 0 where it is less than `COVERED`."""
         return np.where(self.illumination > COVERED, self.illumination, 0).astype("float32")

@@ -13,7 +13,7 @@ class Members(NamedTuple):
     """The frames of a batch."""
 
     frames: np.ndarray
-    """``(B,)`` int: indices; the last are repeated to fill the batch up."""
+    """``(B,)`` int: indices; some are repeated to fill the batch up."""
     present: np.ndarray
     """``(B,)`` float32: 0 for those that only fill up."""
 
@@ -36,6 +36,7 @@ def batches(
             overlap as little as they can (Odstrcil, Menzel, Guizar-Sicairos, Opt. Express 26, 3108 (2018)).
         rng: draws.
     """
+    # As few batches as may be, and as even: -(-a // b) rounds up.
     count = -(-len(frames) // size)
     size = -(-len(frames) // count)
     if how == "random":
@@ -45,6 +46,7 @@ def batches(
         cells = median_cells(positions, frames, -(-len(frames) // count))
         rows = np.full((len(cells), max(len(cell) for cell in cells)), -1)
         for row, cell in zip(rows, cells, strict=True):
+            # Smaller cells leave random columns empty, lest the last batch hold frames of the large cells only.
             row[rng.permutation(len(row))[: len(cell)]] = rng.permutation(cell)
         order = rows.T.ravel()
         order = order[order >= 0]

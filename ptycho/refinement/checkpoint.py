@@ -1,4 +1,4 @@
-"""What a fit goes on from after a kill, in one file that is replaced at once."""
+"""The state of a fit in one file, replaced at once, from which a fit that was killed goes on."""
 
 import hashlib
 import json
@@ -73,7 +73,7 @@ class Checkpoint:
 
 
 def fingerprint(solver: Solver) -> str:
-    """What a fit begins from, and with which frames, in a few letters."""
+    """A hash of what a fit begins from, and of its frames."""
     scan, frames = solver.scan, np.concatenate([solver.frames, solver.held_out])
     arrays = (frames, solver.held_out, scan.frame_counts[frames], scan.mask, scan.positions, *solver.state.values())
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()

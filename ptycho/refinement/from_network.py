@@ -86,5 +86,6 @@ def usual_symmetries(scan: Scan, scarce: float = 300.0) -> int:
 
 def photons_per_object_pixel(scan: Scan) -> float:
     """Photons on a pixel of the object, on average over the scanned area."""
+    # The scanned area, with half a probe diameter on each side
     area = np.prod(np.maximum(np.ptp(scan.positions, axis=0), 1.0) + scan.probe_diameter_px)
     return float(scan.frame_counts.sum() / area)

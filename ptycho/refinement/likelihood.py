@@ -1,4 +1,4 @@
-"""How far expected counts are from the measured ones, and what of it a fit goes down.
+"""How far expected counts are from the measured ones: the objective of a fit, and its gradient.
 
 Least squares of amplitudes, or the Poisson likelihood on the same scale, so that both share curvature and units:
 
@@ -20,7 +20,7 @@ FAINT = 1e-6
 
 
 class Likelihood(NamedTuple):
-    """What is minimised; a value that compiled functions are made for."""
+    """The objective. Functions are compiled for each value of it."""
 
     poisson: bool
     """Poisson likelihood of the counts instead of the least squares of amplitudes."""
@@ -66,6 +66,7 @@ class Residuals:
         """A quarter of the Poisson deviance, ``sum (e - k + k log(k / e)) / 2``: on the scale of the misfit."""
         expected = self.expected + self.likelihood.dark
         excess = self.counts - expected
+        # k log(k / e) - (k - e), with k / e = 1 + (k - e) / e
         # By `log1p`: of a million counts, rounding would leave more than their noise.
         logarithms = self.counts * ops.log1p(ops.where(self.counts > 0, excess / expected, 0.0))
         return 0.5 * ops.sum(self.used * (logarithms - excess))

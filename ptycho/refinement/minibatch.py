@@ -49,11 +49,14 @@ def lsqml_step(
     misfit = dict(misfit=fit.residuals.misfit())
     if not directions:
         return misfit
+    # Normal equations G a = b: b_i = <chi, dpsi_i> = <g_i, d_i> (the adjoint), G_ij = <dpsi_i, dpsi_j> of the sampled
+    # frames, scaled up to all.
     b = [inner(directions[name], slopes[name]) for name in directions]
     step = max(1, min(sample, fit.present.shape[0] // sample_least))
     waves, sampled = _exit_wave_changes(fit, directions, step)
     gram = [[inner(one, other) / sampled for other in waves] for one in waves]
     if "object" in directions:  # it comes first
+        # + <d_O, R'' d_O>, with the diagonal of the prior's curvature R''
         gram[0][0] = gram[0][0] + ops.sum(fit.batch["prior_curvature"] * intensity(directions["object"]))
     changes = zip(directions.items(), _solved(gram, b), strict=True)
     return misfit | {name: fit.estimate[name] + times_real(direction, length) for (name, direction), length in changes}
@@ -119,6 +122,7 @@ def adam_step(
             pixels = ops.sum(batch["mask"]) * ops.sum(batch["present"])
             prior = batch["prior_gradient"]
             slope = slope - ops.stack([ops.real(prior), ops.imag(prior)]) / pixels  # on the scale of the misfit's mean
+        # m = beta_1 m + (1 - beta_1) g, v = beta_2 v + (1 - beta_2) g^2. Both start at 0: 1 - beta^t makes up for it.
         mean = decays[0] * moments[name][0] + (1 - decays[0]) * slope
         square = decays[1] * moments[name][1] + (1 - decays[1]) * slope**2
         after[name] = ops.stack([mean, square])
@@ -143,6 +147,7 @@ def _directions(fit: BatchFit, names: tuple[str, ...], damping: float, mixed: fl
 
     if "object" in names:
         slopes["object"] = model.object_gradient(fit.chi) + batch["prior_gradient"]
+        # c = sum_j sum_m |psi_s,m|^2 on each slice, without the frames that only fill up
         beams = [mode_sum(waves) * present for waves in model.diffraction.incident]
         illumination = model.accumulate(beams)
         largest = ops.max(illumination, axis=(1, 2), keepdims=True)
@@ -150,6 +155,7 @@ def _directions(fit: BatchFit, names: tuple[str, ...], damping: float, mixed: fl
     if "probe" in names:
         slopes["probe"] = model.probe_gradient(fit.chi)
         patches = model.diffraction.slices
+        # c = sum_j prod_s |O_s|^2: the projection of a thick sample
         through = intensity(patches[0])
         for layer in patches[1:]:
             through = through * intensity(layer)
@@ -161,6 +167,7 @@ def _directions(fit: BatchFit, names: tuple[str, ...], damping: float, mixed: fl
 def _exit_wave_changes(fit: BatchFit, directions: dict[str, Any], step: int) -> tuple[list[Array], Array]:
     """Changes of every ``step``-th frame's exit waves along directions, and the part of the batch that these are."""
     model, few = fit.model, fit.present[::step, None, None, None]
+    # Where all frames have the same probe, its waves come once.
     sampled = lambda waves: waves[::step] if waves.shape[0] > 1 else waves
     slices = [patches[::step] for patches in model.diffraction.slices]
     incident = [sampled(waves) for waves in model.diffraction.incident]
@@ -179,6 +186,7 @@ def _solved(gram: list[list], b: list) -> list:
     """Solution of one equation, or of two."""
     if len(b) == 1:
         return [b[0] / (gram[0][0] + 1e-30)]
+    # Cramer's rule. The ridge multiplies the diagonal, so that the determinant is positive for parallel directions too.
     ((aa, ab), (_, bb)), (u, v) = gram, b
     aa, bb = aa * (1 + RIDGE), bb * (1 + RIDGE)
     norm = 1 / (aa * bb - ab * ab + 1e-30)

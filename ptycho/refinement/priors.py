@@ -1,4 +1,4 @@
-"""What is known of the object beside the counts: it is smooth, or near an image. In units of the illumination on it.
+"""Prior knowledge of the object: it is smooth, or near an image. In units of the illumination on it.
 
     R(O) = n (tv sum |grad O| + l2 / 2 sum |O - I|^2 + h1 / 2 sum |grad(O - I)|^2)
 
@@ -35,6 +35,7 @@ class Priors(NamedTuple):
         """R(O)."""
         total = 0.0
         if self.tv:
+            # sum |grad O|
             total += self.tv * float((1 / _inverse_gradient(object)).sum(dtype=float))
         if self.image is not None and (self.l2 or self.h1):
             distance = object - self.image
@@ -49,6 +50,7 @@ class Priors(NamedTuple):
             stiffness = self.illumination * self.tv * _inverse_gradient(object)
             for axis, rise in zip((-2, -1), _differences(object), strict=True):
                 flux = stiffness * rise
+                # Divergence of the flux. It wraps around, but the flux across the border is 0.
                 gradient += flux - np.roll(flux, 1, axis)
                 curvature += 2 * stiffness  # of both neighbours, about
         if self.l2 and self.image is not None:
@@ -57,6 +59,7 @@ class Priors(NamedTuple):
         if self.h1 and self.image is not None:
             for axis, rise in zip((-2, -1), _differences(self.image - object), strict=True):
                 gradient -= self.illumination * self.h1 * (rise - np.roll(rise, 1, axis))
+            # h1 div grad(O - I); minus the discrete Laplacian has the diagonal 2 for each axis.
             curvature += 4 * self.illumination * self.h1
         return gradient, curvature
 
@@ -64,6 +67,7 @@ class Priors(NamedTuple):
         """``(K, K)`` along K directions of the object (total variation with the gradient that it has now)."""
         gram = np.zeros((len(directions),) * 2)
         inner = lambda a, b, weight: float(np.sum(weight * (a.real * b.real + a.imag * b.imag)))
+        # <d_i, R'' d_j> = n (sum (tv / |grad O| + h1) grad d_i . grad d_j + l2 sum d_i d_j)
         stiffness = self.tv * _inverse_gradient(object) if self.tv else 0.0
         stiffness = stiffness + (self.h1 if self.image is not None else 0.0)
         differences = [_differences(direction) for direction in directions] if np.any(stiffness) else []

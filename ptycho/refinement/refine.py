@@ -148,6 +148,7 @@ def finished(schedule: "_Schedule", unknowns: tuple[Unknown, ...], first: int, e
     if not solver.evaluate()["misfit"] <= error_before:
         solver.restore(before)
         return []
+    # The result says which frames it was fitted to.
     solver.frames, solver.held_out = everything, np.arange(0)
     return entries
 
@@ -256,6 +257,7 @@ def fitted_onto(scan: Scan, start: Reconstruction, most_px: float) -> tuple[np.n
             f"the image to start from has {len(start.positions_px)} frames of {start.probe.shape[-1]} pixels, the scan "
             f"{len(scan)} of {scan.N}: it is of another scan"
         )
+    # What all frames have in common is where the image lies; what is left are moves of the frames.
     origin = np.rint((scan.positions - start.positions_px).mean(axis=0)).astype(int)
     moved = start.positions_px + origin - scan.positions
     if np.abs(moved).max() > most_px:
@@ -294,6 +296,7 @@ def divided(scan: Scan, held_out: np.ndarray | None, config: RefineConfig) -> tu
     if not len(used):
         raise ValueError("all frames are held out: none is left to fit to")
     count = round(config.held_out * len(used))
+    # A generator of its own: the same frames are held out whatever else draws random numbers.
     stopping = np.sort(np.random.default_rng([config.seed, 1]).permutation(used)[:count])
     return np.setdiff1d(used, stopping), stopping
 
@@ -320,12 +323,14 @@ def result_of(solver: Solver, config: RefineConfig, unknowns: Sequence[Unknown])
     scan, state = solver.scan, solver.state
     coverage = solver.coverage()
     covered = coverage > COVERED
+    # Outside the coverage nothing was fitted: the object still is what the fit started from.
     slices = np.where(covered, state["object"], 0).astype("complex64")
     used = np.zeros(len(scan), bool)
     used[solver.frames] = True
     names = {unknown.name for unknown in unknowns}
     return Reconstruction(
         object=slices.prod(axis=0),
+        # OPR modes vary the first mode: mixing the modes would change what they mean.
         probe=orthogonal(state["probe"]) if "probe" in names and "opr" not in state else state["probe"],
         positions_px=solver.grid.on_grid(state["positions"]),
         coverage=np.where(covered, coverage, 0).astype("float32"),
@@ -348,6 +353,7 @@ def result_of(solver: Solver, config: RefineConfig, unknowns: Sequence[Unknown])
 def _linear_map(given: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     """``(2, 2)``: the linear map about their means that takes positions nearest to others."""
     x, y = given - given.mean(axis=0), fitted - fitted.mean(axis=0)
+    # Positions are rows: x A^T = y.
     return np.linalg.lstsq(x, y, rcond=None)[0].T
 
 
@@ -356,5 +362,6 @@ def orthogonal(probe: np.ndarray) -> np.ndarray:
     if len(probe) == 1:
         return probe
     flat = probe.reshape(len(probe), -1)
+    # P = U S V^H over the modes: S V^H = U^H P has the same sum_m |P_m|^2, since U is unitary.
     _, powers, modes = np.linalg.svd(flat, full_matrices=False)
     return (powers[:, None] * modes).reshape(probe.shape).astype("complex64")

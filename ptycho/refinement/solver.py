@@ -33,7 +33,7 @@ from ptycho.refinement.unknowns import BatchFit, Unknown, slice_illumination
 Directions = list[tuple[Unknown, np.ndarray]]
 
 MARGIN_PX = 4
-"""Pixels of object around what the frames see: positions may move by so much."""
+"""Pixels of object beyond the frames, on all sides: positions may move by so much."""
 
 NOT_FALLEN = 1e-6
 """Part by which an objective may grow by rounding: sums over a million pixels in single precision."""
@@ -54,9 +54,9 @@ def gradients(
     unknowns: tuple[Unknown, ...],
     measures: bool,
 ) -> dict[str, Any]:
-    """What a batch says of each unknown, as ``<name>.gradient`` and the like; and its objective.
+    """The gradient of a batch by each unknown, as ``<name>.gradient`` and the like; and its objective.
 
-    With ``measures`` what tells how well it is fitted, too: misfit, deviance, and what shot noise would leave.
+    With ``measures`` also how well it is fitted: deviance, and the misfit that shot noise alone would leave.
     """
     fit = BatchFit(estimate, batch, specification, likelihood)
     totals: dict[str, Any] = dict(objective=fit.residuals.objective(), misfit=fit.residuals.misfit())
@@ -71,6 +71,7 @@ def curvature(estimate, batch, directions: Sequence, *, specification: Specifica
     """``G``: Gauss-Newton curvature ``(K, K)`` of a batch along directions, one unknown for each of them."""
     fit = BatchFit(estimate, batch, specification, likelihood)
     pairs = zip(unknowns, map(ops.convert_to_tensor, directions), strict=True)
+    # Rows J_i = d sqrt(e) / d a_i over all frames and pixels, with d sqrt(e) = de / (2 sqrt(e)); G = J J^T.
     changes = [unknown.amplitude_changes(fit, direction) for unknown, direction in pairs]
     flat = ops.concatenate([ops.reshape(change, (change.shape[0], -1)) for change in changes])
     return ops.matmul(flat, ops.transpose(flat))
@@ -138,9 +139,11 @@ class Solver:
         """The last change of each unknown."""
         self.moments: dict[str, Any] = {}
         """Of Adam."""
+        # n of the priors: photons on a pixel of the object, on average
         photons = float((np.abs(self.state["probe"]) ** 2).sum())
         self.priors = Priors(photons * len(self.frames) / float(np.prod(self.grid.shape)))
         self.epoch = 0
+        # As few chunks as may be, and all of one size: none is nearly empty.
         largest = max(1, chunk_pixels // (self.state["probe"].size * self.slices))
         self.chunk = -(-len(self.frames) // -(-len(self.frames) // largest))
         """Frames that are worked on at once: the same for any number of them, so that it is compiled once."""
@@ -154,7 +157,7 @@ class Solver:
         self._pending: dict[str, np.ndarray] = {}
         """Directions of held-out frames' own unknowns, for the next step."""
 
-    # What a fit is told.
+    # Where a fit starts.
 
     def start_from(self, image: np.ndarray, origin: np.ndarray, where: np.ndarray) -> None:
         """Start from an image ``(h, w)`` whose first pixel is at ``origin`` of the scan, where ``where`` is True; of a
@@ -172,6 +175,7 @@ class Solver:
     def _shared_out(self, image: np.ndarray) -> np.ndarray:
         if self.slices == 1:
             return image[None]
+        # prod_s O_s = O: the projection, in which diffraction between the slices is neglected
         root = np.abs(image) ** (1 / self.slices) * np.exp(1j * np.angle(image) / self.slices)
         return np.repeat(root[None], self.slices, axis=0).astype("complex64")
 
@@ -190,11 +194,11 @@ class Solver:
         self.specification = self.specification._replace(subpixel=True)
 
     def start(self, unknowns: Sequence[Unknown]) -> None:
-        """Make ready for unknowns that the state does not begin with."""
+        """Add the entries of the state that unknowns need, where there are none yet."""
         for unknown in unknowns:
             unknown.start(self)
 
-    # What unknowns ask.
+    # For the unknowns.
 
     def beams(self) -> np.ndarray:
         """``(S, N, N)``: illumination of each slice."""
@@ -202,12 +206,14 @@ class Solver:
 
     def object_under_frames(self, weights: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Sum over frames of the object's intensity under each probe pixel ``(N, N)``, with weights."""
+        # |prod_s O_s|^2, the transmission of the stack in projection
         bright = np.abs(self.state["object"].prod(axis=0)) ** 2
         return self.grid.under_frames(bright, self.state["positions"][frames], weights)
 
     def bounded(self, name: str, value: np.ndarray) -> np.ndarray:
         """Object and probe within their bounds."""
         if name == "object" and self.amplitude_bound:
+            # O min(1, bound / |O|): the phase stays
             value = value * np.minimum(1, self.amplitude_bound / np.maximum(np.abs(value), 1e-12)).astype("float32")
         if name == "probe" and self.probe_support is not None:
             value = value * self.probe_support
@@ -233,6 +239,7 @@ class Solver:
         misfits = []
         for batch in self._batches(size, batching):
             values = dict(step(self._estimate(), batch))
+            # The misfit stays a tensor until the epoch is over: a number would wait for the device in every batch.
             misfits.append(values.pop("misfit"))
             self._take(values)
         return self._finished(misfits)
@@ -254,6 +261,7 @@ class Solver:
         step = _compiled(adam_step, self.specification, options)
         unit = dict(object=1.0, probe=float(np.abs(self.state["probe"]).max()))
         scaled = {name: np.float32(rates[name] * unit[name]) for name in names}
+        # (first and second moment, real and imaginary half, ...)
         empty = lambda name: np.zeros((2, 2, *self.state[name].shape), "float32")
         self.moments = {name: self.moments.get(name, empty(name)) for name in names} | dict(
             step=self.moments.get("step", np.float32(0))
@@ -283,12 +291,16 @@ class Solver:
         """One step by some frames, after the last one was accepted; returns their misfit before it."""
         chunks = self._chunks(frames)
         totals = self._gradients(chunks, unknowns)
+        # The objective after the last step comes with the gradient that this step needs anyway: to judge it costs
+        # nothing unless it has grown.
         while everything and self._grown(totals):
             self._halve_last_step(unknowns)
             totals = self._gradients(chunks, unknowns)
+        # Objectives of different frames cannot be compared.
         self._objective = self._total_objective(totals) if everything else None
         directions = self._directions(unknowns, totals, frames)
         lengths = iter(self._lengths(directions, totals, chunks, frames))
+        # x += sum_i a_i d_i; the directions of one unknown are added up first, so that its bounds apply to their sum.
         changes: dict[Unknown, np.ndarray] = {}
         for unknown, direction in directions:
             for component in unknown.components(direction):
@@ -299,6 +311,7 @@ class Solver:
 
     def _lengths(self, directions: Directions, totals, chunks: list[Members], frames: np.ndarray) -> np.ndarray:
         """``a = G^-1 b`` (see the top of this module), G from a sample of the frames."""
+        # b_i = <-dL, d_i> = Re sum conj(d_i) g, g the gradient before preconditioning
         b = np.array(
             [
                 np.vdot(component, totals[f"{unknown.name}.gradient"]).real
@@ -314,6 +327,7 @@ class Solver:
         )
         sample = chunks[: max(1, round(self.curvature_sample * len(chunks)))]
         for members in sample:
+            # G_ij = sum J_i J_j over the sample, then scaled up to all frames
             batch_directions = [d[members.frames] if unknown.per_frame else d for unknown, d in directions]
             gram += ops.convert_to_numpy(along(estimate, self._batch(members), batch_directions))
         gram *= len(frames) / sum(members.present.sum() for members in sample)
@@ -321,6 +335,7 @@ class Solver:
             objects = [direction for unknown, direction in directions if unknown.field == "object"]
             count = len(objects)  # they come first
             slope, _ = self.priors.gradient(self.state["object"])
+            # b_i += <-dR, d_i>, G_ij += <d_i, R'' d_j>
             b[:count] += [np.vdot(direction, slope).real for direction in objects]
             gram[:count, :count] += self.priors.curvature(self.state["object"], objects)
         return solved(gram, b)
@@ -339,16 +354,18 @@ class Solver:
         return directions
 
     def _change(self, unknown: Unknown, change: np.ndarray) -> None:
-        """Apply a change, with what held-out frames asked for of their own."""
+        """Apply a change, with the pending directions of the held-out frames."""
         if unknown.name in self._pending:
+            # The direction of a held-out frame is a full step: its own curvature has set the length.
             change = change.copy()
             change[self.held_out] += self._pending.pop(unknown.name)[self.held_out]
         before = self.state[unknown.field]
         self.state[unknown.field] = unknown.apply(self, change)
+        # The change as it was applied, within the bounds: half of it can be taken back, and it is the next direction.
         self.momentum[unknown.name] = (self.state[unknown.field] - before).astype(change.dtype)
 
     def apply_pending(self, unknown: Unknown) -> None:
-        """Apply what held-out frames asked for of their own, and nothing else."""
+        """Apply the pending directions of the held-out frames, and nothing else."""
         change = np.zeros_like(self.state[unknown.field])
         change[self.held_out] = self._pending.pop(unknown.name)[self.held_out]
         self.state[unknown.field] = unknown.apply(self, change)
@@ -362,10 +379,11 @@ class Solver:
         if self._objective is None or not self.momentum:
             return False
         now = self._total_objective(totals)
+        # Not ``now > ...``: an objective that is not a number counts as grown.
         return not now <= self._objective * (1 + NOT_FALLEN) and self._longest_change() > NOT_FALLEN
 
     def _longest_change(self) -> float:
-        """Of all unknowns, over their own size."""
+        """The largest change of an unknown in the last step, over the largest value of that unknown."""
         return max(
             float(np.abs(change).max()) / max(float(np.abs(self.state[name]).max()), 1e-12)
             if name in self.state
@@ -384,10 +402,10 @@ class Solver:
                 self.momentum[name] = (change / 2).astype(change.dtype)
 
     def forget_last_step(self) -> None:
-        """What is compared no longer: the frames or the weights of the objective have changed."""
+        """Compare no longer with the last step: the frames or the weights of the objective have changed."""
         self._objective = None
 
-    # Judgement.
+    # Evaluation.
 
     def evaluate(self, unknowns: Sequence[Unknown] = ()) -> dict[str, float]:
         """How well the held-out frames are fitted (those fitted to, where there are none), see `Residuals`.
@@ -406,7 +424,7 @@ class Solver:
         return self.grid.coverage(self.state["probe"], self.state["positions"][self.frames])
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that a fit goes on from, as named arrays."""
+        """All that is needed to go on with a fit, as named arrays."""
         saved: dict[str, Any] = dict(epoch=np.array(self.epoch), objective=np.array(self._objective or np.nan))
         groups = dict(state=self.state, momentum=self.momentum, moments=self.moments, pending=self._pending)
         for prefix, arrays in groups.items():
@@ -453,6 +471,7 @@ class Solver:
                     value = ops.convert_to_numpy(value)
                     if name not in total:
                         total[name] = np.zeros((len(self.scan), *value.shape[1:]), "float32")
+                    # Without those that only fill up, which repeat a frame.
                     total[name][members.frames[present]] = value[present]
                 else:
                     total[name] = total[name] + value if name in total else value
@@ -468,6 +487,7 @@ class Solver:
             origin=origin, subpixel=subpixel, counts=self.scan.counts[members.frames], present=members.present
         )
         if self.specification.subpixel:
+            # exp(-2 pi i f d) along y and along x; in the far field the centring has shifted the spectrum of the probe.
             frequency = np.fft.fftfreq(self.scan.N)
             frequency = frequency if self.scan.transfer is not None else np.fft.fftshift(frequency)
             batch["shift_factors"] = np.exp(-2j * np.pi * subpixel.T[..., None] * frequency).astype("complex64")
@@ -479,6 +499,7 @@ class Solver:
         """Batches with their part of the priors' gradient, the frames of each made ready while the last is used."""
         groups = batches(self.scan.positions, self.frames, size, batching, self._generator())
         for members, batch in zip(groups, ahead(self._batch, groups, 1), strict=True):
+            # A batch takes the part of -dR/dO that its frames are of all: in an epoch they add up to one.
             ratio = np.float32(members.present.sum() / len(self.frames))
             if self.priors.active:
                 slope, stiffness = self.priors.gradient(ops.convert_to_numpy(self.state["object"]))
@@ -503,6 +524,7 @@ def _of(unknown: Unknown, totals: Mapping[str, np.ndarray]) -> dict[str, np.ndar
 
 def solved(gram: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Lengths ``(K,)`` of steps along K directions: ``G a = b``, each direction in its own unit."""
+    # (D G D + ridge)(D^-1 a) = D b with D = diag(G)^(-1/2): the diagonal is 1, and the ridge is relative.
     unit = 1 / np.sqrt(np.diagonal(gram) + 1e-30)
     scaled = gram * unit[:, None] * unit + RIDGE * np.eye(len(unit))
     return (unit * np.linalg.solve(scaled, b * unit)).astype("float32")

@@ -1,8 +1,8 @@
-"""What a fit from vacuum begins with: the defocus of a guessed probe, powers of its modes, the map of the positions.
+"""The start of a fit from vacuum: the defocus of a guessed probe, the powers of its modes, the map of the positions.
 
-For each trial an object is fitted to a few frames from vacuum by minibatches, and the misfit along the last pass tells.
-A fit of object and probe, or of object and map, hardly finds them: where the probe is wrong by a smooth phase, so
-becomes the object, and where the positions are stretched, the object is stretched along.
+For each trial an object is fitted to a few frames from vacuum by minibatches; the misfit of the last pass decides.
+A fit of object and probe, or of object and map, hardly finds them: the object takes up a smooth phase that the probe
+lacks, and is stretched with stretched positions.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,10 +45,12 @@ def find_focus(
     squared = np.add.outer(*(np.fft.fftfreq(solver.scan.N) ** 2,) * 2)
     powers = (np.abs(probe) ** 2).sum(axis=(1, 2))
     density = (np.abs(spectrum) ** 2).sum(axis=0)
+    # Fresnel phase a f^2 / <f^2>, <f^2> the mean square frequency of the probe: a is the defocus in rad.
     unit = density.sum() / (density * squared).sum()
 
     def probe_at(point: np.ndarray) -> np.ndarray:
         """The probe of a point: its defocus, and the logarithms of what the powers of its other modes rose by."""
+        # The powers of the other modes rise by exp(point), then all are scaled to the power of before.
         raised = powers * np.exp(np.append(0.0, point[1:]))
         factors = np.sqrt(raised / raised.sum() * powers.sum() / np.maximum(powers, 1e-30))
         wave = np.fft.ifft2(spectrum * np.exp(1j * point[0] * unit * squared))
@@ -82,6 +84,7 @@ def _lowest_along(
         tried[further] = function(start + further * step)
     if best in (min(tried), max(tried)):
         return start + best * step
+    # Minimum of the parabola through three points one step apart: k + (f- - f+) / (2 (f- - 2 f0 + f+))
     below, middle, above = (tried[best + k] for k in (-1, 0, 1))
     lowest = start + (best + (below - above) / (2 * (below - 2 * middle + above))) * step
     return lowest if function(lowest) < middle else start + best * step
@@ -112,6 +115,7 @@ def find_map(
 
     def mapped(change: np.ndarray) -> np.ndarray:
         s, r = change
+        # (given - middle) are rows: A x is x A^T.
         return given + (given - middle) @ np.array([[s, -r], [r, s]]).T
 
     def misfit(change: np.ndarray) -> float:
@@ -140,6 +144,7 @@ def lowest_point(points: np.ndarray, values: np.ndarray) -> np.ndarray:
     near = np.abs(points - best).max(axis=1) <= 1
     if near.sum() < 9:
         return best.astype(float)
+    # f = c + g.x + x.H x / 2 through nine points, by least squares; the minimum is at x = -H^-1 g.
     y, x = (points[near] - best).T
     _, *slope, yy, yx, xx = np.linalg.lstsq(
         np.stack([np.ones(9), y, x, y * y / 2, y * x, x * x / 2], axis=1), values[near], rcond=None

@@ -46,7 +46,7 @@ class BatchFit:
 
     @property
     def chi(self) -> Array:
-        """``(B, M, N, N)``: what the exit waves lack to give the counts."""
+        """``(B, M, N, N)``: the change of the exit waves towards the measured counts."""
         if self._chi is None:
             self._chi = self.model.diffraction.adjoint(self.residuals.gradient())
         return self._chi
@@ -105,6 +105,8 @@ class Object:
         return dict(gradient=fit.model.object_gradient(fit.chi))
 
     def direction(self, solver, gradients, frames):
+        # (g - dR/dO) / (c + c_prior + damping max(c)), with c = sum_j |psi_s|^2 in slice s: the diagonal of the Hessian
+        # of sum |dpsi|^2 / 2, dpsi = psi_s dO. That of the amplitudes is smaller: they see one quadrature of each wave.
         illumination = np.stack(
             [solver.grid.spread(beam, solver.state["positions"][frames]) for beam in solver.beams()]
         )
@@ -128,7 +130,7 @@ class Probe:
     """The probe modes ``(M, N, N)``; each goes a length of its own."""
 
     damping: float = 0.3
-    """Of the most that the object lets through to a probe pixel."""
+    """Of the largest sum over the frames of ``|O|^2`` under a probe pixel."""
     name, field, per_frame = "probe", "probe", False
 
     def start(self, solver):
@@ -138,10 +140,12 @@ class Probe:
         return dict(gradient=fit.model.probe_gradient(fit.chi))
 
     def direction(self, solver, gradients, frames):
+        # c = sum_j |O_j|^2 under each probe pixel: dpsi = O dP
         curvature = solver.object_under_frames(np.ones(len(frames)), frames)
         return damped(gradients["gradient"], curvature, self.damping).astype("complex64")
 
     def amplitude_changes(self, fit, direction):
+        # (B, M, N, N) -> (M, B, N, N): the modes are the components.
         return fit.residuals.amplitude_change(ops.moveaxis(fit.model.probe_change(direction), 1, 0))
 
     def components(self, direction):
@@ -165,12 +169,14 @@ class Background:
         solver.state.setdefault("background", np.zeros((solver.scan.N,) * 2, "float32"))
 
     def gradient(self, fit):
+        # de = db: g = sum_j u_j, and c = sum_j 1 / (4 e_j) from d sqrt(e) = db / (2 sqrt(e)).
         # A pixel that expects less than one photon says as much about the background as one that expects one.
         curvature = fit.residuals.used / (4 * ops.maximum(fit.model.expected, 1.0))
         return dict(gradient=ops.sum(fit.residuals.gradient(), axis=0), curvature=ops.sum(curvature, axis=0))
 
     def direction(self, solver, gradients, frames):
         gradient = gradients["gradient"]
+        # Pixels at the bound 0 whose gradient points below it stay where they are.
         inside = np.where((solver.state["background"] > 0) | (gradient > 0), gradient, 0)
         direction = damped(inside, gradients["curvature"], self.damping)
         return gaussian_filter(direction, self.blur_px) if self.blur_px else direction
@@ -200,6 +206,7 @@ class Blur:
         solver.state.setdefault("blur", np.zeros((), "float32"))
 
     def gradient(self, fit):
+        # v the variance: g = sum r d sqrt(e)/dv, c = sum (d sqrt(e)/dv)^2, with r = -dL / d sqrt(e)
         change = fit.residuals.amplitude_change(fit.model.blur_change())
         return dict(gradient=ops.sum(fit.residuals.difference * change), curvature=ops.sum(change**2))
 
@@ -232,6 +239,8 @@ class Positions:
         solver.moved()
 
     def gradient(self, fit):
+        # J_a = d sqrt(e) / d position along axis a, frame by frame: C_ab = <J_a, J_b>, g_a = <r, J_a>, with
+        # r = -dL / d sqrt(e)
         product = lambda one, other: ops.sum(one * other, axis=(1, 2))
         slopes = [
             fit.residuals.amplitude_change(fit.model.position_change(axis))
@@ -245,6 +254,7 @@ class Positions:
         """Newton's step, frame by frame."""
         curvature = gradients["curvature"]
         ridge = self.damping * np.trace(curvature, axis1=1, axis2=2)[solver.frames].mean() + 1e-12
+        # (C_p + ridge) d_p = g_p
         step = np.linalg.solve(curvature + ridge * np.eye(2), gradients["gradient"][..., None])[..., 0]
         return step.astype("float32")
 
@@ -277,9 +287,11 @@ class Affine:
         given = solver.scan.positions
         x = (given - given[solver.frames].mean(axis=0)).astype("float64")
         gradient = gradients["gradient"][solver.frames].astype("float64")
+        # Linear in the four entries of A: sum_p C_p,ij x_p,a x_p,b A_jb = sum_p g_p,i x_p,a
         normal = np.einsum("pa,pb,pij->iajb", x[solver.frames], x[solver.frames], gradients["curvature"][solver.frames])
         normal = normal.reshape(4, 4) + 1e-6 * np.trace(normal.reshape(4, 4)) * np.eye(4)
         matrix = np.linalg.solve(normal, np.einsum("pi,pa->ia", gradient, x[solver.frames]).ravel()).reshape(2, 2)
+        # d_p = A x_p
         return (x @ matrix.T).astype("float32")
 
     def amplitude_changes(self, fit, direction):
@@ -310,6 +322,7 @@ class OprModes:
         return dict(gradient=fit.model.opr_gradient(fit.chi, weights))
 
     def direction(self, solver, gradients, frames):
+        # c_k = sum_j c_jk^2 |O_j|^2: dpsi_j0 = O_j sum_k c_jk dV_k
         weights = solver.state["opr_weights"][frames].T
         curvature = np.stack([solver.object_under_frames(weight**2, frames) for weight in weights])
         return damped(gradients["gradient"], curvature, self.damping, axes=(1, 2)).astype("complex64")
@@ -336,6 +349,7 @@ class OprWeights:
 
     def gradient(self, fit):
         waves, chi = fit.model.opr_exit_waves(), fit.chi[:, :1]
+        # dpsi_j0 = sum_k O_j V_k dc_jk: g_jk = Re sum conj(O_j V_k) chi_j0
         common = ops.real(waves) * ops.real(chi) + ops.imag(waves) * ops.imag(chi)
         # Curvature of the exit waves, which is larger than that of the amplitudes.
         curvature = ops.sum(intensity(waves), axis=(2, 3)) * fit.present[:, None]
@@ -373,10 +387,11 @@ def unknowns_at(config: RefineConfig, epoch: int) -> tuple[Unknown, ...]:
 
 
 def first_opr_modes(probe_mode: np.ndarray, count: int) -> np.ndarray:
-    """``(K, N, N)``: what a probe ``(N, N)`` most likely varies by, each with its power.
+    """``(K, N, N)``: modes by which a probe ``(N, N)`` most likely varies, each with its power.
 
-    Its strength, and its place along y and x.
+    The probe itself (its strength varies), and its derivatives by y and x (it moves).
     """
+    # P, dP/dy and dP/dx (central differences): to first order what a probe varies by that flickers and moves
     modes = [probe_mode, *(np.roll(probe_mode, -1, axis) - np.roll(probe_mode, 1, axis) for axis in (0, 1))][:count]
     power = np.linalg.norm(probe_mode)
     return np.stack([mode * (power / np.linalg.norm(mode)) for mode in modes]).astype("complex64")
@@ -384,6 +399,7 @@ def first_opr_modes(probe_mode: np.ndarray, count: int) -> np.ndarray:
 
 def slice_illumination(probe: np.ndarray, spacing: np.ndarray | None, slices: int) -> np.ndarray:
     """``(S, N, N)``: illumination of each slice by a probe ``(M, N, N)`` in vacuum."""
+    # |psi_s|^2 of the probe alone: with O = 1 only its propagation from slice to slice counts.
     vacuum = [np.ones(probe.shape[-2:], "complex64")] * slices
     incident = incident_waves(vacuum, ops.convert_to_tensor(probe), spacing)
     return np.stack([ops.convert_to_numpy(mode_sum(waves)) for waves in incident])

@@ -66,6 +66,7 @@ def siemens(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     y, x = y - (shape[0] - 1) / 2, x - (shape[1] - 1) / 2
     radius, angle = np.hypot(y, x), np.arctan2(y, x)
     outer, spokes = 0.46 * min(shape), 36
+    # r sin(n phi) / n: 0 on the edges of n spokes, with slope 1 across them, so a distance to first order
     spoke = _covered(-radius * np.sin(spokes * angle + rng.uniform(0, 2 * np.pi)) / spokes)
     gap = np.maximum(_ring(radius, 0.35 * outer, 0.02 * outer), _ring(radius, 0.65 * outer, 0.02 * outer))
     star = spoke * _covered(radius - outer) * (1 - gap)
@@ -78,6 +79,7 @@ def straight_lines(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     y, x = _grid(shape)
     for _ in range(max(6, sum(shape) // 14)):
         (cy, cx), angle, width = _point(shape, rng), rng.uniform(0, np.pi), rng.uniform(1.5, 6)
+        # |n.(r - c)| - width / 2, n the normal of the line
         cover = _covered(np.abs((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) - width / 2)
         phase += rng.uniform(0.15, 0.7) * cover
         absorption += rng.uniform(0.02, 0.25) * cover
@@ -123,14 +125,16 @@ def _add_ball(thickness: Map, centre: Point, radius: float) -> None:
     window = _window(thickness.shape, centre, radius + 2)
     y, x = _grid(thickness.shape, window)
     squared = (y - centre[0]) ** 2 + (x - centre[1]) ** 2
+    # The chord 2 sqrt(R^2 - r^2) along the beam
     ball = 2 * np.sqrt(np.clip(radius**2 - squared, 0, None))
+    # One layer: where balls touch, the thicker counts, not the sum.
     thickness[window] = np.maximum(thickness[window], ball)
 
 
 def _blob(shape: Shape, centre: Point, radii: Point, wobble: float, rng: Rng) -> tuple[Window, Map]:
     """A rounded outline: the window it lies in, and the signed distance from it there in pixels (first order).
 
-    ``rho = 1 + sum_k a_k cos(k angle + p_k)`` for k = 2, 3, 4 in coordinates in units of the radii; the distance is the
+    ``rho = 1 + sum_k a_k cos(k angle + p_k)`` for k = 2, 3, 5 in coordinates in units of the radii; the distance is the
     difference of both sides over the slope of rho per pixel.
     """
     window = _window(shape, centre, max(radii) * (1 + 3 * wobble) + 6)
@@ -139,6 +143,7 @@ def _blob(shape: Shape, centre: Point, radii: Point, wobble: float, rng: Rng) ->
     v = ((y - centre[0]) * np.cos(turn) - (x - centre[1]) * np.sin(turn)) / radii[0]
     u = ((y - centre[0]) * np.sin(turn) + (x - centre[1]) * np.cos(turn)) / radii[1]
     rho, angle = np.hypot(v, u), np.arctan2(v, u)
+    # Higher harmonics are weaker: outlines stay round.
     height, offset = rng.normal(0, wobble, 3) / (1, 1.5, 2.5), rng.uniform(0, 2 * np.pi, 3)
     bulge = sum(a * np.cos(k * angle + p) for k, a, p in zip((2, 3, 5), height, offset))
     slope = np.hypot(v / radii[0], u / radii[1]) / np.maximum(rho, 1e-9)  # of rho, per pixel
@@ -151,6 +156,7 @@ def _covered(distance: Map) -> Map:
 
 
 def _membrane(distance: Map, width: float) -> Map:
+    # A ridge along the outline
     return np.exp(-((distance / width) ** 2))
 
 
@@ -184,6 +190,7 @@ def _squeezed(values: Map, limit: float) -> Map:
 
 def _speckle(shape: Shape, width: float, rng: Rng) -> Map:
     """Smooth Gaussian noise of unit variance."""
+    # Periodic, so that the variance is the same at the border
     noise = gaussian_filter(rng.standard_normal(shape), width, mode="wrap")
     return noise / noise.std()
 
@@ -209,6 +216,7 @@ def _scattered_points(shape: Shape, number: int, rng: Rng) -> list[Point]:
 
 def _disc_point(rng: Rng) -> Point:
     """A random point of the unit disc."""
+    # The root, as the area within r goes with r^2: uniform over the disc
     radius, angle = np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
     return np.array([radius * np.sin(angle), radius * np.cos(angle)])
 

@@ -54,6 +54,7 @@ def make_probe(
     radius = _aperture_radius(n, diameter, aberrations)
     frequency = np.fft.fftshift(np.fft.fftfreq(n)) / radius
     field = _pupil(frequency[:, None], frequency[None, :], aberrations)
+    # Zero frequency and the middle of the probe at pixel n // 2, for n odd or even
     main = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(field)))
     return with_photons(orthogonal_modes(main, modes), photons)
 
@@ -67,6 +68,7 @@ def orthogonal_modes(main: Complex[Array, "n n"], modes: int) -> Complex[Array, 
     basis = np.polynomial.legendre.legvander(np.linspace(-1, 1, n), modes)
     order = sorted(((i, j) for i in range(modes) for j in range(modes)), key=lambda ij: (sum(ij), ij))[:modes]
     columns = np.stack([(main * np.outer(basis[:, i], basis[:, j])).ravel() for i, j in order], axis=1)
+    # QR leaves the phase of each column open: with that of r_kk the first mode is `main`, not a multiple by a phase.
     q, r = np.linalg.qr(columns)
     phase = np.diag(r) / np.abs(np.diag(r))
     return (q * phase).T.reshape(modes, n, n)
@@ -74,6 +76,7 @@ def orthogonal_modes(main: Complex[Array, "n n"], modes: int) -> Complex[Array, 
 
 def with_photons(modes: Complex[Array, "M n n"], photons: float) -> Complex[Array, "M n n"]:
     """Unit-norm modes scaled to ``photons`` in total, halved from mode to mode; complex64."""
+    # Powers 1, 1/2, 1/4, ... of the total; amplitudes go with their roots.
     weights = 0.5 ** np.arange(len(modes))
     return (modes * np.sqrt(photons * weights / weights.sum())[:, None, None]).astype(np.complex64)
 
@@ -88,6 +91,7 @@ def with_modes(probe: Complex[Array, "M n n"], modes: int, added_power: float = 
         raise ValueError(f"{modes} probe modes asked for; the probe has {len(probe)}, and the limit is 64")
     photons = np.sum(np.abs(probe) ** 2)
     added = orthogonal_modes(probe[0], modes)[len(probe) :] * np.sqrt(added_power * photons)
+    # The photons of the added modes are taken from the given ones.
     kept = probe * np.sqrt(max(1 - added_power * len(added), 0.5))
     joined = np.concatenate([kept, added])
     return (joined * np.sqrt(photons / np.sum(np.abs(joined) ** 2))).astype("complex64")
@@ -130,10 +134,12 @@ def _aperture_radius(n: int, diameter: float, aberrations: Aberrations, edge_ord
     v, u = axis[:, None], axis[None, :]
     intensity = np.abs(_pupil(v, u, aberrations, edge_order)) ** 2
     edge = edge_order * np.log(2) / 2 * np.hypot(v, u) ** (edge_order - 1)  # -d log|A| / dr
+    # Gradient of the waves of `_pupil` along u and v
     waves_u = 2 * (defocus + astigmatism) * u + coma * (3 * u**2 + v**2 - 1)
     waves_v = 2 * (defocus - astigmatism) * v + 2 * coma * u * v
     squared = (edge / (2 * np.pi)) ** 2 + waves_u**2 + waves_v**2
     variance = np.sum(intensity * squared) / np.sum(intensity) / 2  # along one axis
+    # D4-sigma: 4 sigma = diameter n, and sigma = sqrt(variance) / radius
     radius = 4 * np.sqrt(variance) / (diameter * n)
     if radius * 1.2 > 0.5:  # the soft edge included
         raise ValueError(

@@ -142,6 +142,7 @@ def _made_slices(config: SimulationConfig, shape: tuple[int, int], rng: np.rando
         return make_object(config.object_kind, shape, rng)
     count = config.multislice.slices
     slices = np.stack([make_object(config.object_kind, shape, rng) for _ in range(count)])
+    # |O|^(1/S) exp(i arg(O) / S), so that the stack has the contrast of one object
     return np.abs(slices) ** (1 / count) * np.exp(1j * np.angle(slices) / count)
 
 

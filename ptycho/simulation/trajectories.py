@@ -28,6 +28,7 @@ def spiral(positions: int, step_px: float) -> Float[Array, "{positions} 2"]:
     centre).
     """
     index = np.arange(positions) + 0.5
+    # pi r_k^2 = k step^2: one position for each step^2
     radius = step_px * np.sqrt(index / np.pi)
     angle = GOLDEN_ANGLE * index
     return np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=-1)

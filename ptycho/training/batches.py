@@ -54,6 +54,7 @@ class Batches:
         self.N = scans[0].N
         self.group = min(settings.channels, *(len(scan) for scan in scans))
         usual = max(1, frames_per_step // self.group)
+        # As many groups on each device
         self.batch = config.batch_groups or config.devices * math.ceil(usual / config.devices)
         rng = np.random.default_rng([config.seed, 0])
         self.training_index: list[np.ndarray] = []
@@ -94,6 +95,7 @@ class Batches:
         )
         groups: list[Group] = []
         for number, count in enumerate(drawn):
+            # All blocks in random order, from the start again where more are drawn than there are
             rows = np.resize(rng.permutation(len(self.blocks[number])), count)
             groups += [(number, self.blocks[number][row]) for row in rows]
         rng.shuffle(groups)
@@ -101,6 +103,7 @@ class Batches:
 
     def validation(self) -> "BatchSequence":
         """The held-out groups, the last batch filled up with the first group; always the same photons thinned out."""
+        # -n % b: what n lacks to a multiple of b
         padding = -len(self.validation_groups) % self.batch
         groups = self.validation_groups + self.validation_groups[:1] * padding
         return BatchSequence(self, groups, [self.config.seed, 3], training=False)
@@ -123,6 +126,7 @@ class Batches:
         positions, subpixel = split_positions(scan.positions[members])
         offset = rng.integers(self.offsets, size=2) if training else 0
         side = self.canvas_side if training else self.validation_side
+        # Scan pixel at the first pixel of the canvas: the first frames begin at the offset.
         origin = positions.min(axis=0) - scan.N // 2 - offset
         counts, target = thin_counts(scan.counts[members], self.config.thinning, rng)
         arrays = dict(
@@ -175,6 +179,7 @@ def thin_counts(
     photons = counts
     if counts.dtype.kind == "f":
         floor = np.floor(counts)
+        # Up with the probability of the fraction: right on average
         photons = floor + (rng.random(counts.shape, "float32") < counts - floor)
     photons = np.maximum(photons, 0).astype("int64")
     kept = rng.binomial(photons, fraction)
@@ -186,6 +191,7 @@ def true_object(
 ) -> tuple[Complex[Array, "H W"], Float[Array, "H W"]]:
     """The true object on a canvas whose first pixel is at ``origin``, and where it is known."""
     assert scan.object is not None
+    # Object pixel ``origin`` goes to the first pixel of the canvas.
     truth = placed(scan.object, -origin, np.zeros(shape, "complex64"))
     return truth, placed(np.ones(scan.object.shape), -origin, np.zeros(shape, "float32"))
 

@@ -25,6 +25,7 @@ def flat_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
         (x,) = sequence[k]
         # Where a flat object is illuminated makes no difference.
         probes, transfer, _ = trainer.network.illumination({key: x[key] for key in x if key != "subpixel"})
+        # Vacuum, the flat object of transmission 1
         expected = ops.convert_to_numpy(Diffraction((), probes, transfer).expected)
         mask = x["mask"][:, None]
         photons = (expected * mask * np.ones_like(x["target"])).sum(axis=(1, 2, 3), keepdims=True)
@@ -65,6 +66,7 @@ def contrast(trainer: PhysicsTraining, batches: Batches) -> float:
     canvas = np.array(ops.convert_to_numpy(out["canvas"]))
     weight = np.array(ops.convert_to_numpy(ops.minimum(out["coverage"], 1.0)))
     mean = (canvas * weight).sum(axis=(1, 2), keepdims=True) / weight.sum(axis=(1, 2), keepdims=True)
+    # sqrt(sum w |o - <o>|^2 / sum w) / |<o>|
     variance = (np.abs(canvas - mean) ** 2 * weight).sum() / weight.sum()
     return float(np.sqrt(variance) / np.abs(mean).mean())
 
@@ -74,5 +76,6 @@ def restart(trainer: PhysicsTraining, number: int) -> None:
     settings = trainer.network.settings
     initialise(trainer.network, np.random.SeedSequence([settings.seed, number]))
     for variable in trainer.optimizer.variables:
+        # Moments and the number of steps go back to 0; the schedule sets the learning rate.
         if variable is not trainer.optimizer._learning_rate:
             variable.assign(ops.zeros_like(variable))

@@ -1,4 +1,4 @@
-"""What a training minimises: disagreement with the counts, and what is asked of the object itself."""
+"""What a training minimises: the misfit of the counts, and priors of the object (smoothness, nearness to the truth)."""
 
 from collections.abc import Mapping
 
@@ -41,6 +41,7 @@ class PhysicsTraining(keras.Model):
         mask = ops.expand_dims(ops.convert_to_tensor(x["mask"]), 1)
         counts = ops.multiply(x["target"], mask)
         expected = ops.multiply(expected, target_exposure(self.config) * mask)
+        # Mean counts of a pixel of the group: losses over it, or over its root, weigh the same at any dose.
         mean = ops.mean(counts, axis=(1, 2, 3), keepdims=True) + 1e-6
         loss = 0.0
         if self.config.nll_weight:
@@ -53,7 +54,7 @@ class PhysicsTraining(keras.Model):
         return loss
 
     def object_loss(self, x: Mapping[str, Array], y: Mapping[str, Array]) -> Array | float:
-        """What is asked of the object ``(B, H, W)`` itself: smoothness, nearness to the truth."""
+        """Priors of the object ``(B, H, W)``: smoothness, nearness to the truth."""
         loss = 0.0
         if self.config.tv_weight:
             loss = loss + self.config.tv_weight * total_variation(y["canvas"])
@@ -72,8 +73,10 @@ def distance(
     canvas: Complex[Array, "B H W"], truth: Complex[Array, "B H W"], weight: Float[Array, "B H W"]
 ) -> Float[Array, ""]:
     """Mean over the groups of ``|canvas - truth|``, each with a weight ``(B, H, W)`` and its best phase taken out."""
+    # c = sum w t conj(o) / |.| is the phase of least sum w |c o - t|^2; it is held constant for the gradient.
     overlap = ops.sum(times_real(truth * ops.conj(canvas), weight), axis=(-2, -1), keepdims=True)
     phase = ops.stop_gradient(times_real(overlap, ops.rsqrt(intensity(overlap) + 1e-12)))
+    # 1e-8 keeps the gradient of the root finite where both agree.
     error = ops.sqrt(intensity(canvas * phase - truth) + 1e-8)
     return ops.mean(ops.sum(error * weight, axis=(-2, -1)) / (ops.sum(weight, axis=(-2, -1)) + 1e-6))
 
@@ -81,5 +84,6 @@ def distance(
 def total_variation(image: Complex[Array, "B H W"]) -> Float[Array, ""]:
     """Mean absolute difference of neighbouring pixels of a complex image ``(B, H, W)``, both directions."""
     tiny = 1e-12
+    # |z| with a finite gradient at 0
     size = lambda z: ops.mean(ops.sqrt(ops.real(z) ** 2 + ops.imag(z) ** 2 + tiny))
     return size(image[:, 1:] - image[:, :-1]) + size(image[:, :, 1:] - image[:, :, :-1])

@@ -93,6 +93,7 @@ def learning_rate(config: TrainingConfig, epoch: int, epochs: int, history: Sequ
 
     A function of what has happened, with no memory of its own, so that a resumed run takes the same steps.
     """
+    # Equal, not at least: a stall counts once, in the epoch in which it reaches the patience.
     stalls = sum(stalled_for(history[:k]) == config.patience for k in range(1, len(history) + 1))
     return config.learning_rate * 0.5**stalls * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
 

@@ -84,8 +84,10 @@ def _train(
         if should_stop(history, config.patience):
             break
         start = time.perf_counter()
+        # Set at the start of each epoch from the history, so that a resumed run has the same.
         trainer.optimizer.learning_rate = learning_rate(config, epoch, epochs, history)
         loss = train_epoch(trainer, batches, epoch, history, progress)
+        # Of all that a training changes, the loss of a flat object depends on the probe only.
         if flat is None or flat_changes:
             flat = flat_loss(trainer, batches)
         history.append(
@@ -108,6 +110,7 @@ def _train(
             progress("training", epoch + 1, epochs, history[-1].losses)
 
     widen(model, batches.scans)
+    # The last epoch is rarely the best.
     if history and best_epoch(history) != len(history) - 1:
         checkpoint.restore_best(trainer)
     return history
@@ -171,6 +174,7 @@ class _Adam(keras.optimizers.Adam):
     """Adam that clips the gradient of the complete batch: Keras clips that of each replica, then adds them up."""
 
     def _clip_gradients(self, grads):
+        # Each replica now has the sum; the optimizer adds them up once more.
         return [grad / replicas() for grad in super()._clip_gradients(summed_over_replicas(grads))]
 
 
