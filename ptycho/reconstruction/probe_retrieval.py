@@ -149,4 +149,4 @@ def is_bright(scan: Scan, least: float = 1.0) -> bool:
     hold more than shot noise: 0.0142 against 0.0155 on held-out frames of the siemens star. With fewer counts the bias
     is in all pixels, and `expected_root` takes it out.
     """
-    return scan.mean_counts >= least * scan.mask.sum()
+    return bool(scan.mean_counts >= least * scan.mask.sum())

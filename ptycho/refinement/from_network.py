@@ -69,7 +69,7 @@ def best_weight(misfit: Callable[[float], float], guess: float, *, factor: float
             if misfits[k] >= misfits[k - step]:
                 break
             k += step
-        if misfits[step] < misfits[0]:
+        if misfits.get(step, np.inf) < misfits[0]:
             break  # the minimum is on this side
     return float(guess * factor ** min(misfits, key=lambda k: misfits[k]))
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ptycho.arrays import Array
 from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
@@ -66,6 +67,7 @@ def refine(
         start: an estimate to start from, whole; None: vacuum.
         held_out: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself holds out.
         loss: of counts and expected counts, pixel by pixel, for the method ``adam``; None: as ``config.noise`` says.
+            The priors are added to its sum.
         folder: where checkpoints are kept.
         resume: go on from the checkpoint in ``folder``, if there is one; the result is that of an uninterrupted run.
         progress: told of the progress.
@@ -78,7 +80,7 @@ def refine(
         raise ValueError(f"a loss of one's own needs the method 'adam', not {config.method!r}")
     fitted, stopping = divided(scan, held_out, config)
     solver = make_solver(scan, fitted, stopping, config, start)
-    schedule = _Schedule(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_nll))
+    schedule = _Schedule(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_loss))
     warm_up = () if start is not None or config.method != "cg" else WARM_UP
     if warm_up and config.probe_from is not None:
         warm_up = WARM_UP_BLIND
@@ -202,9 +204,14 @@ class _Schedule:
         )
 
 
-def amplitude_loss(counts, expected):
-    """Squared error of amplitudes, with a gradient at zero."""
-    return amplitude_error(counts, expected) ** 2
+def amplitude_loss(counts: Array, expected: Array) -> Array:
+    """``(sqrt(k) - sqrt(e))^2 / 2``, with a gradient at zero: L of `ptycho.refinement.likelihood`."""
+    return amplitude_error(counts, expected) ** 2 / 2
+
+
+def poisson_loss(counts: Array, expected: Array) -> Array:
+    """``(e - k log(e)) / 4``: L of the Poisson likelihood, but for a constant."""
+    return poisson_nll(counts, expected) / 4
 
 
 def make_solver(

@@ -204,6 +204,17 @@ class Solver:
         """``(S, N, N)``: illumination of each slice."""
         return slice_illumination(self.state["probe"], self._fixed.get("spacing"), self.slices)
 
+    def prior_gradient(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The part of ``-dR/dO`` that falls to some of the frames, and of the curvature: ``(S, H, W)`` each.
+
+        Steps by parts of the frames, one after the other, apply the prior once in an epoch, as one step by all does.
+        """
+        slope, curvature = self.priors.gradient(self.state["object"])
+        return slope * self._part_of(frames), curvature * self._part_of(frames)
+
+    def _part_of(self, frames: np.ndarray) -> np.float32:
+        return np.float32(len(frames) / len(self.frames))
+
     def object_under_frames(self, weights: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Sum over frames of the object's intensity under each probe pixel ``(N, N)``, with weights."""
         # |prod_s O_s|^2, the transmission of the stack in projection
@@ -293,7 +304,7 @@ class Solver:
         totals = self._gradients(chunks, unknowns)
         # The objective after the last step comes with the gradient that this step needs anyway: to judge it costs
         # nothing unless it has grown.
-        while everything and self._grown(totals):
+        while everything and self._grown(totals, unknowns):
             self._halve_last_step(unknowns)
             totals = self._gradients(chunks, unknowns)
         # Objectives of different frames cannot be compared.
@@ -334,10 +345,10 @@ class Solver:
         if self.priors.active:
             objects = [direction for unknown, direction in directions if unknown.field == "object"]
             count = len(objects)  # they come first
-            slope, _ = self.priors.gradient(self.state["object"])
+            slope, _ = self.prior_gradient(frames)
             # b_i += <-dR, d_i>, G_ij += <d_i, R'' d_j>
             b[:count] += [np.vdot(direction, slope).real for direction in objects]
-            gram[:count, :count] += self.priors.curvature(self.state["object"], objects)
+            gram[:count, :count] += self._part_of(frames) * self.priors.curvature(self.state["object"], objects)
         return solved(gram, b)
 
     def _directions(self, unknowns: Sequence[Unknown], totals: dict[str, np.ndarray], frames: np.ndarray) -> Directions:
@@ -375,20 +386,23 @@ class Solver:
     def _total_objective(self, totals: dict[str, np.ndarray]) -> float:
         return float(totals["objective"]) / 2 + (self.priors.value(self.state["object"]) if self.priors.active else 0.0)
 
-    def _grown(self, totals: dict[str, np.ndarray]) -> bool:
+    def _grown(self, totals: dict[str, np.ndarray], unknowns: Sequence[Unknown]) -> bool:
         if self._objective is None or not self.momentum:
             return False
         now = self._total_objective(totals)
         # Not ``now > ...``: an objective that is not a number counts as grown.
-        return not now <= self._objective * (1 + NOT_FALLEN) and self._longest_change() > NOT_FALLEN
+        return not now <= self._objective * (1 + NOT_FALLEN) and self._longest_change(unknowns) > NOT_FALLEN
 
-    def _longest_change(self) -> float:
-        """The largest change of an unknown in the last step, over the largest value of that unknown."""
+    def _longest_change(self, unknowns: Sequence[Unknown]) -> float:
+        """The largest change of an unknown in the last step, over the largest value of its field."""
+        largest = lambda values: float(np.abs(values).max())
         return max(
-            float(np.abs(change).max()) / max(float(np.abs(self.state[name]).max()), 1e-12)
-            if name in self.state
-            else 1.0
-            for name, change in self.momentum.items()
+            (
+                largest(self.momentum[unknown.name]) / max(largest(self.state[unknown.field]), 1e-12)
+                for unknown in unknowns
+                if unknown.name in self.momentum
+            ),
+            default=0.0,
         )
 
     def _halve_last_step(self, unknowns: Sequence[Unknown]) -> None:

@@ -110,7 +110,7 @@ class Object:
         illumination = np.stack(
             [solver.grid.spread(beam, solver.state["positions"][frames]) for beam in solver.beams()]
         )
-        slope, curvature = solver.priors.gradient(solver.state["object"])
+        slope, curvature = solver.prior_gradient(frames)
         total = illumination + curvature
         most = illumination.max(axis=(1, 2), keepdims=True)
         return ((gradients["gradient"] + slope) / (total + self.damping * most)).astype("complex64")
@@ -253,7 +253,7 @@ class Positions:
     def direction(self, solver, gradients, frames):
         """Newton's step, frame by frame."""
         curvature = gradients["curvature"]
-        ridge = self.damping * np.trace(curvature, axis1=1, axis2=2)[solver.frames].mean() + 1e-12
+        ridge = self.damping * np.trace(curvature, axis1=1, axis2=2)[frames].mean() + 1e-12
         # (C_p + ridge) d_p = g_p
         step = np.linalg.solve(curvature + ridge * np.eye(2), gradients["gradient"][..., None])[..., 0]
         return step.astype("float32")

@@ -182,7 +182,7 @@ def thin_counts(
         # Up with the probability of the fraction: right on average
         photons = floor + (rng.random(counts.shape, "float32") < counts - floor)
     photons = np.maximum(photons, 0).astype("int64")
-    kept = rng.binomial(photons, fraction)
+    kept = np.asarray(rng.binomial(photons, fraction))
     return kept.astype("float32"), (photons - kept).astype("float32")
 
 

@@ -7,7 +7,7 @@ from keras import ops
 from ptycho.config import SimulationConfig
 from ptycho.refinement import minibatch as steps
 from ptycho.refinement.likelihood import FAINT
-from ptycho.refinement.refine import amplitude_loss
+from ptycho.refinement.refine import amplitude_loss, poisson_loss
 from ptycho.refinement.solver import Solver, gradients
 from ptycho.refinement.unknowns import BatchFit, Object, Probe
 from ptycho.simulation.simulate import simulate
@@ -30,25 +30,36 @@ def noiseless():
 @pytest.mark.parametrize("noise", ["amplitude", "poisson"])
 @EVERY
 def test_the_gradient_of_adam_is_that_of_the_unknowns(settings, noise):
-    """Two derivations of one gradient: by hand, and by the backend's own differentiation."""
+    """Two derivations of one gradient: by hand, and by the backend's own differentiation; priors weigh the same."""
     estimate, batch, kinds = problem(**settings, poisson=noise == "poisson")
 
-    def loss(counts, expected):
-        if noise == "poisson":  # 4 L
-            return expected - counts * ops.log(expected + FAINT)
-        return 2 * (ops.sqrt(counts) - ops.sqrt(expected + FAINT)) ** 2
+    def loss(counts, expected):  # L
+        if noise == "poisson":
+            return (expected - counts * ops.log(expected + FAINT)) / 4
+        return (ops.sqrt(counts) - ops.sqrt(expected + FAINT)) ** 2 / 2
 
+    prior = complex_normal(np.random.default_rng(5), *estimate["object"].shape).astype("complex64")
     moments = {name: np.zeros((2, 2, *estimate[name].shape), "float32") for name in BOTH} | dict(step=np.float32(0))
     rates = dict.fromkeys(BOTH, np.float32(0.1))
-    _, after = steps.adam_step(estimate, batch | NO_PRIOR, moments, rates, **kinds, names=BOTH, loss=loss)
+    weighed = batch | NO_PRIOR | dict(prior_gradient=prior)
+    _, after = steps.adam_step(estimate, weighed, moments, rates, **kinds, names=BOTH, loss=loss)
     totals = gradients(estimate, batch, **kinds, unknowns=(Object(), Probe()), measures=False)
     pixels = to_numpy(BatchFit(estimate, batch, *kinds.values()).residuals.used).sum()
     for name in BOTH:
         mean = to_numpy(after[name])[0] / (1 - 0.9)
-        expected = -4 * to_numpy(totals[f"{name}.gradient"]) / pixels
+        expected = -(to_numpy(totals[f"{name}.gradient"]) + (prior if name == "object" else 0)) / pixels
         # float32 along two ways, through pixels that are nearly dark.
         np.testing.assert_allclose(mean[0] + 1j * mean[1], expected, atol=1e-4 * np.abs(expected).max())
     assert float(after["step"]) == 1
+
+
+@pytest.mark.parametrize("loss", [amplitude_loss, poisson_loss])
+def test_losses_of_adam_curve_as_the_objective_that_priors_are_weighed_against(loss):
+    """``d^2 L / d sqrt(e)^2 = 1`` at ``e = k``; of a thousand counts the floor of the losses is 1e-5."""
+    counts, root, step = 1000.0, np.sqrt(1000.0), 0.5
+    low, middle, high = (float(loss(np.float64(counts), np.float64((root + k * step) ** 2))) for k in (-1, 0, 1))
+    # The fourth derivative of the Poisson loss is 3 / k: h^2 / 12 of it is 6e-5.
+    assert (low - 2 * middle + high) / step**2 == pytest.approx(1, rel=1e-3)
 
 
 def test_a_first_step_of_adam_is_its_rate_along_each_part():

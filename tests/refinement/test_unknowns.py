@@ -1,5 +1,7 @@
 """Gradient and curvature are those of the objective and of the amplitudes: checked against differences of these."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -137,6 +139,30 @@ def test_the_gradient_of_positions_is_the_slope(settings, poisson):
             assert -gradient[k, axis] == pytest.approx(differences(along, 0.03), rel=1e-3, abs=rounding)
     assert not gradient[-1].any()
     np.testing.assert_array_equal(gradient_of(Affine(), estimate, batch, kinds), gradient)
+
+
+def test_frames_that_are_not_fitted_to_move_by_a_damped_step_too():
+    """The damping is that of the frames at hand: held-out ones have a curvature of their own, and only they."""
+    rng = np.random.default_rng(2)
+    curvature, gradient = np.zeros((6, 2, 2)), rng.normal(size=(6, 2))
+    curvature[4:] = np.array([[2.0, 0.3], [0.3, 1.0]]) * rng.uniform(1, 2, (2, 1, 1))
+    solver = SimpleNamespace(frames=np.arange(4))
+    unknown = Positions()
+    step = unknown.direction(solver, dict(gradient=gradient, curvature=curvature), np.arange(4, 6))[4:]
+    ridge = unknown.damping * np.trace(curvature[4:], axis1=1, axis2=2).mean()
+    restored = np.einsum("pab,pb->pa", curvature[4:] + ridge * np.eye(2), step)
+    np.testing.assert_allclose(restored, gradient[4:], rtol=1e-5)
+
+
+def test_parts_of_the_frames_take_their_parts_of_the_prior():
+    scan = simulate(SimulationConfig(N=12, positions=16, step_px=3.0))
+    solver = Solver(scan, np.arange(12), np.arange(12, 16))
+    solver.state["object"] = complex_normal(np.random.default_rng(1), *solver.state["object"].shape)
+    solver.priors = solver.priors._replace(tv=0.1)
+    slopes, curvatures = zip(*(solver.prior_gradient(part) for part in (np.arange(3), np.arange(3, 12))))
+    slope, stiffness = solver.priors.gradient(solver.state["object"])
+    np.testing.assert_allclose(sum(slopes), slope, rtol=1e-5, atol=1e-6 * np.abs(slope).max())
+    np.testing.assert_allclose(sum(curvatures), stiffness, rtol=1e-5)
 
 
 def test_positions_have_no_seams():

@@ -8,7 +8,7 @@ from tests.cli.test_app import run
 
 TINY = (
     "--N 24,32 --doses 1e4 --losses nll --seeds 1 --n-train 64 --n-test 49 --nepochs 2"
-    " --set model.stages=1 --set model.width=4 --set refine.epochs=3"
+    " --set model.stages=1 --set model.width=4 --set refine.epochs=6"
 )
 
 
