@@ -54,8 +54,11 @@ class Residuals:
         """``-dL/de``: what goes to the adjoint of the forward model."""
         return self.difference / (2 * self.amplitudes)
 
-    def amplitude_change(self, change: Float[Array, "... B N N"]) -> Float[Array, "... B N N"]:
-        """Change of the amplitudes of the used pixels with one of the expected counts, ``de / (2 sqrt(e))``."""
+    def amplitude_change(self, change: Float[Array, "*changes N N"]) -> Float[Array, "*frames N N"]:
+        """Change of the amplitudes of the used pixels with one of the expected counts, ``de / (2 sqrt(e))``.
+
+        ``change`` broadcasts to ``(..., B, N, N)``.
+        """
         return self.used * change / (2 * self.amplitudes)
 
     def misfit(self) -> Float[Array, ""]:

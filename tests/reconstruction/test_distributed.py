@@ -147,7 +147,7 @@ def kill_one_in_mid_part(cluster, done: list, killed: list) -> None:
     """Once a part is done, kill the process that works on another."""
     while not killed:
         for task in list(cluster.scheduler.tasks.values()):
-            if done and task.processing_on and task.key.startswith("_share"):
+            if done and task.processing_on and task.key.startswith("_contribution"):
                 kill_worker_of(cluster, task)
                 killed.append(task.key)
                 return

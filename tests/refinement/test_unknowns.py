@@ -155,7 +155,7 @@ def test_frames_that_are_not_fitted_to_move_by_a_damped_step_too():
 
 
 def test_parts_of_the_frames_take_their_parts_of_the_prior():
-    scan = simulate(SimulationConfig(N=12, positions=16, step_px=3.0))
+    scan = simulate(SimulationConfig(N=16, positions=16, step_px=4.0))
     solver = Solver(scan, np.arange(12), np.arange(12, 16))
     solver.state["object"] = complex_normal(np.random.default_rng(1), *solver.state["object"].shape)
     solver.priors = solver.priors._replace(tv=0.1)
