@@ -115,11 +115,8 @@ def test_an_unknown_is_a_class_a_line_and_a_setting(monkeypatch: pytest.MonkeyPa
         return np.fft.ifft2(factor * np.fft.fft2(probe)).astype("complex64")
 
     @dataclass(frozen=True)
-    class Defocus:
-        name, field, per_frame = "defocus", "probe", False
-
-        def start(self, solver):
-            pass
+    class Defocus(unknowns.Unknown):
+        name, field = "defocus", "probe"
 
         def gradient(self, fit):
             return dict(gradient=fit.model.probe_gradient(fit.chi))
@@ -130,9 +127,6 @@ def test_an_unknown_is_a_class_a_line_and_a_setting(monkeypatch: pytest.MonkeyPa
 
         def amplitude_changes(self, fit, direction):
             return fit.residuals.amplitude_change(ops.sum(fit.model.probe_change(direction), axis=1))[None]
-
-        def components(self, direction):
-            return [direction]
 
         def apply(self, solver, change):
             derivative = refocused(solver.state["probe"], 1j * squared)

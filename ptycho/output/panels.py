@@ -68,7 +68,7 @@ class ObjectImages(NamedTuple):
 
 
 def object_images(
-    scan: Scan, result: Reconstruction, side_px: int, origin_px: Sequence[float] = (0.0, 0.0)
+    scan: Scan, result: Reconstruction, side_px: int, origin_px: Sequence[float] | np.ndarray = (0.0, 0.0)
 ) -> ObjectImages:
     """The illuminated region of an object, binned to at most ``side_px`` pixels along the longest side.
 

@@ -28,9 +28,9 @@ from ptycho.refinement.batches import Batching, Members, batches
 from ptycho.refinement.likelihood import FAINT, Likelihood
 from ptycho.refinement.minibatch import RIDGE, Loss, adam_step, lsqml_step, rpie_step
 from ptycho.refinement.priors import Priors
-from ptycho.refinement.unknowns import BatchFit, Unknown, slice_illumination
+from ptycho.refinement.unknowns import BatchFit, Change, Unknown, slice_illumination
 
-Directions = list[tuple[Unknown, np.ndarray]]
+Directions = list[tuple[Unknown, Change]]
 
 MARGIN_PX = 4
 """Pixels of object beyond the frames, on all sides: positions may move by so much."""
@@ -312,7 +312,7 @@ class Solver:
         directions = self._directions(unknowns, totals, frames)
         lengths = iter(self._lengths(directions, totals, chunks, frames))
         # x += sum_i a_i d_i; the directions of one unknown are added up first, so that its bounds apply to their sum.
-        changes: dict[Unknown, np.ndarray] = {}
+        changes: dict[Unknown, Change] = {}
         for unknown, direction in directions:
             for component in unknown.components(direction):
                 changes[unknown] = changes.get(unknown, 0) + next(lengths) * component
@@ -364,7 +364,7 @@ class Solver:
                 directions.append((unknown, self.momentum[unknown.name]))
         return directions
 
-    def _change(self, unknown: Unknown, change: np.ndarray) -> None:
+    def _change(self, unknown: Unknown, change: Change) -> None:
         """Apply a change, with the pending directions of the held-out frames."""
         if unknown.name in self._pending:
             # The direction of a held-out frame is a full step: its own curvature has set the length.

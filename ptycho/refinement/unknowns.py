@@ -10,15 +10,16 @@ A search direction is the gradient over an estimate of the curvature's diagonal 
 value: dim pixels move slowly, and noise does not decide.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from keras import ops
 from scipy.ndimage import gaussian_filter
 
-from ptycho.arrays import Array
+from ptycho.arrays import Array, Num
 from ptycho.config import RefineConfig
 from ptycho.physics.detection import mode_sum
 from ptycho.physics.forward import ForwardModel
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 Gradients = dict[str, np.ndarray]
 """Of the fitted frames: ``gradient``, and for some unknowns ``curvature``."""
+
+Change = Num[Array, "..."]
+"""Of an unknown: an array like it, or a number where it is one number."""
 
 
 class BatchFit:
@@ -52,36 +56,36 @@ class BatchFit:
         return self._chi
 
 
-@runtime_checkable
-class Unknown(Protocol):
+class Unknown(ABC):
     """What the solver asks of an unknown."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def field(self) -> str:
-        """The entry of the solver's state that it changes."""
+    name: ClassVar[str]
+    field: ClassVar[str]
+    """The entry of the solver's state that it changes."""
+    per_frame: ClassVar[bool] = False
+    """Whether each frame has a value of its own."""
 
-    @property
-    def per_frame(self) -> bool:
-        """Whether each frame has a value of its own."""
-
-    def start(self, solver: "Solver") -> None:
+    def start(self, solver: "Solver") -> None:  # noqa: B027 (many have nothing to do)
         """Make ready: an entry of the state, where there is none yet."""
 
+    @abstractmethod
     def gradient(self, fit: BatchFit) -> dict[str, Array]:
         """``-dL`` by the unknown, and what else its direction needs; sums over the frames, or ``(B, ...)``."""
 
-    def direction(self, solver: "Solver", gradients: Gradients, frames: np.ndarray) -> np.ndarray:
+    @abstractmethod
+    def direction(self, solver: "Solver", gradients: Gradients, frames: np.ndarray) -> Change:
         """Search direction from the gradient of some frames."""
 
+    @abstractmethod
     def amplitude_changes(self, fit: BatchFit, direction: Array) -> Array:
         """How the amplitudes ``(L, B, N, N)`` change along the L `components` of a direction."""
 
-    def components(self, direction: np.ndarray) -> list[np.ndarray]:
+    def components(self, direction: Change) -> list[Change]:
         """Parts of a direction that get a step length each; they add up to it."""
+        return [direction]
 
-    def apply(self, solver: "Solver", change: np.ndarray) -> np.ndarray:
+    @abstractmethod
+    def apply(self, solver: "Solver", change: Change) -> Change:
         """The state's entry after a change, within bounds."""
 
 
@@ -91,15 +95,12 @@ def damped(gradient: np.ndarray, curvature: np.ndarray, damping: float, axes: tu
 
 
 @dataclass(frozen=True)
-class Object:
+class Object(Unknown):
     """The transmission ``(S, H, W)`` of the sample, all its slices."""
 
     damping: float = 0.3
     """Of the brightest pixel's illumination. With 0.1 the dim rim overshoots, with 1 it lags (docs/decisions/009)."""
-    name, field, per_frame = "object", "object", False
-
-    def start(self, solver):
-        pass
+    name, field = "object", "object"
 
     def gradient(self, fit):
         return dict(gradient=fit.model.object_gradient(fit.chi))
@@ -118,23 +119,17 @@ class Object:
     def amplitude_changes(self, fit, direction):
         return fit.residuals.amplitude_change(fit.model.object_change(direction))[None]
 
-    def components(self, direction):
-        return [direction]
-
     def apply(self, solver, change):
         return solver.bounded("object", (solver.state["object"] + change).astype("complex64"))
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Unknown):
     """The probe modes ``(M, N, N)``; each goes a length of its own."""
 
     damping: float = 0.3
     """Of the largest sum over the frames of ``|O|^2`` under a probe pixel."""
-    name, field, per_frame = "probe", "probe", False
-
-    def start(self, solver):
-        pass
+    name, field = "probe", "probe"
 
     def gradient(self, fit):
         return dict(gradient=fit.model.probe_gradient(fit.chi))
@@ -156,14 +151,14 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Background:
+class Background(Unknown):
     """Counts ``(N, N)`` that do not come through the sample, the same in all frames; never negative."""
 
     blur_px: float = 0.0
     """It is smooth on this scale, in detector pixels."""
     damping: float = 0.003
     """Of the brightest pixel's curvature: pixels are told apart by nothing but their own counts."""
-    name, field, per_frame = "background", "background", False
+    name, field = "background", "background"
 
     def start(self, solver):
         solver.state.setdefault("background", np.zeros((solver.scan.N,) * 2, "float32"))
@@ -184,15 +179,12 @@ class Background:
     def amplitude_changes(self, fit, direction):
         return fit.residuals.amplitude_change(direction)[None]
 
-    def components(self, direction):
-        return [direction]
-
     def apply(self, solver, change):
         return np.maximum(solver.state["background"] + change, 0)
 
 
 @dataclass(frozen=True)
-class Blur:
+class Blur(Unknown):
     """Variance of the detector's Gaussian point-spread function, in square pixels; never negative.
 
     The variance, not the width: where there is no blur yet the expected counts change with it at first order.
@@ -200,7 +192,7 @@ class Blur:
 
     largest_step_px2: float = 0.5
     """It changes by so much in a step at most: far from the solution the quadratic model overshoots."""
-    name, field, per_frame = "blur", "blur", False
+    name, field = "blur", "blur"
 
     def start(self, solver):
         solver.state.setdefault("blur", np.zeros((), "float32"))
@@ -217,16 +209,13 @@ class Blur:
     def amplitude_changes(self, fit, direction):
         return fit.residuals.amplitude_change(direction * fit.model.blur_change())[None]
 
-    def components(self, direction):
-        return [direction]
-
     def apply(self, solver, change):
         bounded = np.clip(change, -self.largest_step_px2, self.largest_step_px2)
         return np.maximum(solver.state["blur"] + bounded, 0).astype("float32")
 
 
 @dataclass(frozen=True)
-class Positions:
+class Positions(Unknown):
     """The position (y, x) of each frame."""
 
     damping: float = 0.03
@@ -261,15 +250,12 @@ class Positions:
     def amplitude_changes(self, fit, direction):
         return fit.residuals.amplitude_change(fit.model.position_change(direction))[None]
 
-    def components(self, direction):
-        return [direction]
-
     def apply(self, solver, change):
         return solver.moved_within_margin(np.clip(change, -self.largest_step_px, self.largest_step_px))
 
 
 @dataclass(frozen=True)
-class Affine:
+class Affine(Unknown):
     """One linear map of all positions about their mean: scale, rotation and shear."""
 
     largest_step_px: float = 1.0
@@ -297,20 +283,17 @@ class Affine:
     def amplitude_changes(self, fit, direction):
         return Positions().amplitude_changes(fit, direction)
 
-    def components(self, direction):
-        return [direction]
-
     def apply(self, solver, change):
         return solver.moved_within_margin(change * min(1, self.largest_step_px / max(np.abs(change).max(), 1e-12)))
 
 
 @dataclass(frozen=True)
-class OprModes:
+class OprModes(Unknown):
     """Modes ``(K, N, N)`` by which the first probe mode varies from frame to frame."""
 
     modes: int = 1
     damping: float = 0.3
-    name, field, per_frame = "opr", "opr", False
+    name, field = "opr", "opr"
 
     def start(self, solver):
         if "opr" not in solver.state:
@@ -330,22 +313,16 @@ class OprModes:
     def amplitude_changes(self, fit, direction):
         return fit.residuals.amplitude_change(fit.model.opr_change(direction, fit.batch["opr_weights"]))[None]
 
-    def components(self, direction):
-        return [direction]
-
     def apply(self, solver, change):
         return (solver.state["opr"] + change).astype("complex64")
 
 
 @dataclass(frozen=True)
-class OprWeights:
+class OprWeights(Unknown):
     """How much ``(P, K)`` of each OPR mode a frame has."""
 
     damping: float = 0.3
     name, field, per_frame = "opr_weights", "opr_weights", True
-
-    def start(self, solver):
-        pass
 
     def gradient(self, fit):
         waves, chi = fit.model.opr_exit_waves(), fit.chi[:, :1]
@@ -360,9 +337,6 @@ class OprWeights:
 
     def amplitude_changes(self, fit, direction):
         return fit.residuals.amplitude_change(fit.model.opr_change(fit.estimate["opr"], direction))[None]
-
-    def components(self, direction):
-        return [direction]
 
     def apply(self, solver, change):
         return solver.state["opr_weights"] + change
