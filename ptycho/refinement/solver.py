@@ -209,7 +209,7 @@ class Solver:
 
         Steps by parts of the frames, one after the other, apply the prior once in an epoch, as one step by all does.
         """
-        slope, curvature = self.priors.gradient(self.state["object"])
+        slope, curvature = self.priors.gradient(ops.convert_to_numpy(self.state["object"]))
         return slope * self._part_of(frames), curvature * self._part_of(frames)
 
     def _part_of(self, frames: np.ndarray) -> np.float32:
@@ -513,13 +513,10 @@ class Solver:
         """Batches with their part of the priors' gradient, the frames of each made ready while the last is used."""
         groups = batches(self.scan.positions, self.frames, size, batching, self._generator())
         for members, batch in zip(groups, ahead(self._batch, groups, 1), strict=True):
-            # A batch takes the part of -dR/dO that its frames are of all: in an epoch they add up to one.
-            ratio = np.float32(members.present.sum() / len(self.frames))
+            slope, stiffness = np.zeros((1, 1, 1), "complex64"), np.zeros((1, 1, 1), "float32")
             if self.priors.active:
-                slope, stiffness = self.priors.gradient(ops.convert_to_numpy(self.state["object"]))
-            else:
-                slope, stiffness = np.zeros((1, 1, 1), "complex64"), np.zeros((1, 1, 1), "float32")
-            yield batch | dict(prior_gradient=slope * ratio, prior_curvature=stiffness * ratio)
+                slope, stiffness = self.prior_gradient(members.frames[members.present > 0])
+            yield batch | dict(prior_gradient=slope, prior_curvature=stiffness)
 
     def _chunks(self, frames: np.ndarray) -> list[Members]:
         """All frames, in chunks that fit into memory, each spread over the scan."""
