@@ -5,11 +5,12 @@ There is no global configuration. A function takes the piece it needs; a change 
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
-from typing import Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from ptycho.deprecation import renamed_fields
 from ptycho.typed import Config
@@ -342,13 +343,86 @@ UNKNOWNS = tuple(f.name.removesuffix("_from") for f in fields(RefineConfig) if f
 """What a `RefineConfig` can fit beside the object."""
 
 
-Section = Literal["model", "training", "simulation", "pretraining", "refine"]
+STEP_UNITS: dict[str, float] = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10, "pm": 1e-12, "px": math.nan}
+"""Metres of each; how many an object pixel has is not known here."""
+DETECTOR_UNITS = ("m", "mm", "um", "rad", "mrad", "1/m", "1/nm", "1/A")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig(Config):
+    """What the user knows of a scan file; it wins over what the file says. None: the file's own, if it has any."""
+
+    scan_shape: tuple[int, int] | None = None
+    """Rows and columns of a raster scan, flyback left out."""
+    scan_step: tuple[float, str] | None = None
+    """Distance of neighbouring scan points of a raster and its unit: 0.4 A, 50 nm, 1 um, or 6 px (object pixels)."""
+    energy_ev: float | None = None
+    """Energy of the photons in eV."""
+    voltage_kv: float | None = None
+    """Acceleration voltage of the electrons in kV."""
+    distance_m: float | None = None
+    """Distance from the sample to the detector in metres."""
+    detector_pixel: tuple[float, str] | None = None
+    """Side of a detector pixel and its unit: 75 um (with energy and distance), 0.9 mrad (with energy), 0.05 1/A."""
+    pixel_size_nm: float | None = None
+    """Side of an object pixel in nm, where the file does not tell."""
+    scan_rotation_deg: float | None = None
+    """Angle in degrees by which positions (y, x) are turned to lie as the frames do: y' = y cos - x sin."""
+    orientation: int | None = None
+    """How frames are turned, by PtyPy's codes: 1 flips left-right, 2 up-down, 4 transposes before, and their sums."""
+    semiangle_mrad: float | None = None
+    """Convergence semi-angle in mrad: the probe starts as the image of a round aperture."""
+    defocus_a: float | None = None
+    """Defocus of the probe in angstrom, positive in underfocus (C10 = -defocus); it is refined all the same."""
+    gain: float | None = None
+    """Detector units per photon or electron, by which the frames are divided."""
+    frames: str | None = None
+    """Frames that are read, as START:STOP or START:STOP:STEP, counted from 0."""
+    flyback: int | None = None
+    """Frames at the end of each row of a raster that are left out."""
+    dataset: str | None = None
+    """Name of the array with the frames, where the file holds several."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("energy_ev", "voltage_kv", "distance_m", "pixel_size_nm", "semiangle_mrad", "gain"):
+            value = getattr(self, name)
+            self._require(value is None or (math.isfinite(value) and value > 0), name, "a finite number above 0")
+        for name in ("scan_rotation_deg", "defocus_a"):
+            value = getattr(self, name)
+            self._require(value is None or math.isfinite(value), name, "a finite number")
+        for name, units in (("scan_step", STEP_UNITS), ("detector_pixel", DETECTOR_UNITS)):
+            value = getattr(self, name)
+            valid = value is None or (value[0] > 0 and math.isfinite(value[0]) and value[1] in units)
+            self._require(valid, name, f"a number above 0 and one of {', '.join(units)}")
+        self._require(self.scan_shape is None or min(self.scan_shape) >= 1, "scan_shape", "rows and columns, 1 or more")
+        self._require(self.energy_ev is None or self.voltage_kv is None, "voltage_kv", "None beside energy_ev")
+        self._require(self.orientation is None or 0 <= self.orientation <= 7, "orientation", "0 to 7")
+        self._require(self.flyback is None or self.flyback >= 0, "flyback", "0 or more")
+        self._require(
+            self.frames is None or re.fullmatch(r"-?\d*:-?\d*(:\d+)?", self.frames) is not None,
+            "frames",
+            "START:STOP or START:STOP:STEP",
+        )
+
+    @property
+    def chosen_frames(self) -> slice:
+        """``frames`` as a slice."""
+        return slice(*(int(text) if text else None for text in (self.frames or ":").split(":")))
+
+    def stated(self) -> dict[str, Any]:
+        """The settings that are not None, ready for JSON."""
+        return {name: value for name, value in self.to_dict().items() if value is not None}
+
+
+Section = Literal["model", "training", "simulation", "pretraining", "refine", "reading"]
 SECTIONS: dict[Section, type[Config]] = dict(
     model=ModelConfig,
     training=TrainingConfig,
     simulation=SimulationConfig,
     pretraining=PretrainingConfig,
     refine=RefineConfig,
+    reading=ReadConfig,
 )
 """The sections of a `RunConfig`, and whose fields each of them sets."""
 
@@ -377,6 +451,8 @@ class RunConfig(Config):
     """Settings of `PretrainingConfig`."""
     refine: Values = field(default_factory=dict)
     """Settings of `RefineConfig`."""
+    reading: Values = field(default_factory=dict)
+    """Settings of `ReadConfig`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -386,7 +462,7 @@ class RunConfig(Config):
     @classmethod
     def from_toml(cls, path: str | PathLike) -> Self:
         """Read a file with the sections ``[model]``, ``[training]``, ``[simulation]``, ``[pretraining]``,
-        ``[refine]``."""
+        ``[refine]``, ``[reading]``."""
         with open(path, "rb") as file:
             return cls.from_dict(tomllib.load(file))
 

@@ -22,6 +22,7 @@ from ptycho.cli.options import (
     Workers,
     configured,
     network_settings,
+    reading_of,
     with_probe,
 )
 from ptycho.cli.printing import log, print_outcome, print_table
@@ -59,7 +60,7 @@ BY_OTHER_OPTIONS = ("N", "probe_modes", "probe_trainable")
 
 
 @commands.command(name="train")
-@configured("model", "training", but=BY_OTHER_OPTIONS)
+@configured("model", "training", "reading", but=BY_OTHER_OPTIONS)
 def train_command(
     run: RunConfig,
     scan: ScanFile,
@@ -79,7 +80,7 @@ def train_command(
         from ptycho.pipelines.open import open_scan
         from ptycho.pipelines.train import train_run
 
-    data = open_scan(scan, log, modes)
+    data = open_scan(scan, log, modes, reading=reading_of(run, output if resume else None))
     with watched(data, live, live_address, tensorboard) as progress:
         history = train_run(data, output, run, start=start, resume=resume, progress=progress).history
     log(f"{len(history)} epochs, loss {history[-1].loss:.4f}; the network is in {output / 'model.keras'}")
@@ -99,7 +100,7 @@ def pretrain_command(run: RunConfig, output: Folder, resume: Resume = False) -> 
 
 
 @commands.command(name="reconstruct")
-@configured("model", "training", but=BY_OTHER_OPTIONS)
+@configured("model", "training", "reading", but=BY_OTHER_OPTIONS)
 def reconstruct_command(
     run: RunConfig,
     scan: ScanFile,
@@ -138,7 +139,8 @@ def reconstruct_command(
         from ptycho.pipelines.open import open_scan
         from ptycho.pipelines.reconstruct import reconstruct_run
 
-    data = open_scan(scan, log, modes, in_file=distributed)
+    reading = reading_of(run, output if resume else None)
+    data = open_scan(scan, log, modes, in_file=distributed, reading=reading)
     checks = None if force else require_sound(data)
     for warning in sentences(checks or (), "warn"):
         log(f"warning: {warning}")
@@ -165,7 +167,9 @@ def reconstruct_command(
 
 
 @commands.command(name="stream")
+@configured("reading")
 def stream_command(
+    run: RunConfig,
     scan: ScanFile,
     output: Folder,
     model: Annotated[
@@ -182,7 +186,7 @@ def stream_command(
         from ptycho.pipelines.open import open_scan
         from ptycho.pipelines.stream import stream_run
 
-    data = open_scan(scan, log)
+    data = open_scan(scan, log, reading=reading_of(run))
     with progress_bar() as progress:
         outcome, report = stream_run(
             data, output, model, rate=rate, order=order, tile_frames=tile_frames, seed=seed, progress=progress
@@ -192,7 +196,7 @@ def stream_command(
 
 
 @commands.command(name="refine")
-@configured("refine", by_scan=("noise",))
+@configured("refine", "reading", by_scan=("noise",))
 def refine_command(
     run: RunConfig,
     scan: ScanFile,
@@ -215,7 +219,7 @@ def refine_command(
         from ptycho.pipelines.open import open_scan
         from ptycho.pipelines.refine import refine_run
 
-    data = open_scan(scan, log, modes)
+    data = open_scan(scan, log, modes, reading=reading_of(run, output if resume else None, start))
     with watched(data, live, live_address) as progress:
         outcome = refine_run(
             data, output, run, start=start, hold_out_every=hold_out_every, resume=resume, progress=progress
@@ -224,7 +228,9 @@ def refine_command(
 
 
 @commands.command(name="compare")
+@configured("reading")
 def compare_command(
+    run: RunConfig,
     scan: ScanFile,
     output: Folder,
     engines: Annotated[
@@ -246,7 +252,7 @@ def compare_command(
         from ptycho.pipelines.compare import compare_run, table
         from ptycho.pipelines.open import open_scan
 
-    data = open_scan(scan, log, modes)
+    data = open_scan(scan, log, modes, reading=reading_of(run))
     with progress_bar() as progress:
         comparison = compare_run(
             data,

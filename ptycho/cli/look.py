@@ -6,27 +6,31 @@ from typing import Annotated
 
 import typer
 
-from ptycho.cli.options import Existing, PixelSize, ScanFile
+from ptycho.cli.options import Existing, PixelSize, ScanFile, configured, reading_of
 from ptycho.cli.printing import log, print_held_out_error, print_scores, print_table
 from ptycho.cli.surroundings import framework
+from ptycho.config import ReadConfig, RunConfig
 
 commands = typer.Typer()
 
 
 @commands.command(name="info")
-def info_command(scan: ScanFile) -> None:
+@configured("reading")
+def info_command(run: RunConfig, scan: ScanFile) -> None:
     """Say what is in a scan file, and what looks wrong with it."""
     from ptycho.diagnostics.describe import describe
-    from ptycho.formats import read_scan
+    from ptycho.formats import ReadOptions, read_scan
 
-    data = read_scan(scan)
+    data = read_scan(scan, options=ReadOptions.of(reading_of(run)))
     print_table(["", str(scan)], describe(data))
     for note in data.notes:
         log(f"note: {note}")
 
 
 @commands.command(name="doctor")
+@configured("reading")
 def doctor_command(
+    run: RunConfig,
     scan: ScanFile,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
 ) -> None:
@@ -34,9 +38,9 @@ def doctor_command(
     import json
 
     from ptycho.diagnostics.checks import examine
-    from ptycho.formats import read_scan
+    from ptycho.formats import ReadOptions, read_scan
 
-    data = read_scan(scan)
+    data = read_scan(scan, options=ReadOptions.of(reading_of(run)))
     checks = examine(data)
     if as_json:
         record = dict(file=str(scan), notes=data.notes, checks=[check.to_json() for check in checks])
@@ -50,7 +54,9 @@ def doctor_command(
 
 
 @commands.command(name="evaluate")
+@configured("reading")
 def evaluate_command(
+    run: RunConfig,
     reconstruction: Annotated[Path, Existing],
     against: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The scan, or a file with the truth.")],
     margin: Annotated[float, typer.Option(help="Part of the true object left out on every side.")] = 0.16,
@@ -60,10 +66,14 @@ def evaluate_command(
     with framework():
         from ptycho.data.reconstruction import Reconstruction
         from ptycho.evaluation import compare_objects
-        from ptycho.formats import read_scan
+        from ptycho.formats import ReadOptions, read_scan
         from ptycho.pipelines.assess import assess
 
-    result, data = Reconstruction.load(reconstruction), read_scan(against)
+    result = Reconstruction.load(reconstruction)
+    # Read as the run that made the result read it.
+    remembered = ReadConfig.from_dict(result.provenance.get("reading", {}))
+    reading = run.make(ReadConfig) if run.reading else remembered
+    data = read_scan(against, options=ReadOptions.of(reading))
     every = every or int(result.provenance.get("hold_out_every", 0)) or None
     if data.object is None and every is None:
         raise ValueError(f"{against} has no true object, and no frames were held out: use --every to name some")
@@ -74,7 +84,9 @@ def evaluate_command(
 
 
 @commands.command(name="view")
+@configured("reading")
 def view_command(
+    run: RunConfig,
     path: Annotated[Path, typer.Argument(exists=True, help="A run folder, or a scan file.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Page of a scan file; by default beside it, as .html.")
@@ -87,11 +99,11 @@ def view_command(
     page = path / "report.html" if path.is_dir() else output or path.with_suffix(".html")
     if not path.is_dir():
         with framework():
-            from ptycho.formats import read_scan
+            from ptycho.formats import ReadOptions, read_scan
             from ptycho.output.report import save_report
             from ptycho.pipelines.provenance import software
 
-        data = read_scan(path)
+        data = read_scan(path, options=ReadOptions.of(reading_of(run)))
         save_report(page, data, findings=data.notes, settings=software())
     elif not page.exists():
         raise ValueError(f"there is no report in {path}; every run leaves one, but `ptycho stream` and `pretrain`")

@@ -6,6 +6,7 @@ an option of each command that takes its section.
 
 import ast
 import inspect
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import typer
 
-from ptycho.config import DEFERRED, PRESETS, SECTIONS, Preset, RunConfig, Section, Value
+from ptycho.config import DEFERRED, PRESETS, SECTIONS, Preset, ReadConfig, RunConfig, Section, Value
 from ptycho.typed import Config, field_types
 
 Existing = typer.Argument(exists=True, dir_okay=False, show_default=False)
@@ -205,6 +206,17 @@ def toml_value(text: str) -> Value:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+
+
+def reading_of(run: RunConfig, *folders: str | Path | None) -> ReadConfig:
+    """What the user says of the scan file; if nothing, what the run in the first of some folders was told."""
+    if run.reading:
+        return run.make(ReadConfig)
+    for folder in folders:
+        record = Path(folder) / "config.json" if folder is not None else None
+        if record is not None and record.is_file():
+            return ReadConfig.from_dict(json.loads(record.read_text("utf-8")).get("reading", {}))
+    return ReadConfig()
 
 
 def network_settings(run: RunConfig, preset: Preset | None, probe: str | None) -> RunConfig:

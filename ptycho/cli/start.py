@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ptycho.cli.options import Folder, PixelSize, ScanFile, configured
+from ptycho.cli.options import Folder, ScanFile, configured, reading_of
 from ptycho.cli.printing import log, print_outcome
 from ptycho.cli.surroundings import framework
 from ptycho.config import RunConfig
@@ -44,11 +44,12 @@ def simulate_command(
 
 
 @commands.command(name="convert")
+@configured("reading")
 def convert_command(
+    run: RunConfig,
     source: ScanFile,
     target: Annotated[Path, typer.Argument(help="File to write; its name tells the format.", show_default=False)],
     format: Annotated[str | None, typer.Option(help="Format to write, where the name does not tell.")] = None,
-    pixel_size_nm: PixelSize = None,
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Follow links out of the file's folder, and unpack any size.")
     ] = False,
@@ -67,8 +68,7 @@ def convert_command(
     """Write a scan, or the result of another program, in another format; say what that cannot hold."""
     from ptycho.formats import ReadOptions, convert
 
-    size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
-    options = ReadOptions(pixel_size_m=size, trusted=trusted)
+    options = ReadOptions.of(reading_of(run), trusted=trusted)
     for sentence in convert(source, target, format, options, crop=crop, bin=bin, mend=mend):
         log(sentence)
     log(f"{source} -> {target}")

@@ -1,4 +1,4 @@
-"""The beam of a scan, and the object pixel that follows from energy, distance and detector pixel.
+"""The beam of a scan, the object pixel that follows from energy, distance and detector pixel, and the probe of a lens.
 
 Constants are those of CODATA 2022 (the first three exact by definition of the SI).
 """
@@ -6,6 +6,10 @@ Constants are those of CODATA 2022 (the first three exact by definition of the S
 import math
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+
+from ptycho.arrays import Array, Complex
 
 PLANCK_J_S = 6.62607015e-34
 LIGHT_M_S = 299792458.0
@@ -59,3 +63,43 @@ class Beam:
     def object_pixel_m(self, N: int, detector_pixel_m: float) -> float | None:
         """``wavelength distance / (N pixel)``: side of an object pixel in the far field; None without a distance."""
         return None if self.distance_m is None else self.wavelength_m * self.distance_m / (N * detector_pixel_m)
+
+
+def object_pixel_m(N: int, detector_pixel: tuple[float, str], beam: Beam | None) -> float | None:
+    """Side of an object pixel in the far field, by the side of a detector pixel and its unit; None if more is needed.
+
+    ``dx = 1 / (N dq)``, where a pixel covers the frequencies ``dq``: as it is in 1/m, 1/nm or 1/A; ``angle /
+    wavelength`` in rad or mrad; ``length / (wavelength distance)`` in m, mm or um.
+    """
+    value, unit = detector_pixel
+    inverse_lengths = {"1/m": 1.0, "1/nm": 1e9, "1/A": 1e10}
+    if unit in inverse_lengths:
+        return 1 / (N * value * inverse_lengths[unit])
+    if beam is None:
+        return None
+    angles = {"rad": 1.0, "mrad": 1e-3}
+    if unit in angles:
+        return beam.wavelength_m / (N * value * angles[unit])
+    return beam.object_pixel_m(N, value * {"m": 1.0, "mm": 1e-3, "um": 1e-6}[unit])
+
+
+def aperture_probe(
+    N: int,
+    radius_px: float,
+    defocus_m: float = 0.0,
+    wavelength_m: float = 0.0,
+    pixel_m: float = 1.0,
+    edge_px: float = 0.4,
+) -> Complex[Array, "1 N N"]:
+    """The probe that a round aperture of so many detector pixels forms, of one photon; complex64.
+
+    ``P = F^-1[A exp(-i chi)]``, ``chi = -pi wavelength defocus q^2``, the defocus positive in underfocus (C10 =
+    -defocus). The edge of the aperture A is soft over ``edge_px``.
+    """
+    k = np.fft.fftfreq(N) * N
+    radius = np.hypot(k[:, None], k)
+    aperture = 1 / (1 + np.exp(np.clip((radius - radius_px) / edge_px, -50, 50)))
+    # q = k / (N dx) in cycles per metre
+    chi = -np.pi * wavelength_m * defocus_m * (radius / (N * pixel_m)) ** 2
+    wave = np.fft.fftshift(np.fft.ifft2(aperture * np.exp(-1j * chi), norm="ortho"))
+    return (wave / np.linalg.norm(wave))[None].astype(np.complex64)

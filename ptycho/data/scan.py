@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.arrays import Array, Bool, Complex, Float, Real
-from ptycho.config import NearField
+from ptycho.config import NearField, ReadConfig
 from ptycho.data.beam import Beam
 from ptycho.data.detector import (
     bin_contrast,
@@ -57,6 +57,8 @@ class Scan:
     """The file or simulation that the scan came from, for people."""
     notes: tuple[str, ...] = ()
     """Sentences about the data for the user: what a reader assumed, noticed or left out."""
+    reading: ReadConfig | None = None
+    """What the user told the reader of ``source``, for the record of a run; no computation uses it."""
 
     def __post_init__(self) -> None:
         counts = _checked_counts(self.counts)

@@ -7,6 +7,7 @@ out. No reader unpickles anything, and whatever is wrong with a file ends as a `
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.repair import repaired
 from ptycho.formats import (
+    array,
     cxi,
+    dectris,
     emd,
     empad,
     fold_slice,
@@ -37,6 +40,7 @@ from ptycho.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz
 from ptycho.formats._format import Access, Content, Format
 from ptycho.formats._hdf5 import hdf5_keys
 from ptycho.formats._metres import MADE_UP, physical
+from ptycho.formats._raster import with_given
 from ptycho.io import BadFile, replaced
 
 __all__ = [
@@ -66,10 +70,12 @@ FORMATS: tuple[Format, ...] = (
     ptylab.FORMAT,
     hxn.FORMAT,
     emd.FORMAT,
+    dectris.FORMAT,
     empad.FORMAT,
     tiff.FORMAT,
     reconstruction.FORMAT,
     ptyr.FORMAT,
+    array.FORMAT,  # after all others: it takes any array of frames
 )
 """The first that recognises a file reads it; of those with the same suffix the first writes."""
 FIELDS = {
@@ -177,13 +183,16 @@ def _read(select: Selector[Content], path: str | Path, name: str | None, options
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    access = None if name is None else select(_named(select, "read", name))
+    format = None if name is None else _named(select, "read", name)
     try:
         with np.errstate(all="ignore"):  # the checks find what overflows in a damaged file
-            access = access or _recognising(select, path)
-            if access is None:
+            format = format or _recognising(select, path)
+            access = None if format is None else select(format)
+            if format is None or access is None:
                 raise BadFile(_unrecognised(path))
-            return access.read(path, options)
+            content = access.read(path, options)
+        # A scan stays one: mypy does not see it.
+        return _with_given(content, format, options) if isinstance(content, Scan) else content  # type: ignore[return-value]
     except BadFile:
         raise
     except OSError as error:
@@ -194,6 +203,13 @@ def _read(select: Selector[Content], path: str | Path, name: str | None, options
         forget_unpacked()
 
 
+def _with_given(scan: Scan, format: Format, options: ReadOptions) -> Scan:
+    """A scan with what the user gives, which it keeps for the record of a run."""
+    if not options.given.stated():
+        return scan
+    return replace(scan if format.raster else with_given(scan, options), reading=options.given)
+
+
 def _write(select: Selector[Content], content: Content, path: Path, name: str | None) -> Path:
     access = select(_to_write(select, path, name))
     assert access is not None and access.write is not None
@@ -202,9 +218,12 @@ def _write(select: Selector[Content], content: Content, path: Path, name: str | 
     return path
 
 
-def _recognising(select: Selector[Content], path: Path) -> Access[Content] | None:
-    """How the first format that recognises a file reads it."""
-    return next((access for access in map(select, FORMATS) if access and access.recognises(path)), None)
+def _recognising(select: Selector[Content], path: Path) -> Format | None:
+    """The first format that recognises a file. Arrays alone are no frames where a format knows them for a result."""
+    recognises = lambda format, access: access is not None and access.recognises(path)
+    format = next((format for format in FORMATS if recognises(format, select(format))), None)
+    is_result = format is array.FORMAT and any(recognises(other, other.products) for other in FORMATS)
+    return None if is_result else format
 
 
 def _able(select: Selector[Content], verb: str) -> list[Format]:
@@ -245,6 +264,6 @@ def _unrecognised(path: Path) -> str:
                 f"'ptycho convert'. The format needs {format.needs}"
             )
     keys = hdf5_keys(path) or npz_keys(path)
-    content = f"it has the keys {', '.join(keys[:40])}" if keys else "it is neither HDF5 nor NPZ with any array"
-    known = "; ".join(f"{format.name} ({format.needs})" for format in FORMATS if format.scans)
-    return f"no format recognises {path}: {content}. Known formats and the keys they need: {known}"
+    content = f"it has the keys {', '.join(keys[:12])}" if keys else "it is neither HDF5 nor NPZ with any array"
+    known = ", ".join(format.name for format in FORMATS if format.scans)
+    return f"no format recognises {path}: {content}. Formats are {known} (docs/howto/formats.md says what each needs)"

@@ -7,13 +7,15 @@ import bz2
 import io
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Self
 
 import numpy as np
 
+from ptycho.config import ReadConfig
+from ptycho.data.beam import Beam
 from ptycho.io import BadFile
 
 Array = np.ndarray
@@ -27,6 +29,8 @@ class ReadOptions:
 
     pixel_size_m: float | None = None
     """Side of an object pixel, for files in metres that do not state theirs; wins over the file's."""
+    given: ReadConfig = field(default_factory=ReadConfig)
+    """What the user knows of the scan; wins over the file."""
     trusted: bool = False
     """Follow links out of the folder of the file, and unpack any size."""
     in_memory_bytes: int = 2**30
@@ -35,6 +39,23 @@ class ReadOptions:
     """What unpacks to more, and to more than ``expansion`` times its file, is taken for a bomb."""
     expansion: int = 250
     """Sparse counts reach 100."""
+
+    @classmethod
+    def of(cls, given: ReadConfig, **permissions: Any) -> Self:
+        """What the user knows, and what the reader is allowed (the other fields)."""
+        size = given.pixel_size_nm
+        return cls(pixel_size_m=None if size is None else size * 1e-9, given=given, **permissions)
+
+    def beam(self, stated: Beam | None) -> Beam | None:
+        """The beam that a file states, with the energy and the distance that the user gives."""
+        given = self.given
+        energy, particle = given.energy_ev, "photon"
+        if given.voltage_kv is not None:
+            energy, particle = given.voltage_kv * 1e3, "electron"
+        distance = given.distance_m or (stated.distance_m if stated else None)
+        if energy is not None:
+            return Beam(energy_eV=energy, particle=particle, distance_m=distance)  # type: ignore[arg-type]
+        return None if stated is None else replace(stated, distance_m=distance)
 
     def allowed_bytes(self, stored: int) -> int:
         """What so many bytes of a file that is not trusted may unpack to."""

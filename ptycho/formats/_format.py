@@ -40,5 +40,7 @@ class Format:
     """Fields of a `Scan` that the format has no place for."""
     keeps_lacking: bool = False
     """Those, but not the notes, are kept all the same in a group ``ptycho``, which other programs do not read."""
+    raster: bool = False
+    """The reader itself applies what the user gives (`ReadOptions.given`), the shape and step of a raster too."""
     in_metres: bool = False
     """Files need energy, distance and pixel size, which are made up where a scan does not know them."""

@@ -2,12 +2,14 @@
 
 The data cube is a group of type ``array`` with ``data`` (Rx, Ry, Qx, Qy) and ``dim0`` to ``dim3``: the coordinates
 along each axis (or the first two) with ``units``: A or nm, and A^-1 or nm^-1; ``R_pixel_size``, ``Q_pixel_units`` and
-so on in ``metadatabundle/calibration`` of the root win. x is the *first* axis: rows. Results are the arrays
-``reconstruction_object`` and ``reconstruction_probe``. Read only.
+so on in ``metadatabundle/calibration`` of the root win; its ``QR_rotation`` (radians), ``QR_flip`` (frames
+transposed), ``qx0_mean``, ``qy0_mean`` and ``probe_semiangle`` (pixels) are applied. x is the *first* axis: rows.
+Results are the arrays ``reconstruction_object`` and ``reconstruction_probe``. Read only.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,8 @@ from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, is_hdf5
-from ptycho.formats._metres import UNITS, assembled, in_pixels, object_pixel
+from ptycho.formats._metres import UNITS
+from ptycho.formats._raster import RasterFacts, electron_beam, raster_scan
 from ptycho.io import BadFile
 
 Array = np.ndarray
@@ -41,24 +44,47 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         raise BadFile(f"{path} has no group with emd_group_type 'array' and 'data' of four axes; save a DataCube")
     with Hdf5(path, options) as file:
         counts = file.frames(f"{key}/data", raster=True)
-        rows, columns, *_, N = file.find(f"{key}/data").shape
+        rows, columns, *_ = file.find(f"{key}/data").shape
         steps = [_calibrated(file, key, "RRQQ"[axis]) or _step(file, f"{key}/dim{axis}") for axis in range(4)]
-    # Steps of the detector in 1 / m
-    inverse = [
-        step / LENGTHS[unit.removesuffix("^-1")] for step, unit in steps[2:] if unit.removesuffix("^-1") in LENGTHS
-    ]
-    # dx = 1 / (N dq), with q in cycles per length
-    pixel = options.pixel_size_m or (1 / (N * inverse[-1]) if inverse and steps[3][1].endswith("^-1") else None)
-    pixel = pixel or object_pixel(path, options, None, N, None, "'dim3' in A^-1")
-    if steps[0][1] not in LENGTHS or steps[1][1] not in LENGTHS:
-        raise BadFile(
-            f"{path} has '{key}/dim0' in units {steps[0][1]!r}; calibrate it: set units to A and steps to match"
+        calibration = _calibration(key)
+        facts = RasterFacts(
+            shape=(rows, columns),
+            step_m=_step_m(steps[:2]),
+            detector_pixel=_detector_pixel(*steps[3]),
+            **_geometry(file, calibration),
         )
-    # Row by row, as the frames are numbered; py4DSTEM's x is the first axis, our y.
-    grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
-    metres = grid * [step * LENGTHS[unit] for step, unit in steps[:2]]
-    note = "The scan was taken to be along rows and columns of the frames: a rotation between them is not known."
-    return assembled(path, counts, in_pixels(path, f"{key}/dim0", metres, pixel), notes=(note,), pixel_size_m=pixel)
+    return raster_scan(path, counts, facts, options)
+
+
+def _step_m(steps: list[tuple[float, str]]) -> tuple[float, float] | None:
+    """From row to row, and from column to column; None where it is in pixels."""
+    (y, y_unit), (x, x_unit) = steps
+    return (y * LENGTHS[y_unit], x * LENGTHS[x_unit]) if {y_unit, x_unit} <= set(LENGTHS) else None
+
+
+def _detector_pixel(step: float, unit: str) -> tuple[float, str] | None:
+    """A step of reciprocal space in the units of `ptycho.config.ReadConfig`; None where it is in pixels."""
+    if unit in ("mrad", "rad"):
+        return step, unit
+    length = unit.removesuffix("^-1").removesuffix("⁻¹").removeprefix("1/").strip()
+    return (step / LENGTHS[length], "1/m") if length != unit and length in LENGTHS else None
+
+
+def _geometry(file: Hdf5, calibration: str) -> dict[str, Any]:
+    """What the calibration states of scan, detector and lens, as arguments of `RasterFacts`."""
+    number = lambda name: file.number(f"{calibration}/{name}") if file.has(f"{calibration}/{name}") else None
+    radians, degrees = number("QR_rotation"), number("QR_rotation_degrees")
+    # x is the first axis: rows.
+    origin = number("qx0_mean"), number("qy0_mean")
+    beam, notes = electron_beam(file.path, number("energy") or number("accelerating_voltage"))
+    return dict(
+        rotation_deg=degrees if radians is None else float(np.rad2deg(radians)),
+        transposed=bool(number("QR_flip")),
+        origin_px=None if None in origin else origin,
+        aperture_px=number("probe_semiangle"),
+        beam=beam,
+        notes=notes,
+    )
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -104,9 +130,14 @@ def _is_object(file: Hdf5, key: str) -> bool:
     return key.endswith("/reconstruction_object")
 
 
+def _calibration(key: str) -> str:
+    """The group of the root's calibration."""
+    return f"{key.split('/')[1]}/metadatabundle/calibration"
+
+
 def _calibrated(file: Hdf5, key: str, space: str) -> tuple[float, str] | None:
     """``(step, units)`` of real (R) or reciprocal (Q) space by the calibration of the root; None without one."""
-    prefix = f"{key.split('/')[1]}/metadatabundle/calibration/{space}_pixel_"
+    prefix = f"{_calibration(key)}/{space}_pixel_"
     step, unit = file.number(f"{prefix}size"), file.text(f"{prefix}units")
     return None if not step or not unit or unit == "pixels" else (abs(step), unit)
 
@@ -128,4 +159,5 @@ FORMAT = Format(
     needs="HDF5: a group with emd_group_type = array, its data (Rx, Ry, Qx, Qy) and dim0 to dim3",
     scans=Access(recognises_scan, read_scan),
     products=Access(recognises_product, read_product),
+    raster=True,
 )

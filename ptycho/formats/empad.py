@@ -1,8 +1,15 @@
-"""Raw EMPAD (``.raw``) with the JSON that phaser keeps beside it: 130 rows of 128 float32, the last two no pixels.
+"""Raw EMPAD (``.raw``): float32 frames of 130 x 128, the last two rows no pixels, or 128 x 128 of the G2.
 
-The JSON (``file_type`` = empad_metadata) holds ``scan_shape`` (x, y), x the fast axis; ``scan_step`` (x, y) m, or
-``scan_positions`` (P, 2) of (x, y) m; ``voltage`` V; ``diff_step`` mrad per pixel; ``adu`` per electron. Without a
-shape it is in the name as ``x64_y64``, or the scan is square. Read only.
+Beside them is what the microscope (XML) or phaser (JSON) knows of the scan:
+
+- JSON (``file_type`` = empad_metadata): ``scan_shape`` (x, y), x the fast axis; ``scan_step`` (x, y) m, or
+  ``scan_positions`` (P, 2) of (x, y) m; ``scan_rotation`` degrees; ``voltage`` V; ``diff_step`` mrad per pixel;
+  ``conv_angle`` mrad; ``defocus`` m; ``adu`` per electron.
+- XML: ``scan_resolution_x`` and ``_y``; ``scan_rotation`` degrees; ``high_voltage`` V; ``calibrated_diffraction_angle``
+  rad over the detector; ``full_scan_field_of_view`` m.
+
+JSON wins over XML, and what the user gives over both. Without a shape it is in the name as ``x64_y64``, or the scan is
+square. Read only.
 """
 
 import json
@@ -13,56 +20,150 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.data.frames import Counts, StoredFrames
 from ptycho.data.scan import Scan
 from ptycho.formats._container import DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
-from ptycho.formats._metres import assembled, beam_of, in_pixels
+from ptycho.formats._raster import RasterFacts, electron_beam, raster_scan
 from ptycho.io import BadFile
 
 Array = np.ndarray
 Metadata = dict[str, Any]  # as JSON has it, of unknown origin
 
-FRAME = np.dtype(("<f4", (130, 128)))
+FRAME, FRAME_G2 = np.dtype(("<f4", (130, 128))), np.dtype(("<f4", (128, 128)))
+PIXELS = 128
+SHAPE_IN_NAME = re.compile(r"x(\d+)_y(\d+)")
 
 
 def recognises_scan(path: Path) -> bool:
-    """The JSON names the detector, or a file of this name holds complete frames."""
-    raw, metadata = path.with_suffix(".raw"), path.with_suffix(".json")
-    if path not in (raw, metadata) or not raw.is_file():
+    """JSON or XML name the detector, or a file of this name holds complete frames."""
+    raw = _raw(path)
+    if raw is None:
         return False
-    complete = raw.stat().st_size % FRAME.itemsize == 0
-    return complete and (path == raw or (_small(metadata) and b"empad_metadata" in metadata.read_bytes()))
+    size = raw.stat().st_size
+    described = any(file is not None and _names_detector(file) for file in (_json(raw), _xml(raw)))
+    named = SHAPE_IN_NAME.search(raw.stem) is not None
+    return size > 0 and (described or size % FRAME.itemsize == 0 or (named and size % FRAME_G2.itemsize == 0))
 
 
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
-    """Read frames in electrons. Counts below 0, of the electronics, become 0; no rotation of the scan is applied."""
-    raw, beside = path.with_suffix(".raw"), path.with_suffix(".json")
-    metadata = _metadata(beside)
-    size = raw.stat().st_size if raw.is_file() else 0
-    if not size or size % FRAME.itemsize:
-        raise BadFile(f"{raw} has {size} bytes; expected complete frames of {FRAME.itemsize}: copy it again")
-    # Of 130 rows the last two are not pixels.
-    frames: Array = np.fromfile(raw, FRAME)[:, :128]
-    beam = beam_of(beside, _number(beside, metadata, "voltage"), particle="electron")
-    angle = _number(beside, metadata, "diff_step")
-    pixel = options.pixel_size_m
-    if pixel is None and beam is not None and angle:
-        pixel = beam.wavelength_m / (128 * angle * 1e-3)  # wavelength / (N dtheta)
-    if pixel is None or not (math.isfinite(pixel) and pixel > 0):
-        raise BadFile(f"{beside} has not both 'voltage' and 'diff_step'; write them, or give --pixel-size-nm")
-    counts = np.maximum(frames / np.float32(_number(beside, metadata, "adu") or 1.0), 0)
-    notes = ["Counts below 0, of the electronics, were set to 0."] if (frames < 0).any() else []
-    if _number(beside, metadata, "scan_rotation"):
+    """Read frames in electrons. Counts below 0, of the electronics, become 0."""
+    raw = _raw(path)
+    if raw is None:
+        raise BadFile(f"there is no raw file of {path}; put it beside, under the same name")
+    notes: list[str] = []
+    facts = _facts(raw)
+    frames = _frames(raw, facts.get("shape"), options, notes)
+    beside = facts.pop("beside", raw)
+    beam, said = electron_beam(beside, facts.pop("voltage", None))
+    shape = facts.pop("shape", None)
+    if shape is None and options.given.scan_shape is None and facts.get("positions_m") is None:
+        side = math.isqrt(len(frames))
+        shape = (side, side) if side**2 == len(frames) else None
+        if shape is not None:
+            notes.append(f"The scan was taken for a square of {side} x {side}: its shape is not stated.")
+    if facts.get("gain") is None and options.given.gain is None:
         notes.append(
-            f"The rotation of the scan by {metadata['scan_rotation']} degrees was not applied to the positions."
+            "Nothing states how many detector units an electron has: the frames stay in these units, and noise "
+            "cannot be judged; give --gain."
         )
-    positions = in_pixels(beside, "scan_positions", _metres(raw, beside, metadata, len(frames)), pixel)
-    return assembled(path, counts, positions, notes=notes, beam=beam, pixel_size_m=pixel)
+    return raster_scan(path, frames, RasterFacts(shape=shape, beam=beam, notes=(*notes, *said), **facts), options)
+
+
+def _raw(path: Path) -> Path | None:
+    """The frames that belong to a file: itself, that of its name, or that which an XML names."""
+    suffix = path.suffix.lower()
+    if suffix == ".raw":
+        return path if path.is_file() else None
+    if suffix not in (".json", ".xml"):
+        return None
+    named = [] if suffix == ".json" else [path.parent / Path(name).name for name in _xml_names(path)]
+    return next((raw for raw in (path.with_suffix(".raw"), *named) if raw.is_file()), None)
+
+
+def _json(raw: Path) -> Path | None:
+    beside = raw.with_suffix(".json")
+    return beside if beside.is_file() else None
+
+
+def _xml(raw: Path, most: int = 50) -> Path | None:
+    """The XML of the same name, or the one in the folder that names the frames."""
+    if raw.with_suffix(".xml").is_file():
+        return raw.with_suffix(".xml")
+    others = sorted(raw.parent.glob("*.xml"))[:most]
+    return next((xml for xml in others if raw.name in [Path(name).name for name in _xml_names(xml)]), None)
+
+
+def _small(path: Path, most_bytes: int = 2**24) -> bool:
+    return path.stat().st_size <= most_bytes
+
+
+def _names_detector(path: Path) -> bool:
+    return _small(path) and re.search(rb"empad", path.read_bytes(), re.IGNORECASE) is not None
+
+
+def _frames(raw: Path, shape: tuple[int, int] | None, options: ReadOptions, notes: list[str]) -> Counts:
+    """Complete frames (P, 128, 128) of the file, which stay in it where they are more than the options say."""
+    size = raw.stat().st_size
+    fits = [frame for frame in (FRAME, FRAME_G2) if size % frame.itemsize == 0]
+    if len(fits) == 2 and shape is not None:  # both fit: the one of which there are so many
+        fits.sort(key=lambda frame: size // frame.itemsize != shape[0] * shape[1])
+    frame = fits[0] if fits else FRAME
+    count, rest = divmod(size, frame.itemsize)
+    if not count:
+        raise BadFile(f"{raw} has {size} bytes, less than a frame of {frame.itemsize}; copy it again")
+    if rest:
+        notes.append(f"The file ends within a frame: {count} frames are complete.")
+    stored = np.memmap(raw, np.float32, "r", shape=(count, *frame.shape))[:, :PIXELS]
+    sample = stored[:: max(1, count // 16)]
+    # Integers, of the G2, look like the tiniest of floats.
+    if np.any(sample) and np.nanmax(np.abs(sample)) < 1e-30:
+        stored = stored.view(np.uint32)
+    return StoredFrames.of(stored) if stored.nbytes > options.in_memory_bytes else np.array(stored)
+
+
+def _facts(raw: Path) -> Metadata:
+    """Arguments of `RasterFacts`, and voltage and source, as far as JSON, XML and the name state them."""
+    facts: Metadata = {}
+    if (named := SHAPE_IN_NAME.search(raw.stem)) is not None:
+        facts["shape"] = (int(named[2]), int(named[1]))
+    if (xml := _xml(raw)) is not None:
+        facts |= _stated(_xml_facts(xml)) | {"beside": xml}
+    if (beside := _json(raw)) is not None:
+        facts |= _stated(_json_facts(beside)) | {"beside": beside}
+    return facts
+
+
+def _stated(facts: Metadata) -> Metadata:
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+# --------------------------------------------------------------------------------------------------------------- JSON
+
+
+def _json_facts(path: Path) -> Metadata:
+    metadata = _metadata(path)
+    number = lambda key: _number(path, metadata, key)
+    shape, step = (_numbers(path, metadata, key, 1) for key in ("scan_shape", "scan_step"))
+    listed = _numbers(path, metadata, "scan_positions", 2)
+    if shape is not None and (shape < 1).any():
+        raise BadFile(f"{path} has 'scan_shape' of {shape.tolist()}; correct it")
+    angle = number("diff_step")
+    # x is the fast axis: shape, step and positions are (x, y).
+    return {
+        "shape": None if shape is None else (int(shape[1]), int(shape[0])),
+        "step_m": None if step is None else (float(step[1]), float(step[0])),
+        "positions_m": None if listed is None else listed[:, ::-1],
+        "detector_pixel": None if angle is None else (angle, "mrad"),
+        "rotation_deg": number("scan_rotation"),
+        "semiangle_mrad": number("conv_angle"),
+        "defocus_m": number("defocus"),
+        "gain": number("adu"),
+        "voltage": number("voltage"),
+    }
 
 
 def _metadata(path: Path) -> Metadata:
-    if not path.is_file():
-        raise BadFile(f"there is no {path} with 'scan_step', 'voltage' and 'diff_step' of the frames; write it")
     if not _small(path):
         raise BadFile(f"{path} is too large for metadata; give the JSON that belongs to the frames")
     try:
@@ -72,10 +173,6 @@ def _metadata(path: Path) -> Metadata:
     if not isinstance(metadata, dict):
         raise BadFile(f"{path} is JSON, but no object of names and values; write it again")
     return metadata
-
-
-def _small(path: Path) -> bool:
-    return path.stat().st_size <= DEFAULT.unpacked_bytes
 
 
 def _numbers(path: Path, metadata: Metadata, key: str, ndim: int) -> Array | None:
@@ -96,28 +193,43 @@ def _number(path: Path, metadata: Metadata, key: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _metres(raw: Path, beside: Path, metadata: Metadata, frames: int) -> Array:
-    """(P, 2) as (y, x): as listed, or of a raster whose fast axis is x."""
-    listed = _numbers(beside, metadata, "scan_positions", 2)
-    if listed is not None:
-        # (x, y) to (y, x)
-        return listed[:, ::-1]
-    step, shape = _numbers(beside, metadata, "scan_step", 1), _numbers(beside, metadata, "scan_shape", 1)
-    named = re.search(r"x(\d+)_y(\d+)", raw.stem)
-    if shape is None and named:
-        shape = np.array([int(number) for number in named.groups()], float)
-    if shape is None:
-        shape = np.array([math.isqrt(frames)] * 2, float)
-    if step is None or shape.prod() != frames or (shape < 1).any():
-        raise BadFile(f"{beside} needs 'scan_step', and 'scan_shape' of {frames} frames (not {shape}); write them")
-    # x is the fast axis; shape and step are (x, y) as well.
-    y, x = np.divmod(np.arange(frames), int(shape[0]))
-    return np.stack([y * step[1], x * step[0]], axis=1)
+# ---------------------------------------------------------------------------------------------------------------- XML
+
+
+def _xml_facts(path: Path) -> Metadata:
+    """Numbers by the names of the elements, wherever these are; later files have them in other places."""
+    text = path.read_text("utf-8", "replace") if _small(path) else ""
+    # The scan that was recorded, before that of searching
+    text = text[max(text.find('<scan_parameters mode="acquire"'), 0) :] + text
+    first = lambda *names: next((value for name in names if (value := _element(text, name)) is not None), None)
+    rows, columns = first("scan_resolution_y", "pix_y"), first("scan_resolution_x", "pix_x")
+    angle = first("calibrated_diffraction_angle")
+    field = re.search(r"full_scan_field_of_view\b[^>]*>(.*?)</[\w.]*full_scan_field_of_view", text, re.DOTALL)
+    sides = [float(number) for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", field[1])] if field else []
+    return {
+        "shape": (int(rows), int(columns)) if rows and columns else None,
+        "step_m": (sides[1] / rows, sides[0] / columns) if len(sides) == 2 and rows and columns else None,
+        "detector_pixel": (angle / PIXELS, "rad") if angle else None,
+        "rotation_deg": first("scan_rotation"),
+        "voltage": first("high_voltage", "source_voltage", "source.get_voltage"),
+    }
+
+
+def _element(text: str, name: str) -> float | None:
+    """The number in the first element of a name; None where there is none."""
+    found = re.search(rf"<{re.escape(name)}\b[^>]*>\s*([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)\s*<", text)
+    return float(found[1]) if found else None
+
+
+def _xml_names(path: Path) -> list[str]:
+    """Files of frames that an XML names."""
+    return re.findall(r'<raw_file\b[^>]*filename="([^"]+)"', path.read_text("utf-8", "replace")) if _small(path) else []
 
 
 FORMAT = Format(
     name="empad",
     suffixes=(".raw",),
-    needs="*.raw of complete frames of 130 x 128 float32, and a JSON of the same name",
+    needs="*.raw of complete frames of 130 x 128 or 128 x 128 float32, with JSON or XML beside it",
     scans=Access(recognises_scan, read_scan),
+    raster=True,
 )

@@ -45,7 +45,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         near = {name: file.attribute_text("/", name) if "kind" in name else value for name, value in near.items()}
         known = file.attribute_number("/", "probe_known")
         scan = Scan(
-            counts=file.frames("counts"),
+            counts=file.frames("counts", raster=True),
             positions=file.array("positions_px", ndim=2),
             probe=file.array("probe", ndim=(2, 3), kinds=COMPLEX),
             mask=as_bool(file.get("mask", 2)),

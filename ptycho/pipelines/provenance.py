@@ -28,6 +28,7 @@ def provenance(scan: Scan) -> Record:
         frames=len(scan),
         counts_per_frame=scan.mean_counts,
         notes=list(scan.notes),
+        **({} if scan.reading is None else dict(reading=scan.reading.stated())),
         **({} if scan.near_field is None else dict(near_field=scan.near_field.to_dict())),
         **({} if scan.pixel_size_m is None else dict(pixel_size_m=scan.pixel_size_m)),
         **({} if scan.beam is None else dict(beam=asdict(scan.beam))),

@@ -74,13 +74,13 @@ OPTIONS = {
     " --workers",
     "refine": f"{RUN} {LIVE} {HELD_OUT} --start --method --noise --modes --probe --positions --affine --background"
     " --opr-modes --variations --epochs",
-    "stream": "--model --rate --order --tile-frames --seed -o --output",
-    "compare": f"--engines --modes {HELD_OUT} --epochs --batch-size --seed -o --output",
-    "evaluate": "--every --margin",
-    "convert": "--format --pixel-size-nm --trusted --mend --crop --bin",
-    "doctor": "--json",
-    "info": "",
-    "view": "--open --output -o",
+    "stream": f"{SETTINGS} --model --rate --order --tile-frames --seed -o --output",
+    "compare": f"{SETTINGS} --engines --modes {HELD_OUT} --epochs --batch-size --seed -o --output",
+    "evaluate": f"{SETTINGS} --every --margin",
+    "convert": f"{SETTINGS} --format --pixel-size-nm --trusted --mend --crop --bin",
+    "doctor": f"{SETTINGS} --json",
+    "info": SETTINGS,
+    "view": f"{SETTINGS} --open --output -o",
     "export": "--formats --pixel-size-nm -o --output",
     "demo": f"{SETTINGS} --seed -o --output",
     "plan": "--target-frc --step --probe --N --object --seed",
@@ -90,13 +90,14 @@ OPTIONS = {
 }
 """Options that are not just fields of settings, or were there before each field had one."""
 
-NETWORK_SECTIONS = ["model", "training"]
+NETWORK_SECTIONS = ["model", "training", "reading"]
 SECTIONS_OF = dict(
     simulate=["simulation"],
     train=NETWORK_SECTIONS,
     pretrain=["pretraining"],
     reconstruct=NETWORK_SECTIONS,
-    refine=["refine"],
+    refine=["refine", "reading"],
+    **{name: ["reading"] for name in ("info", "doctor", "convert", "evaluate", "view", "stream", "compare")},
 )
 
 

@@ -79,6 +79,10 @@ def said(scan: Scan) -> str:
 
 
 def recognised(path: Path, results: bool = False) -> list[str]:
-    """The formats that take a file for a scan, or a result, of theirs; there should be one."""
+    """The formats that take a file for a scan, or a result, of theirs; there should be one.
+
+    The last, which takes any array of frames, counts where it is the only one.
+    """
     pairs = [(format.name, format.products if results else format.scans) for format in formats.FORMATS]
-    return [name for name, access in pairs if access and access.recognises(path)]
+    names = [name for name, access in pairs if access and access.recognises(path)]
+    return names if names == ["array"] else [name for name in names if name != "array"]

@@ -1,6 +1,7 @@
 """fold_slice, PtychoShelves, PtyLab, HXN, EMD, EMPAD, TIFF: files made key by key, signs and axes by the physics."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import scipy.io
 import tifffile
 
+from ptycho.config import ReadConfig
 from ptycho.data.beam import Beam
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
@@ -370,10 +372,12 @@ def emd_array(path: Path, name: str, data: np.ndarray, unit: str = "A", step: fl
 def test_emd_without_calibration_and_results(tmp_path: Path) -> None:
     _, cube = raster()
     emd_array(tmp_path / "a.emd", "datacube", cube, "pixels")
-    with pytest.raises(BadFile, match="not all of 'dim3' in A\\^-1"):
+    with pytest.raises(BadFile, match=r"give --scan-step .* and --detector-pixel"):
         read_scan(tmp_path / "a.emd")
-    with pytest.raises(BadFile, match="dim0' in units 'pixels'; calibrate it"):
+    with pytest.raises(BadFile, match="give --scan-step"):
         read_scan(tmp_path / "a.emd", options=TOLD)
+    given = ReadOptions.of(ReadConfig(scan_step=(3.0, "px")))
+    assert read_scan(tmp_path / "a.emd", options=given).step_px == pytest.approx(3)
     emd_array(tmp_path / "b.emd", "reconstruction_object", truth(50, 35)[None])
     emd_array(tmp_path / "b.emd", "reconstruction_probe", scan_of().probe)
     product = read_product(tmp_path / "b.emd")
@@ -411,8 +415,10 @@ def test_empad(suffix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(scan.counts, counts)
     assert scan.pixel_size_m == pytest.approx(0.2e-10, rel=1e-4)  # the wavelength above has five digits
     y, x = np.divmod(np.arange(12), 4)
-    np.testing.assert_allclose(scan.positions, np.stack([5 * y, 10 * x], axis=1), rtol=1e-4)
-    assert scan.beam == Beam(energy_eV=300e3, particle="electron") and "rotation of the scan by 5" in said(scan)
+    a = np.deg2rad(5.0)
+    turned = np.stack([5 * y * np.cos(a) - 10 * x * np.sin(a), 5 * y * np.sin(a) + 10 * x * np.cos(a)], axis=1)
+    np.testing.assert_allclose(scan.positions, turned, rtol=1e-4, atol=1e-3)
+    assert scan.beam == Beam(energy_eV=300e3, particle="electron") and "turned by 5 degrees" in said(scan)
 
 
 def test_empad_with_listed_positions_or_its_shape_in_the_name(tmp_path: Path) -> None:
@@ -426,10 +432,11 @@ def test_empad_with_listed_positions_or_its_shape_in_the_name(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"voltage": None}, "not both 'voltage' and 'diff_step'"),
-        ({"scan_shape": [5, 3]}, "'scan_shape' of 12 frames"),
-        ({"scan_shape": None}, "'scan_shape' of 12 frames"),  # nor a square
-        ({"scan_step": None}, "needs 'scan_step'"),
+        ({"voltage": None}, "give --voltage-kv"),
+        ({"diff_step": None}, "give --detector-pixel"),
+        ({"scan_shape": [4, 2]}, r"12 frames for a scan of 2 x 4: --frames 0:8 .*--flyback 2"),
+        ({"scan_shape": None}, "give --scan-shape ROWS COLUMNS"),  # nor a square
+        ({"scan_step": None}, "give --scan-step"),
         ({"adu": "many"}, "'adu' that is no number"),
         ({"scan_positions": [[1, 2, 3]]}, "'scan_positions' of shape"),
         ({"scan_positions": [[0, 0], [1, 1]]}, "12 frames and 2 positions"),
@@ -441,15 +448,56 @@ def test_empad_metadata_that_do_not_fit(changes: dict[str, Any], message: str, t
         read_scan(path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"scan_shape": [5, 3]}, "cut short: 12 of 15 frames; its 2 complete rows"),
+        ({"voltage": 300}, "taken for kV"),
+        ({"adu": None}, "give --gain"),
+        ({"conv_angle": 20.0, "defocus": 1e-8}, r"round aperture of 26.* 100 A underfocused"),
+    ],
+)
+def test_empad_metadata_that_are_understood(changes: dict[str, Any], note: str, tmp_path: Path) -> None:
+    scan = read_scan(empad_files(tmp_path, **changes)[0])
+    assert re.search(note, said(scan))
+    assert scan.beam == Beam(energy_eV=300e3, particle="electron")
+
+
 def test_empad_files_that_are_not_whole(tmp_path: Path) -> None:
-    path, _ = empad_files(tmp_path)
+    path, counts = empad_files(tmp_path)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(BadFile, match=r"scan\.raw has 798716 bytes; expected complete frames of 66560"):
-        read_scan(path, "empad")
-    path, _ = empad_files(tmp_path)
+    scan = read_scan(path, "empad")
+    np.testing.assert_array_equal(scan.counts, counts[:8])
+    assert "11 frames are complete" in said(scan) and "2 complete rows" in said(scan)
     path.with_suffix(".json").unlink()
-    with pytest.raises(BadFile, match=r"there is no .*scan\.json"):
-        read_scan(path)
+    with pytest.raises(BadFile, match=r"give --scan-shape"):
+        read_scan(path, "empad")
+    given = ReadConfig(scan_shape=(2, 5), scan_step=(1.0, "A"), pixel_size_nm=0.02, gain=100.0, frames="1:11")
+    np.testing.assert_array_equal(read_scan(path, "empad", ReadOptions.of(given)).counts, counts[1:11])
+
+
+def test_empad_xml_and_the_second_generation(tmp_path: Path) -> None:
+    path, counts = empad_files(tmp_path)
+    path.with_suffix(".json").unlink()
+    stem = path.rename(tmp_path / "frames.raw")
+    (tmp_path / "scan.xml").write_text(
+        '<root><raw_file filename="frames.raw"/><scan_parameters mode="search"><scan_resolution_x>64'
+        "</scan_resolution_x></scan_parameters><calibrated_diffraction_angle>0.1</calibrated_diffraction_angle>"
+        "<high_voltage>300000.0</high_voltage>"
+        '<scan_parameters mode="acquire"><scan_resolution_x>4</scan_resolution_x><scan_resolution_y>3'
+        "</scan_resolution_y><scan_rotation>90</scan_rotation></scan_parameters></root>"
+    )
+    given = ReadOptions.of(ReadConfig(scan_step=(1.0, "A"), gain=100.0))
+    for file in (stem, tmp_path / "scan.xml"):
+        scan = read_scan(file, options=given)
+        np.testing.assert_array_equal(scan.counts, counts)
+        assert scan.pixel_size_m == pytest.approx(1.9687e-12 / 0.1, rel=1e-4)
+        # A quarter of a turn: along a row, x, becomes against y.
+        step = scan.positions[1] - scan.positions[0]
+        np.testing.assert_allclose(step, [-1e-10 / scan.pixel_size_m, 0], atol=1e-6)
+    counts.astype("<u4").tofile(tmp_path / "g2_x4_y3.raw")
+    given = ReadConfig(scan_step=(2.0, "px"), gain=1.0)
+    np.testing.assert_array_equal(read_scan(tmp_path / "g2_x4_y3.raw", options=ReadOptions.of(given)).counts, counts)
 
 
 # ------------------------------------------------------------------------------------------------------- TIFF
