@@ -244,7 +244,8 @@ def test_a_live_page_shows_a_fit_as_it_improves(browser, tmp_path, monkeypatch, 
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(get_command(app).main, command, standalone_mode=False)
         until(lambda: address() or run.done(), 60)
-        assert (match := address()) is not None, run.result()
+        match = address()
+        assert match is not None, run.result()
         assert urlsplit(match[1]).hostname == HOME
         try:
             with opened(browser, match[1]) as page:
@@ -252,7 +253,8 @@ def test_a_live_page_shows_a_fit_as_it_improves(browser, tmp_path, monkeypatch, 
                 page.locator('[aria-label="amplitude"] canvas').first.wait_for(timeout=40_000)
                 before = {name: picture(page, name) for name in ("amplitude", "phase", "mode 1", "refining")}
                 keep(page, "live-early")
-                until(lambda: all(picture(page, name) != before[name] for name in ("amplitude", "phase", "refining")), 40)
+                changing = ("amplitude", "phase", "refining")
+                until(lambda: all(picture(page, name) != before[name] for name in changing), 40)
                 handle = page.get_by_role("slider", name="phase: colour range, upper end")
                 handle.focus()
                 page.keyboard.press("PageDown")
