@@ -4,7 +4,9 @@ BIN := .venv/bin
 # The CPU build is enough for the tests; name another torch to test on a GPU.
 TORCH ?= torch==2.13.0
 
-# What is imported is compiled then, once: all of it would take a minute, most of it for nothing.
+# What is imported is compiled then, once: all of it would take a minute, most of it for nothing. Images of containers
+# often set this variable; then each process would compile TensorFlow anew, which takes 15 s.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check lint docs notebooks clean
