@@ -86,10 +86,11 @@ def refine(
         warm_up = WARM_UP_BLIND
     checkpoint = None if folder is None else Checkpoint(Path(folder), config, solver)
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
+    start_notes: list[str | None] = []
     if not history:
         begin = time.perf_counter()
         if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
-            find_focus(solver, -(-len(fitted) // WARM_UP_BLIND[0][1]))
+            start_notes = [find_focus(solver)]
         if start is None and config.affine_from is not None:
             find_map(solver)
         history.append(schedule.entry(0, None, (), begin))
@@ -115,7 +116,8 @@ def refine(
             image = partial(result_of, solver, config, unknowns_at(config, epoch))
             progress("refining", epoch, config.epochs, _numbers(history[-1]), image)
     best_epoch = int(np.argmin([entry["criterion"] for entry in history]))
-    notes = [] if settled or best_epoch < limit else [still_improving(config)]
+    notes = [note for note in start_notes if note]
+    notes += [] if settled or best_epoch < limit else [still_improving(config)]
     solver.restore(best)
     unknowns = unknowns_at(config, best_epoch)
     if finish and best_epoch > 0:

@@ -16,28 +16,37 @@ from ptycho.refinement.solver import Solver
 
 def find_focus(
     solver: Solver,
-    batch: int,
     *,
-    frames: int = 32,
-    range_rad: float = 4.8,
-    coarse: int = 9,
+    frames: int = 128,
+    batch: int = 16,
+    range_rad: float | None = None,
+    step_rad: float = 1.2,
+    most_coarse: int = 41,
     rounds: Sequence[tuple[float, float]] = ((0.6, 2.0), (0.3, 1.3)),
     most_trials: int = 8,
-) -> None:
+    least_gain: float = 0.01,
+) -> str | None:
     """Bring the probe of a solver to the defocus, and its modes to the powers, that let some frames be fitted best.
 
     First mode and object almost take the place of other modes, so that powers that are off stay so until the fit is
-    down to a hundredth of the shot noise. Shapes of modes are left to the fit.
+    down to a hundredth of the shot noise. Shapes of modes are left to the fit. The misfit is that of each batch before
+    its step, predicted from its neighbours: a second pass would reward probes so narrow that frames do not overlap.
 
     Args:
         solver: its object is empty.
-        batch: frames in a batch at most.
         frames: how many they are found from, those nearest the middle of the scan.
-        range_rad: defocus that is tried, either way: phase at the root mean square frequency of the probe.
-        coarse: defoci that are tried first, evenly.
+        batch: frames in a batch: of eight batches the later ones are predicted well enough to tell 5 nm of defocus.
+        range_rad: defocus that is tried, either way: phase at the root mean square frequency of the probe; None: up to
+            where the probe no longer fits into its window (`widest_defocus`).
+        step_rad: from one defocus to the next; valleys are about twice as wide.
+        most_coarse: defoci that are tried first at most.
         rounds: with more than one mode, round by round: step of the defocus in rad, and factor of the power of a mode
             over the first's.
         most_trials: values of each that are tried in a round at most.
+        least_gain: part of the misfit by which another probe has to be better than the one given.
+
+    Returns:
+        A sentence for the user, where the search ended at its limit.
     """
     probe, everything = solver.state["probe"], solver.frames
     solver.frames = everything[nearest_the_middle(solver.scan.positions[everything], frames)]
@@ -47,6 +56,9 @@ def find_focus(
     density = (np.abs(spectrum) ** 2).sum(axis=0)
     # Fresnel phase a f^2 / <f^2>, <f^2> the mean square frequency of the probe: a is the defocus in rad.
     unit = density.sum() / (density * squared).sum()
+    if range_rad is None:
+        range_rad = widest_defocus(solver.scan.N, 1 / unit)
+    reach = min(int(np.ceil(range_rad / step_rad)), most_coarse // 2)
 
     def probe_at(point: np.ndarray) -> np.ndarray:
         """The probe of a point: its defocus, and the logarithms of what the powers of its other modes rose by."""
@@ -64,13 +76,34 @@ def find_focus(
 
     at = lambda point: misfit(*point.tolist())
     axes = np.eye(len(probe))
-    step = 2 * range_rad / (coarse - 1)
-    point = _lowest_along(at, 0 * axes[0], step * axes[0], coarse // 2, coarse)
+    given = 0 * axes[0]
+    point = _lowest_along(at, given, step_rad * axes[0], reach, 2 * reach + 1)
+    if abs(point[0]) < step_rad:  # as near as fits from vacuum tell: the fit of the probe does better
+        point = given
+    at_limit = abs(point[0]) > (reach - 0.5) * step_rad
     for defocus, factor in rounds if len(probe) > 1 else ():
         for axis, size in zip(axes, (defocus, *[np.log(factor)] * (len(probe) - 1)), strict=True):
             point = _lowest_along(at, point, size * axis, 1, most_trials)
-    solver.state["probe"], solver.frames = probe_at(point), everything
+    if at(point) > (1 - least_gain) * at(given):
+        point, at_limit = given, False
+    solver.state["probe"], solver.frames = probe_at(point) if point.any() else probe, everything
     solver.vacuum()
+    if not at_limit:
+        return None
+    return (
+        f"the focus that was looked for may lie beyond the widest probe that was tried ({abs(point[0]):.1f} rad at its "
+        "mean frequency): take larger frames, or give --semiangle-mrad and --defocus-a"
+    )
+
+
+def widest_defocus(N: int, mean_square_frequency: float, window: float = 0.4) -> float:
+    """Defocus in rad at the mean square frequency that spreads the probe over this part of its window from its middle.
+
+    A phase ``a f^2 / <f^2>`` moves the rays of frequency f by ``a f / (pi <f^2>)`` pixels; those at the edge of a disc,
+    ``f_e^2 = 2 <f^2>``, by ``2 a / (pi f_e)``.
+    """
+    edge = np.sqrt(2 * mean_square_frequency)
+    return float(window * N * np.pi * edge / 2)
 
 
 def _lowest_along(

@@ -1,11 +1,13 @@
 """Scale and rotation are found before a fit, and the lowest point of a valley between the points tried."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ptycho.config import SimulationConfig
 from ptycho.refinement.solver import Solver
-from ptycho.refinement.starts import find_map, lowest_point
+from ptycho.refinement.starts import find_focus, find_map, lowest_point
 from ptycho.simulation.simulate import simulate
 
 GRID = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), axis=-1).reshape(-1, 2)
@@ -40,3 +42,24 @@ def test_scale_and_rotation_are_found():
     assert (solver.state["object"] == 1).all()
     np.testing.assert_array_equal(solver.frames, np.arange(144))
     assert solver.epoch == 0
+
+
+def focusing(defocus_rad: float, frames: int = 100) -> Solver:
+    """A solver for a scan whose guessed probe is off focus by so many rad at its mean frequency."""
+    scan = simulate(SimulationConfig(N=32, positions=frames, step_px=4.0, photons=1e5, seed=2))
+    squared = np.add.outer(*(np.fft.fftfreq(32) ** 2,) * 2)
+    spectrum = np.fft.fft2(scan.probe)
+    power = (np.abs(spectrum) ** 2).sum(axis=0)
+    probe = np.fft.ifft2(spectrum * np.exp(1j * defocus_rad * power.sum() / (power * squared).sum() * squared))
+    return Solver(replace(scan, probe=probe, probe_known=False, object=None), np.arange(frames), np.arange(0))
+
+
+def test_a_probe_in_focus_is_left_as_it_is():
+    solver = focusing(0.0)
+    given = solver.state["probe"].copy()
+    assert find_focus(solver) is None
+    np.testing.assert_array_equal(solver.state["probe"], given)
+
+
+def test_a_search_that_ends_at_its_limit_says_so():
+    assert "may lie beyond" in (find_focus(focusing(-4.0), range_rad=2.4) or "")
