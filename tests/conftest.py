@@ -1,9 +1,28 @@
 """Small scans that the tests share, made here; and the folder of measured ones."""
 
 import os
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+
+@cache
+def run_graphs_as_traced() -> None:
+    """No rewriting of TensorFlow's graphs, which takes longer than the few steps of a test: a fifth of all the time.
+
+    It is on in the processes that tests start: notebooks, Dask's workers, two devices, a saved model in a fresh one.
+    """
+    import tensorflow
+
+    tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(autouse=True)
+def quick_graphs():
+    if "tensorflow" in sys.modules:
+        run_graphs_as_traced()
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,19 @@ def model_for(scan, **settings):
     return build_model(ModelConfig(N=scan.N, probe_modes=scan.modes, **(QUICK | settings)), scan.probe)
 
 
+@pytest.fixture(scope="module")
+def trained(small_scan):
+    """The network that others are compared with, and its epochs."""
+    model = model_for(small_scan)
+    return model, train(model, small_scan, TrainingConfig(epochs=3))
+
+
 @pytest.mark.slow
 def test_training_without_truth_beats_a_flat_object():
-    """In object space: 3 dB above the flat object at least, where the loss alone could fall on a flat one."""
+    """In object space: 3 dB above the flat object at least, where the loss alone could fall on a flat one.
+
+    It is not started again; warnings are errors here.
+    """
     sample = SimulationConfig(N=32, positions=225, step_px=4.0, jitter_px=1.0, object_kind="lines", seed=3)
     scan = simulate(sample)
     model = model_for(scan, gridsize=3, width=8)
@@ -38,28 +48,32 @@ def test_training_without_truth_beats_a_flat_object():
     assert scores.snr_db > scores.flat.snr_db + 3
     assert scores.phase_ssim > scores.flat.phase_ssim + 0.3
     assert history[-1]["validation_loss"] < history[0]["validation_loss"]
+    assert {entry["restarts"] for entry in history} == {0}
+    assert history[-1]["validation_loss"] < 0.99 * history[-1]["flat_loss"]
 
 
 @pytest.mark.slow
-def test_same_seeds_same_losses(small_scan):
-    config = TrainingConfig(epochs=2)
-    first = train(model_for(small_scan), small_scan, config)
+def test_same_seeds_same_losses(small_scan, trained):
+    _, first = trained
+    config = TrainingConfig(epochs=3)
     second = train(model_for(small_scan), small_scan, config)
     other = train(model_for(small_scan, seed=1), small_scan, config)
     losses = lambda history: [e[kind] for e in history for kind in ("loss", "validation_loss")]
-    # Sums over threads may come in another order: float32 rounding, grown over two epochs of Adam.
+    # Sums over threads may come in another order: float32 rounding, grown over three epochs of Adam.
     np.testing.assert_allclose(losses(first), losses(second), rtol=1e-5)
     assert losses(first) != pytest.approx(losses(other), rel=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["consensus", "single"])
-def test_compiled_steps_learn_the_same(small_scan, architecture):
+def test_compiled_steps_learn_the_same(small_scan, trained, architecture):
     """Gradients of every operation exist in XLA, and are the same."""
-    plain, compiled = (
-        train(model_for(small_scan, architecture=architecture), small_scan, TrainingConfig(epochs=2, jit_compile=xla))
-        for xla in (False, True)
-    )
+
+    def learnt(xla):
+        config = TrainingConfig(epochs=3, jit_compile=xla)
+        return train(model_for(small_scan, architecture=architecture), small_scan, config)
+
+    plain, compiled = trained[1] if architecture == "consensus" else learnt(xla=False), learnt(xla=True)
     for kind in ("loss", "validation_loss"):
         # Sums in another order, as between two trainings with the same seeds; XLA reorders more of them.
         np.testing.assert_allclose([e[kind] for e in compiled], [e[kind] for e in plain], rtol=1e-4)
@@ -70,7 +84,7 @@ class Killed(Exception):
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_exactly(small_scan, tmp_path):
+def test_a_killed_training_goes_on_exactly_and_is_forgotten_by_a_new_one(small_scan, tmp_path):
     config = TrainingConfig(epochs=4, patience=1)
     whole = train(model_for(small_scan, probe_trainable=True), small_scan, config, folder=tmp_path / "whole")
 
@@ -93,6 +107,15 @@ def test_a_killed_training_goes_on_exactly(small_scan, tmp_path):
         other = TrainingConfig(epochs=4, patience=1, learning_rate=1e-2)
         train(model_for(small_scan), small_scan, other, folder=tmp_path / "killed", resume=True)
 
+    def kill_at_once(what, done, total, numbers):
+        raise Killed
+
+    # Killed before its first epoch ends, a new training must not be resumed from the one before it in its folder.
+    assert (tmp_path / "killed" / "history.json").exists()
+    with pytest.raises(Killed):
+        train(broken, small_scan, config, folder=tmp_path / "killed", progress=kill_at_once)
+    assert Checkpoint(tmp_path / "killed", config).restore(None) == []
+
 
 @pytest.mark.slow
 def test_probe_and_scale_train_and_are_saved(small_scan, tmp_path):
@@ -112,35 +135,31 @@ def test_probe_and_scale_train_and_are_saved(small_scan, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fixed_probe_is_untouched_by_training(small_scan):
-    model = model_for(small_scan)
-    train(model, small_scan, TrainingConfig(epochs=1))
+def test_a_fixed_probe_is_untouched_by_training(small_scan, trained):
+    model, _ = trained
     np.testing.assert_array_equal(to_numpy(model.probe.value()), small_scan.probe)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "weights", [dict(nll_weight=0.0, mae_weight=1.0), dict(tv_weight=0.1), dict(realspace_weight=1.0)]
+    ("settings", "weights"),
+    [
+        (dict(gridsize=1, stages=1), dict(nll_weight=0.0, mae_weight=1.0)),
+        (dict(gridsize=3), dict(tv_weight=0.1)),
+        (dict(architecture="cnn", stages=1, width=8), {}),
+        ({}, dict(realspace_weight=1.0)),
+    ],
 )
-def test_each_loss_falls(small_scan, weights):
-    history = train(model_for(small_scan), small_scan, TrainingConfig(epochs=3, **weights))
-    assert history[-1]["loss"] < history[0]["loss"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings", [dict(gridsize=1, stages=1), dict(gridsize=3), dict(architecture="cnn", stages=1, width=8)]
-)
-def test_every_kind_of_network_trains(small_scan, settings):
-    config = TrainingConfig(epochs=4, learning_rate=3e-3)
+def test_every_kind_of_network_trains_and_each_loss_falls(small_scan, settings, weights):
+    config = TrainingConfig(epochs=4, learning_rate=3e-3, **weights)
     history = train(model_for(small_scan, **settings), small_scan, config)
     assert history[-1]["loss"] < history[0]["loss"]
 
 
 @pytest.mark.slow
-def test_mixed_precision_learns_the_same(small_scan):
+def test_mixed_precision_learns_the_same(small_scan, trained):
     """bfloat16 has 8 bits: the loss of the first epochs agrees with float32 to a few per cent of its fall."""
-    plain = train(model_for(small_scan), small_scan, TrainingConfig(epochs=3))
+    _, plain = trained
     mixed = train(model_for(small_scan, precision="mixed_bfloat16"), small_scan, TrainingConfig(epochs=3))
     fall = plain[0]["loss"] - plain[-1]["loss"]
     assert fall > 0
@@ -387,14 +406,6 @@ def test_a_training_that_learns_nothing_is_noticed_and_started_again(small_scan)
     assert same == (best["restarts"] == 0)
 
 
-@pytest.mark.slow
-def test_a_training_that_learns_is_not_started_again(small_scan):
-    """Warnings are errors here."""
-    history = train(model_for(small_scan), small_scan, TrainingConfig(epochs=8, batch_groups=2, learning_rate=3e-3))
-    assert {entry["restarts"] for entry in history} == {0}
-    assert history[-1]["validation_loss"] < 0.99 * history[-1]["flat_loss"]
-
-
 def test_collapse_is_judged_a_quarter_through_since_the_last_start():
     entry = lambda loss, restarts=0, flat=1.0: Epoch(
         epoch=1, loss=0.0, validation_loss=loss, flat_loss=flat, restarts=restarts
@@ -436,20 +447,6 @@ def test_a_scan_of_another_size_is_refused(small_scan):
 
     with pytest.raises(ValueError, match="N 24, the model N 32"):
         train(build_model(ModelConfig(N=32), make_probe(32)), small_scan)
-
-
-@pytest.mark.slow
-def test_a_new_training_forgets_the_old_one_in_its_folder(small_scan, tmp_path):
-    """Killed before its first epoch ends, a new training must not be resumed from the one before it."""
-    config = TrainingConfig(epochs=1)
-    train(model_for(small_scan), small_scan, config, folder=tmp_path)
-
-    def kill_at_once(what, done, total, note):
-        raise Killed
-
-    with pytest.raises(Killed):
-        train(model_for(small_scan), small_scan, config, folder=tmp_path, progress=kill_at_once)
-    assert Checkpoint(tmp_path, config).restore(None) == []
 
 
 def test_restoring_from_an_empty_folder_starts_afresh(small_scan, tmp_path):
