@@ -25,7 +25,7 @@ from ptycho.cli.options import (
     reading_of,
     with_probe,
 )
-from ptycho.cli.printing import log, print_outcome, print_table
+from ptycho.cli.printing import finish, log, print_outcome, print_table
 from ptycho.cli.surroundings import framework, watched
 from ptycho.config import DEFERRED, RunConfig
 
@@ -48,7 +48,19 @@ Symmetries = Annotated[
     ),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Go on whatever `ptycho doctor` says of the scan; it is not asked.")
+    bool,
+    typer.Option(
+        "--force", help="Go on whatever `ptycho doctor` says of the scan, and write the image whatever the verdict."
+    ),
+]
+
+Auto = Annotated[
+    bool,
+    typer.Option(
+        "--auto/--no-auto",
+        help="Where the fit ends above the shot noise, try what the scan may need besides (probe modes, positions, "
+        "background, varying probe, blur), for about two minutes; what held-out frames like is kept.",
+    ),
 ]
 
 PREDICTION_ONLY = (
@@ -122,6 +134,7 @@ def reconstruct_command(
     tile_frames: TileFrames = None,
     scheduler: Scheduler = None,
     workers: Workers = 0,
+    auto: Auto = True,
     force: Force = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png.
@@ -157,11 +170,14 @@ def reconstruct_command(
             refined=refine,
             resume=resume,
             checks=checks,
+            auto=auto,
+            modes=modes,
+            force=force,
             scheduler=scheduler,
             workers=workers,
             progress=progress,
         )
-    print_outcome(outcome, output)
+    finish(outcome, output, force)
     if refine and "uncertainty_calibration" in outcome.result.provenance:
         log(f"the uncertainty is that of the network's image: {output / 'network.h5'}")
 
@@ -210,6 +226,8 @@ def refine_command(
     resume: Resume = False,
     live: Live = False,
     live_address: LiveAddress = None,
+    auto: Auto = True,
+    force: Force = False,
 ) -> None:
     """Fit object, probe, positions and more to the counts, for as long as frames that the fit does not see improve."""
     run = with_probe(run, probe)
@@ -222,9 +240,18 @@ def refine_command(
     data = open_scan(scan, log, modes, reading=reading_of(run, output if resume else None, start))
     with watched(data, live, live_address) as progress:
         outcome = refine_run(
-            data, output, run, start=start, hold_out_every=hold_out_every, resume=resume, progress=progress
+            data,
+            output,
+            run,
+            start=start,
+            hold_out_every=hold_out_every,
+            resume=resume,
+            auto=auto,
+            modes=modes,
+            force=force,
+            progress=progress,
         )
-    print_outcome(outcome, output)
+    finish(outcome, output, force)
 
 
 @commands.command(name="compare")

@@ -8,6 +8,9 @@ if TYPE_CHECKING:  # heavy, and here only for their types
     from ptycho.evaluation import Scores
     from ptycho.pipelines.assess import Outcome
 
+NO_IMAGE = 3
+"""Exit code of a run whose verdict is that there is no image."""
+
 
 def log(text: str) -> None:
     """Print a sentence, as wide as the terminal."""
@@ -44,8 +47,11 @@ def print_held_out_error(outcome: "Outcome", every: int) -> None:
     before = "" if outcome.before is None else f", {outcome.before.held_out_error:.4f} before the refinement"
     log(
         f"error on frames 0, {every}, {2 * every}, ...: {outcome.held_out_error:.4f}{before} "
-        f"(about {outcome.shot_noise:.4f} from shot noise alone)"
+        f"(about {outcome.shot_noise:.4f} from shot noise alone; {outcome.mean_frame_error:.4f} by predicting the mean "
+        "of the other frames)"
     )
+    if outcome.judgement is not None and outcome.judgement.uncovered:
+        log(f"{outcome.judgement.uncovered} held-out frames show what no other frame covers: left out")
 
 
 def print_outcome(outcome: "Outcome", folder: Path) -> None:
@@ -64,4 +70,19 @@ def print_outcome(outcome: "Outcome", folder: Path) -> None:
         log(outcome.trust.sentence())
     for warning in outcome.warnings:
         log(f"warning: {warning}")
+    if outcome.verdict is not None and outcome.verdict.sentence not in outcome.warnings:
+        log(outcome.verdict.sentence)
+    for note in outcome.notes:
+        log(note)
     log(f"{outcome.result.used} frames used, {outcome.result.dropped} dropped; results in {folder}")
+
+
+def finish(outcome: "Outcome", folder: Path, force: bool) -> None:
+    """Print the outcome of a run; exit code 3 where it is no image, unless with ``force``."""
+    import typer
+
+    print_outcome(outcome, folder)
+    if outcome.is_image or force:
+        return
+    log(f"no image was written: {folder / 'report.html'} shows what came out; --force writes it all the same")
+    raise typer.Exit(NO_IMAGE)

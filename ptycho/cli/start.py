@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ptycho.cli.options import Folder, ScanFile, configured, reading_of
-from ptycho.cli.printing import log, print_outcome
+from ptycho.cli.printing import finish, log
 from ptycho.cli.surroundings import framework
 from ptycho.config import RunConfig
 
@@ -23,7 +23,7 @@ def demo_command(run: RunConfig, output: Folder = Path("demo")) -> None:
 
     with progress_bar() as progress:
         outcome = demo_run(output, run, progress=progress, log=log)
-    print_outcome(outcome, output)
+    finish(outcome, output, force=False)
 
 
 @commands.command(name="simulate")

@@ -2,7 +2,8 @@
 
 Against a known object: `compare_objects` (after `register` has removed what ptychography cannot know:
 shift, complex scale and linear phase ramp). Without one: `frame_error` on frames held out from the
-reconstruction, beside `shot_noise_error`, the least it can be; `frame_residuals` of any frames in units of shot
+reconstruction, beside `shot_noise_error`, the least it can be; `judge` and `verdict`, whether it is an image at all;
+`frame_residuals` of any frames in units of shot
 noise; `warnings_about` what cannot be right; `uncertainty` of every pixel; and `fourier_ring_correlation` of two
 independent half data sets.
 """
@@ -15,6 +16,7 @@ from ptycho.evaluation.frc import (
     half_bit_threshold,
     resolutions,
 )
+from ptycho.evaluation.judgement import Errors, Judgement, Verdict, judge, verdict
 from ptycho.evaluation.metrics import Metrics, Scores, compare_objects
 from ptycho.evaluation.plausibility import is_dark, transmitted_fraction, warnings_about
 from ptycho.evaluation.residuals import (
@@ -28,13 +30,16 @@ from ptycho.evaluation.residuals import (
 from ptycho.evaluation.uncertainty import band_coverage, illuminated_pixels, noise_level, uncertainty
 
 __all__ = [
+    "Errors",
     "FrameResiduals",
     "Gauge",
+    "Judgement",
     "Metrics",
     "Registration",
     "ResidualSummary",
     "Scores",
     "TooSmall",
+    "Verdict",
     "band_coverage",
     "compare_objects",
     "fourier_ring_correlation",
@@ -44,6 +49,7 @@ __all__ = [
     "half_bit_threshold",
     "illuminated_pixels",
     "is_dark",
+    "judge",
     "noise_level",
     "register",
     "resolutions",
@@ -51,6 +57,7 @@ __all__ = [
     "summarise",
     "transmitted_fraction",
     "uncertainty",
+    "verdict",
     "warnings_about",
 ]
 

@@ -44,7 +44,7 @@ def frame_error(
         raise ValueError("the frames to compare with are none, or hold no photon")
     # With a = sqrt(e) and b = sqrt(c) the best scale is s = a.b / a.a, which leaves b.b - (a.b)^2 / a.a.
     overlap = power = total = 0.0
-    for _, expected, measured in _batches(estimate, counts, chosen, used_pixels):
+    for _, expected, measured in batches(estimate, counts, chosen, used_pixels):
         # a.b, a.a and b.b
         overlap += float(np.sqrt(expected * measured).sum())
         power += float(expected.sum())
@@ -88,7 +88,7 @@ def frame_residuals(
     if not len(chosen):
         raise ValueError("there are no frames to compare with")
     squared, photons, variance = np.empty((3, len(chosen)))
-    for rows, e, c in _batches(estimate, counts, chosen, used_pixels):
+    for rows, e, c in batches(estimate, counts, chosen, used_pixels):
         squared[rows] = ((c - e) ** 2).sum(axis=1)
         photons[rows] = e.sum(axis=1)
         variance[rows] = (2 * e**2 + e).sum(axis=1)
@@ -165,10 +165,10 @@ def shot_noise_error(expected: Num[Array, "..."]) -> float:
     expected = np.asarray(expected, dtype=float)
     if expected.size == 0 or not np.all(expected >= 0) or not expected.sum() > 0:
         raise ValueError("expected counts must be finite, not negative, and not all zero")
-    return float(np.sum(expected * _relative_scatter(expected)) / expected.sum())
+    return float(np.sum(expected * relative_scatter(expected)) / expected.sum())
 
 
-def _relative_scatter(mean: Float[Array, "..."]) -> Float[Array, "..."]:
+def relative_scatter(mean: Float[Array, "..."]) -> Float[Array, "..."]:
     """``E[(sqrt(k) - sqrt(e))^2] / e`` for k ~ Poisson(e): 2 at e = 0, about 1 / (4 e) for large e.
 
     Expanding sqrt(k) about e with the moments of the Poisson distribution gives, for the numerator,
@@ -195,7 +195,7 @@ def _summed_scatter(amplitude: Float[Array, " K"]) -> Float[Array, " K"]:
     return 2 - 2 * terms.sum(axis=0)
 
 
-def _batches(
+def batches(
     estimate: Reconstruction, counts: Num[Array, "P n n"], frames: Int[Array, " F"], used_pixels: Bool[Array, "n n"]
 ) -> Iterator[tuple[slice, Float[Array, "b K"], Float[Array, "b K"]]]:
     """Which of the frames, what is expected in their used pixels, and what was counted; in double precision."""

@@ -13,21 +13,24 @@ from ptycho.deprecation import renamed_attribute
 from ptycho.diagnostics.checks import Check
 from ptycho.diagnostics.statistics import evenly_spread
 from ptycho.evaluation import (
+    Judgement,
     ResidualSummary,
     Scores,
     TooSmall,
+    Verdict,
     compare_objects,
-    frame_error,
     frame_residuals,
     is_dark,
-    shot_noise_error,
+    judge,
     summarise,
+    verdict,
     warnings_about,
 )
+from ptycho.evaluation.lattice import lattice_share
 from ptycho.network.build import PtychoNetwork
 from ptycho.pipelines.provenance import Record
 from ptycho.refinement.checkpoint import FitEpoch
-from ptycho.refinement.refine import with_own_weights
+from ptycho.refinement.refine import Refinement, with_own_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,16 @@ class Outcome:
     """Frame error on held-out frames, where there are any."""
     shot_noise: float | None = None
     """What the shot noise of the held-out frames alone would leave of it."""
+    mean_frame_error: float | None = None
+    """What predicting the mean of the other frames leaves of it."""
+    judgement: Judgement | None = None
+    """By frames that the image was made without, wherever there are any."""
+    verdict: Verdict | None = None
+    """What to think of it; None where no frame can judge."""
     trust: ResidualSummary | None = None
     """How well the frames that the object is made of agree with it."""
+    notes: tuple[str, ...] = ()
+    """What was chosen on the way, in sentences."""
     warnings: tuple[str, ...] = ()
     """What is wrong with the scan or the result by the look of it."""
     before: "Outcome | None" = None
@@ -56,11 +67,16 @@ class Outcome:
         """The numbers, ready for JSON."""
         record: Record = dict(frames_used=self.result.used, frames_dropped=self.result.dropped)
         if self.trust is not None:
-            record |= dict(trust=self.trust.to_dict(), warnings=list(self.warnings))
+            record |= dict(trust=self.trust.to_dict(), warnings=list(self.warnings), notes=list(self.notes))
         if self.scores is not None:
             record["object"] = self.scores.to_dict()
+        if self.verdict is not None:
+            record["verdict"] = self.verdict.to_dict()
+        if self.judgement is not None:
+            record["judgement"] = self.judgement.to_dict()
         if self.held_out_error is not None:
             record |= dict(held_out_error=self.held_out_error, shot_noise_error=self.shot_noise)
+            record["mean_frame_error"] = self.mean_frame_error
             record |= dict(withheld_error=self.held_out_error)  # the old name, for one release
         if self.before is not None:
             record["before_refinement"] = self.before.to_dict()
@@ -70,14 +86,21 @@ class Outcome:
 
     def sentences(self) -> list[str]:
         """What a reader should know of the result, beside its scores."""
-        sentences = list(self.warnings)
+        sentences = [warning for warning in self.warnings if self.verdict is None or warning != self.verdict.sentence]
+        sentences += self.notes
         if self.trust is not None:
             sentences.append(self.trust.sentence())
         if self.held_out_error is not None:
             sentences.append(
-                f"held-out frames: error {self.held_out_error:.4f}, shot noise alone {self.shot_noise:.4f}"
+                f"held-out frames: error {self.held_out_error:.4f}, shot noise alone {self.shot_noise:.4f}, the mean "
+                f"of the other frames {self.mean_frame_error:.4f}"
             )
-        return sentences
+        return sentences if self.verdict is None else [self.verdict.sentence, *sentences]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether there is an image, as far as frames can judge."""
+        return self.verdict is None or self.verdict.is_image
 
 
 def assess(result: Reconstruction, scan: Scan, held_out: np.ndarray) -> Outcome:
@@ -94,19 +117,65 @@ def assess(result: Reconstruction, scan: Scan, held_out: np.ndarray) -> Outcome:
     frames = np.flatnonzero(held_out)
     if not len(frames):
         return Outcome(result=result, scores=scores)
-    result = with_own_weights(scan, result, frames)
-    error = frame_error(result, scan.counts, frames, scan.mask)
-    noise = shot_noise_error(result.expected_counts(frames)[:, scan.mask])
-    return Outcome(result=result, scores=scores, held_out_error=error, shot_noise=noise)
+    judgement = judge(with_own_weights(scan, result, frames), scan.counts, frames, np.flatnonzero(~held_out), scan.mask)
+    if judgement is None:
+        return Outcome(result=result, scores=scores)
+    return Outcome(
+        result=result,
+        scores=scores,
+        judgement=judgement,
+        held_out_error=judgement.amplitude.error,
+        shot_noise=judgement.amplitude.shot_noise,
+        mean_frame_error=judgement.amplitude.mean_frame,
+    )
 
 
 def assess_fully(
-    result: Reconstruction, scan: Scan, held_out: np.ndarray, checks: Sequence[Check], findings: Sequence[str]
+    result: Reconstruction,
+    scan: Scan,
+    held_out: np.ndarray,
+    checks: Sequence[Check],
+    findings: Sequence[str],
+    fit: Refinement | None = None,
 ) -> Outcome:
-    """`assess`, with the residuals of the frames, and warnings: ``findings``, and of a detector that saturates."""
+    """`assess`, with a verdict, the residuals of the frames, and warnings: ``findings``, of a detector that saturates,
+    and the verdict where the image is not at the noise.
+
+    Without held-out frames those judge that told the ``fit`` when to stop; without these, the frames that the image is
+    made of.
+    """
     result, trust = with_residuals(result, scan)
     saturation = [check.finding for check in checks if check.name == "saturation" and check.verdict != "pass"]
-    return replace(assess(result, scan, held_out), trust=trust, warnings=(*saturation, *findings))
+    outcome = assess(result, scan, held_out)
+    judgement = outcome.judgement or judgement_of(result, scan, held_out, fit)
+    decision = None if judgement is None else verdict(judgement, trust.median_ratio)
+    warned = () if decision is None or decision.kind == "at the noise" else (decision.sentence,)
+    return replace(
+        outcome,
+        judgement=judgement,
+        verdict=decision,
+        trust=trust,
+        warnings=(*warned, *saturation, *findings),
+    )
+
+
+def judgement_of(
+    result: Reconstruction, scan: Scan, held_out: np.ndarray, fit: Refinement | None = None
+) -> Judgement | None:
+    """A result judged by the frames that told its fit when to stop; without any, by those that it is made of."""
+    if fit is not None and fit.without_unseen is not None:
+        others = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
+        judgement = judge(fit.without_unseen, scan.counts, fit.unseen, others, scan.mask)
+        if judgement is not None:
+            return judgement
+    frames = fitted_frames(result, scan)
+    return judge(result, scan.counts, frames, frames, scan.mask, unseen=False)
+
+
+def verdict_of(scan: Scan, fit: Refinement, held_out: np.ndarray) -> Verdict | None:
+    """The verdict on a fit; None where no frame can judge."""
+    judgement = judgement_of(fit.result, scan, held_out, fit)
+    return None if judgement is None else verdict(judgement, with_residuals(fit.result, scan)[1].median_ratio)
 
 
 def with_residuals(result: Reconstruction, scan: Scan) -> tuple[Reconstruction, ResidualSummary]:
@@ -137,10 +206,20 @@ def network_warnings(model: PtychoNetwork, result: Reconstruction, scan: Scan) -
 
 
 def image_warnings(
-    result: Reconstruction, scan: Scan, *, patches: np.ndarray | None = None, amplitude_bound: float | None = None
+    result: Reconstruction,
+    scan: Scan,
+    *,
+    patches: np.ndarray | None = None,
+    amplitude_bound: float | None = None,
+    raster_share: float = 0.25,
 ) -> tuple[str, ...]:
-    """Warnings about a result of a scan, see `warnings_about`."""
-    return tuple(
+    """Warnings about a result of a scan, see `warnings_about` and `lattice_share`."""
+    share = lattice_share(result.object, result.coverage, result.positions_px)
+    raster = (
+        f"{100 * share:.0f} % of the variance of the phase is at the lattice of the scan: a raster leaves its pattern "
+        "in object and probe; fit the positions, or scan on a jittered grid or a spiral"
+    )
+    return ((raster,) if share > raster_share else ()) + tuple(
         warnings_about(
             result.object,
             result.coverage,

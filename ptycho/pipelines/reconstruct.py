@@ -1,7 +1,6 @@
 """Reconstruction runs: a network, trained here or before, gives an image, which is refined to the counts."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,7 +17,16 @@ from ptycho.diagnostics.checks import Check, examine
 from ptycho.evaluation import uncertainty
 from ptycho.evaluation.calibration import calibration
 from ptycho.network.build import PtychoNetwork
-from ptycho.pipelines.assess import Outcome, assess, assess_fully, network_warnings, transmits_too_little
+from ptycho.pipelines.assess import (
+    Outcome,
+    assess,
+    assess_fully,
+    image_warnings,
+    network_warnings,
+    transmits_too_little,
+    verdict_of,
+)
+from ptycho.pipelines.needs import decided_by, with_needs
 from ptycho.pipelines.open import held_out_frames, model_for
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.refine import refine_config
@@ -44,6 +52,9 @@ def reconstruct_run(
     refined: bool = True,
     resume: bool = False,
     checks: Sequence[Check] | None = None,
+    auto: bool = True,
+    modes: int | None = None,
+    force: bool = False,
     scheduler: str | None = None,
     workers: int = 0,
     progress: Progress | None = None,
@@ -52,16 +63,23 @@ def reconstruct_run(
 
     With ``hold_out_every`` frames 0, k, 2 k, ... are kept from every fit, and judge the result. With several
     ``symmetries`` (see `reconstruct`; by default `usual_symmetries`) the network's image has an ``uncertainty``,
-    calibrated on a simulated scan (`calibration`). With ``refined`` the image is then fitted to the counts (`refine`);
-    what the network alone gave is left as ``network.h5``. With the address of a Dask ``scheduler``, or a
-    number of ``workers`` on this machine, these compute the network's image; everything else is done here. Writes
+    calibrated on a simulated scan (`calibration`). With ``refined`` the image is then fitted to the counts (`refine`),
+    and so is one from vacuum, whose probe takes the place of a guess; the better one is the result (`better_fit`), and
+    what the network alone gave is left as ``network.h5``. With the address of a Dask ``scheduler``, or a number of
+    ``workers`` on this machine, these compute the network's image; everything else is done here. Writes
     ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json``, ``config.json`` and ``report.html``;
-    ``checks`` are those of the scan, where they were made already, for its page.
+    ``checks`` are those of the scan, where they were made already, for its page. With ``auto`` the scan gets what it
+    needs besides (`with_needs`), but for what the run sets, and the ``modes`` where they were asked for. Where the
+    verdict is that there is no image, none is written, unless with ``force`` (see `write_run`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     symmetries = usual_symmetries(scan) if symmetries is None else symmetries
     held_out = held_out_frames(scan, hold_out_every)
+    config, vacuum = refine_config(run, scan), None
+    if refined:
+        vacuum = fit_from_vacuum(scan, config, held_out, folder / "checkpoint", resume, progress)
+        scan = with_fitted_probe(scan, vacuum, held_out)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
     else:
@@ -89,30 +107,62 @@ def reconstruct_run(
     image = replace(image, provenance=origin)
     result, before, fit = image, None, None
     notes: tuple[str, ...] = ()
-    if refined:
+    findings = network_warnings(model, image, scan)
+    if vacuum is not None:
         image.save(folder / "network.h5")
-        config = refine_config(run, scan)
-        refinement = _refinement(model, scan, config, image, held_out, symmetries, progress)
-        result = replace(refinement.result, provenance=origin | dict(refine=config.to_dict()))
-        before, fit, notes = assess(image, scan, held_out), refinement.history, refinement.notes
+        before = assess(image, scan, held_out)
+        fit, choice = better_fit(model, scan, config, image, vacuum, held_out, symmetries, progress)
+        notes = (choice,)
+        if auto:
+            decided = decided_by(run, modes)
+            fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
+            notes += tried
+        result = replace(fit.result, provenance=origin | dict(refine=config.to_dict()))
+        findings = (*fit.notes, *image_warnings(result, scan))
     checks = examine(scan, orientation=False) if checks is None else checks
-    outcome = assess_fully(result, scan, held_out, checks, (*notes, *network_warnings(model, result, scan)))
-    outcome = replace(outcome, before=before, fit=fit)
-    write_run(folder, scan, outcome, trained.settings, checks, trained.history)
+    outcome = assess_fully(result, scan, held_out, checks, findings, fit)
+    outcome = replace(outcome, before=before, fit=None if fit is None else fit.history, notes=notes)
+    write_run(folder, scan, outcome, trained.settings, checks, trained.history, force=force)
     return outcome
 
 
-def _refinement(
+def fit_from_vacuum(
+    scan: Scan, config: RefineConfig, held_out: np.ndarray, folder: Path, resume: bool, progress: Progress | None
+) -> Refinement:
+    """What the scan gives without a network: no prior draws the fit to what it starts from."""
+    plain = replace(config, h1_weight=0.0, l2_weight=0.0)
+    return refine(scan, plain, held_out=held_out, folder=folder, resume=resume, progress=progress)
+
+
+def with_fitted_probe(scan: Scan, fit: Refinement, held_out: np.ndarray) -> Scan:
+    """The scan with the probe of a fit in the place of a guess, where the fit gave an image."""
+    if scan.probe_known:
+        return scan
+    decision = verdict_of(scan, fit, held_out)
+    if decision is None or not decision.is_image:
+        return scan
+    return replace(scan, probe=(fit.without_unseen or fit.result).probe)
+
+
+def better_fit(
     model: PtychoNetwork,
     scan: Scan,
     config: RefineConfig,
     image: Reconstruction,
+    vacuum: Refinement,
     held_out: np.ndarray,
     symmetries: int,
     progress: Progress | None,
-) -> Refinement:
-    """The network's image refined; where it is dark, a fit from vacuum, with a warning."""
+) -> tuple[Refinement, str]:
+    """The network's image refined, or the fit from vacuum: what predicts frames better that neither has seen.
+
+    Returns it with a sentence about the choice. A dark image of a network is not refined.
+    """
     if transmits_too_little(image, scan):
-        warnings.warn("the network's image is dark: refined from vacuum instead", UserWarning, stacklevel=3)
-        return refine(scan, config, held_out=held_out, progress=progress)
-    return refine_network(model, scan, config, image, held_out=held_out, symmetries=symmetries, progress=progress)
+        return vacuum, "The network's image is dark: the result is a fit from vacuum."
+    refined = refine_network(model, scan, config, image, held_out=held_out, symmetries=symmetries, progress=progress)
+    network, without = refined.criterion, vacuum.criterion
+    scores = f"{min(network, without):.4g} on held-out frames, {max(network, without):.4g}"
+    if without < network:
+        return vacuum, f"The fit from vacuum is the result: {scores} from the network's image."
+    return refined, f"The network's image, refined, is the result: {scores} from vacuum."

@@ -10,6 +10,7 @@ from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.diagnostics.checks import examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
+from ptycho.pipelines.needs import decided_by, with_needs
 from ptycho.pipelines.open import fits_probe, held_out_frames
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.write import write_json, write_run
@@ -41,12 +42,15 @@ def refine_run(
     start: str | os.PathLike | None = None,
     hold_out_every: int | None = None,
     resume: bool = False,
+    auto: bool = True,
+    modes: int | None = None,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
     """Fit object, probe and whatever else the run says to the counts of a scan, and leave the image in the folder.
 
     ``start`` is a reconstruction, or the run folder that holds one; without it the fit begins from vacuum. Writes
-    what `reconstruct_run` does, and ``history.json``, the epochs of the fit.
+    what `reconstruct_run` does, with or without ``auto`` and ``force``, and ``history.json``, the epochs of the fit.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,10 +68,16 @@ def refine_run(
     fit = refine(
         scan, config, start=image, held_out=held_out, folder=folder / "checkpoint", resume=resume, progress=progress
     )
+    notes: tuple[str, ...] = ()
+    if auto:
+        decided = decided_by(run, modes)
+        fit, config, notes = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
+        settings |= dict(refine=config.to_dict())
+        write_json(folder / "config.json", settings)
     write_json(folder / "history.json", fit.history)
     result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
     checks = examine(scan, orientation=False)
-    outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)))
-    outcome = replace(outcome, before=before, fit=fit.history)
-    write_run(folder, scan, outcome, settings, checks, [])
+    outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
+    outcome = replace(outcome, before=before, fit=fit.history, notes=notes)
+    write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome

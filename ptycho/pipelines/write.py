@@ -21,21 +21,36 @@ def write_json(path: Path, values: Any) -> None:
     replace_text(path, json.dumps(values, indent=1) + "\n")
 
 
-def write_image(folder: Path, outcome: Outcome) -> None:
-    """``reconstruction.h5``, ``object.png`` and ``scores.json``."""
-    outcome.result.save(folder / "reconstruction.h5")
-    save_png(outcome.result, folder / "object.png")
+def write_image(folder: Path, outcome: Outcome, force: bool = False) -> None:
+    """``reconstruction.h5``, ``object.png`` and ``scores.json``.
+
+    Where the verdict is that there is no image, the first two are not written, unless with ``force``; those of an
+    earlier run are removed, so that nobody takes them for this one's.
+    """
+    if outcome.is_image or force:
+        outcome.result.save(folder / "reconstruction.h5")
+        save_png(outcome.result, folder / "object.png")
+    else:
+        for name in ("reconstruction.h5", "object.png"):
+            (folder / name).unlink(missing_ok=True)
     write_json(folder / "scores.json", outcome.to_dict())
 
 
 def write_run(
-    folder: Path, scan: Scan, outcome: Outcome, settings: Record, checks: Sequence[Check], training: History
+    folder: Path,
+    scan: Scan,
+    outcome: Outcome,
+    settings: Record,
+    checks: Sequence[Check],
+    training: History,
+    *,
+    force: bool = False,
 ) -> None:
     """`write_image`, ``figure.png`` and ``report.html``; the run's ``settings`` are shown on the page.
 
     ``training`` is the network's; the loss curve of the figure is the refinement's where there is none.
     """
-    write_image(folder, outcome)
+    write_image(folder, outcome, force)
     result, fit = outcome.result, (outcome.fit or [])[1:]  # the first entry is what the fit started from
     epochs = [epoch.to_dict() for epoch in training]
     curve = epochs or [

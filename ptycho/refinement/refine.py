@@ -45,6 +45,15 @@ class Refinement(NamedTuple):
     """The epoch that was best; 0: what the fit started from, which the result is then."""
     notes: tuple[str, ...] = ()
     """Sentences that a user should be told: that the fit ended at its limit of epochs while it was still improving."""
+    unseen: np.ndarray = np.arange(0)
+    """Indices of the frames that said when to stop."""
+    without_unseen: Reconstruction | None = None
+    """The image as it was before those frames became part of the fit: they can judge it. None without such frames."""
+
+    @property
+    def criterion(self) -> float:
+        """What was lowest in the best epoch: compares fits of the same scan that hold out the same frames."""
+        return self.history[self.best]["criterion"]
 
 
 @renamed_keywords
@@ -120,9 +129,11 @@ def refine(
     notes += [] if settled or best_epoch < limit else [still_improving(config)]
     solver.restore(best)
     unknowns = unknowns_at(config, best_epoch)
+    without_unseen = result_of(solver, config, unknowns) if len(stopping) else None
     if finish and best_epoch > 0:
         history += finished(schedule, unknowns, len(history), finish)
-    return Refinement(result_of(solver, config, unknowns), history, best_epoch, tuple(notes))
+    result = result_of(solver, config, unknowns)
+    return Refinement(result, history, best_epoch, tuple(notes), stopping, without_unseen)
 
 
 def still_improving(config: RefineConfig) -> str:

@@ -70,10 +70,10 @@ OPTIONS = {
     "simulate": f"{SETTINGS} --N --positions --photons --object --seed",
     "train": NETWORK,
     "pretrain": RUN,
-    "reconstruct": f"{NETWORK} {HELD_OUT} --model --symmetries --views --refine --force --tile-frames --scheduler"
-    " --workers",
+    "reconstruct": f"{NETWORK} {HELD_OUT} --model --symmetries --views --refine --auto --force --tile-frames"
+    " --scheduler --workers",
     "refine": f"{RUN} {LIVE} {HELD_OUT} --start --method --noise --modes --probe --positions --affine --background"
-    " --opr-modes --variations --epochs",
+    " --opr-modes --variations --epochs --auto --force",
     "stream": f"{SETTINGS} --model --rate --order --tile-frames --seed -o --output",
     "compare": f"{SETTINGS} --engines --modes {HELD_OUT} --epochs --batch-size --seed -o --output",
     "evaluate": f"{SETTINGS} --every --margin",

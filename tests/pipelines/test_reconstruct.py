@@ -7,16 +7,17 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from ptycho.cli.app import app
 from ptycho.config import ModelConfig, NearField, RefineConfig, RunConfig, SimulationConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.formats import write_scan
 from ptycho.network.build import build_model
-from ptycho.pipelines import reconstruct as reconstruction
 from ptycho.pipelines.assess import assess, image_warnings, network_warnings, with_residuals
 from ptycho.pipelines.open import open_model
 from ptycho.pipelines.provenance import provenance
-from ptycho.pipelines.reconstruct import reconstruct_run
+from ptycho.pipelines.reconstruct import better_fit, reconstruct_run
 from ptycho.refinement.from_network import photons_per_object_pixel, usual_symmetries
 from ptycho.refinement.refine import refine
 from ptycho.simulation.simulate import simulate
@@ -33,7 +34,9 @@ def trained(small_scan, tmp_path_factory):
     counts = small_scan.counts.astype("uint32")
     counts[33] *= 30
     folder = tmp_path_factory.mktemp("trained")
-    outcome = reconstruct_run(replace(small_scan, counts=counts), folder, TINY, hold_out_every=10)
+    outcome = reconstruct_run(
+        replace(small_scan, counts=counts), folder, TINY, hold_out_every=10, auto=False, force=True
+    )
     return folder, outcome
 
 
@@ -51,7 +54,7 @@ def test_residuals_are_in_the_file_and_in_the_scores(trained, small_scan):
     assert trust["worst_frames"][0] == int(np.nanargmax(result.frame_residual)) == 33
     assert len(trust["worst_frames"]) == 10
     assert 1 <= trust["frames_beyond_5_sigma"] <= (~held_out).sum()
-    assert scores["warnings"] == list(outcome.warnings) == []
+    assert scores["warnings"] == list(outcome.warnings)
     assert result.spread is None
     assert result.uncertainty is None
 
@@ -63,12 +66,48 @@ def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_sc
     dark = replace(alone, object=0.05 * alone.object)
     assert "dark" in image_warnings(dark, small_scan)[-1]
     assert image_warnings(alone, small_scan) == ()
-    config = RefineConfig(epochs=3, noise="poisson")
-    held_out = small_scan.held_out_mask(10)
-    with pytest.warns(UserWarning, match="dark: refined from vacuum"):
-        refined = reconstruction._refinement(open_model(folder), small_scan, config, dark, held_out, 1, None)
-    expected = refine(small_scan, config, held_out=held_out)
-    np.testing.assert_array_equal(refined.result.object, expected.result.object)
+    config, held_out = RefineConfig(epochs=3, noise="poisson"), small_scan.held_out_mask(10)
+    vacuum = refine(small_scan, config, held_out=held_out)
+    chosen, choice = better_fit(open_model(folder), small_scan, config, dark, vacuum, held_out, 1, None)
+    assert chosen is vacuum
+    assert "dark" in choice
+
+
+def test_what_predicts_unseen_frames_better_is_the_result(trained, small_scan):
+    """Of the network's image refined, and of a fit from vacuum that is stopped early, or given the true probe."""
+    folder, _ = trained
+    model, held_out = open_model(folder), small_scan.held_out_mask(10)
+    image = Reconstruction.load(folder / "network.h5")
+    config = RefineConfig(epochs=12, noise="poisson", h1_weight=1e-3)
+    poor, good = (refine(small_scan, replace(config, epochs=epochs), held_out=held_out) for epochs in (1, 40))
+    assert good.criterion < poor.criterion
+    chosen, choice = better_fit(model, small_scan, config, image, poor, held_out, 1, None)
+    assert chosen is not poor and chosen.criterion < poor.criterion
+    assert choice.startswith("The network's image, refined, is the result")
+    network, config = chosen, replace(config, epochs=1)
+    chosen, choice = better_fit(model, small_scan, config, image, good, held_out, 1, None)
+    assert network.criterion > good.criterion
+    assert chosen is good
+    assert choice.startswith("The fit from vacuum is the result")
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_no_image_is_exit_code_3_and_is_written_only_by_force(small_scan, tmp_path, forced):
+    """The positions are those of other frames; an older image in the folder must not be taken for this run's."""
+    wrong = replace(small_scan, positions=np.random.default_rng(0).permutation(small_scan.positions), object=None)
+    write_scan(wrong, tmp_path / "scan.h5")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/reconstruction.h5").write_bytes(b"of an earlier run")
+    words = ["refine", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "run"), "--epochs", "8", "--no-auto"]
+    result = CliRunner().invoke(app, words + ["--force"] * forced, catch_exceptions=False)
+    assert result.exit_code == (0 if forced else 3), result.output
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert scores["verdict"]["kind"] == "no image"
+    assert scores["warnings"][0] == scores["verdict"]["sentence"]
+    assert "No image" in result.output
+    assert "No image" in (tmp_path / "run/report.html").read_text()
+    assert (tmp_path / "run/reconstruction.h5").exists() == forced
+    assert (tmp_path / "run/object.png").exists() == forced
 
 
 def test_an_image_of_too_few_frames_to_be_compared_is_an_image(small_scan):
@@ -108,7 +147,7 @@ def test_where_photons_are_scarce_eight_views_are_averaged(small_scan):
 def test_views_give_a_calibrated_uncertainty_and_the_command_says_what_it_found(trained, small_scan, tmp_path):
     folder, _ = trained
     write_scan(dim(small_scan, SCARCE / 2), tmp_path / "scan.h5")
-    said = command(f"reconstruct {tmp_path}/scan.h5 -o {tmp_path}/run --model {folder} --no-refine")
+    said = command(f"reconstruct {tmp_path}/scan.h5 -o {tmp_path}/run --model {folder} --no-refine --force")
     assert re.search(
         r"frames agree with the object to [\d.e+]+ times the shot noise \(median\)", " ".join(said.split())
     )
