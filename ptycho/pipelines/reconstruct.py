@@ -98,13 +98,7 @@ def reconstruct_run(
             client=client,
             progress=progress,
         )
-    origin = provenance(scan) | dict(hold_out_every=hold_out_every or 0, model=model.settings.to_dict())
-    origin |= dict(symmetries=symmetries, views=symmetries)  # the old name, for one release
-    if symmetries > 1:
-        factor = calibration(model, scan, image, symmetries=symmetries)
-        origin["uncertainty_calibration"] = factor
-        image = replace(image, uncertainty=uncertainty(image.spread, image.coverage, image.probe, factor))
-    image = replace(image, provenance=origin)
+    image = with_uncertainty(image, model, scan, symmetries, hold_out_every)
     result, before, fit = image, None, None
     notes: tuple[str, ...] = ()
     findings = network_warnings(model, image, scan)
@@ -117,13 +111,29 @@ def reconstruct_run(
             decided = decided_by(run, modes)
             fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
             notes += tried
-        result = replace(fit.result, provenance=origin | dict(refine=config.to_dict()))
+        result = replace(fit.result, provenance=image.provenance | dict(refine=config.to_dict()))
         findings = (*fit.notes, *image_warnings(result, scan))
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, findings, fit)
     outcome = replace(outcome, before=before, fit=None if fit is None else fit.history, notes=notes)
     write_run(folder, scan, outcome, trained.settings, checks, trained.history, force=force)
     return outcome
+
+
+def with_uncertainty(
+    image: Reconstruction, model: PtychoNetwork, scan: Scan, symmetries: int, hold_out_every: int | None
+) -> Reconstruction:
+    """A network's image with where it comes from, and, of several symmetries, its calibrated uncertainty."""
+    origin = provenance(scan) | dict(hold_out_every=hold_out_every or 0, model=model.settings.to_dict())
+    origin |= dict(symmetries=symmetries, views=symmetries)  # the old name, for one release
+    if symmetries == 1:
+        return replace(image, provenance=origin)
+    factor = calibration(model, scan, image, symmetries=symmetries)
+    return replace(
+        image,
+        uncertainty=uncertainty(image.spread, image.coverage, image.probe, factor),
+        provenance=origin | dict(uncertainty_calibration=factor),
+    )
 
 
 def fit_from_vacuum(

@@ -275,7 +275,7 @@ def test_a_network_alone_is_not_refined(tmp_path, monkeypatch):
     run(f"train scan.npz -o network {TINY['train']}")
     page = Path("network/report.html").read_text(encoding="utf-8")
     assert "<h2>Object" in page and "<h2>Training" in page and "How it was made" in page
-    run("reconstruct scan.npz -o alone --model network --no-refine")
+    run("reconstruct scan.npz -o alone --model network --no-refine --force")
     said = run("reconstruct scan.npz -o both --model network --set refine.epochs=5")
     assert "before" in said
     alone, before = (Reconstruction.load(name) for name in ("alone/reconstruction.h5", "both/network.h5"))

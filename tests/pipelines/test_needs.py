@@ -1,0 +1,62 @@
+"""What a scan needs is kept, what it does not need is not; what the user has decided is left alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptycho.config import RefineConfig, RunConfig
+from ptycho.pipelines import needs
+from ptycho.pipelines.assess import judgement_of
+from ptycho.pipelines.needs import Need, decided_by, with_needs
+from ptycho.refinement.refine import refine
+
+CONFIG = RefineConfig(noise="poisson", epochs=60)
+
+
+@pytest.fixture(scope="module")
+def hazy(small_scan):
+    """20 counts of background on each pixel, and a fit that knows nothing of it."""
+    haze = np.random.default_rng(0).poisson(20.0, small_scan.counts.shape)
+    scan = replace(small_scan, counts=(small_scan.counts + haze).astype("uint32"), object=None)
+    held_out = np.zeros(len(scan), bool)
+    return scan, held_out, refine(scan, CONFIG, held_out=held_out)
+
+
+def errors(scan, held_out, fit):
+    return judgement_of(fit.result, scan, held_out, fit).deciding
+
+
+@pytest.mark.slow
+def test_a_background_is_found_and_a_blur_is_not(hazy, monkeypatch):
+    scan, held_out, fit = hazy
+    assert not fit.notes
+    assert errors(scan, held_out, fit).error > 2 * errors(scan, held_out, fit).shot_noise
+    blur, background = Need("detector blur", dict(blur_from=1)), Need("background", dict(background_from=1))
+    monkeypatch.setattr(needs, "NEEDS", (background, blur))
+    improved = with_needs(scan, CONFIG, fit, held_out)
+    assert improved.notes == ("Tried by held-out frames: background, detector blur; kept: background.",)
+    assert improved.config.background_from == 1 and improved.config.blur_from is None
+    assert improved.fit.result.background.mean() == pytest.approx(20, rel=0.1)
+    after = errors(scan, held_out, improved.fit)
+    assert after.error == pytest.approx(after.shot_noise, rel=0.2)
+    epochs = [entry["epoch"] for entry in improved.fit.history]
+    assert epochs == list(range(len(epochs)))
+
+
+def test_nothing_is_tried_where_nothing_can_be_gained_or_the_user_decided(hazy, small_scan, monkeypatch):
+    def not_called(*arguments, **keywords):
+        raise AssertionError("a fit was tried")
+
+    scan, held_out, fit = hazy
+    monkeypatch.setattr(needs, "refine", not_called)
+    monkeypatch.setattr(needs, "NEEDS", (Need("background", dict(background_from=1)),))
+    decided = decided_by(RunConfig(refine=dict(background_from=3)), 2)
+    assert decided == {"background_from", "modes"}
+    assert with_needs(scan, CONFIG, fit, held_out, decided=decided).fit is fit
+    assert with_needs(scan, CONFIG, fit._replace(notes=("still improving",)), held_out).fit is fit
+    assert with_needs(scan, replace(CONFIG, method="lsqml"), fit, held_out).fit is fit
+    assert with_needs(scan, CONFIG, fit, held_out, seconds=-1.0).fit is fit
+    sound = replace(small_scan, object=None)
+    good = refine(sound, CONFIG)
+    assert with_needs(sound, CONFIG, good, held_out).notes == ()
