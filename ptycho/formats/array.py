@@ -31,14 +31,18 @@ NDIM = (3, 4)
 
 
 def recognises_scan(path: Path) -> bool:
-    """There is an array of 3 or 4 axes."""
+    """There is an array of 3 or 4 axes, and no positions: files that list these are of another format."""
     if _is_npy(path):
         return True
     if _matlab.is_matlab(path):
         return bool(_matlab.variables(path))
     if is_hdf5(path):
-        return bool(_hdf5_stacks(path))
-    return any(npz_ndim(path, key) in NDIM for key in npz_keys(path))
+        return bool(_hdf5_stacks(path)) and not _lists_positions(hdf5_keys(path))
+    return any(npz_ndim(path, key) in NDIM for key in npz_keys(path)) and not _lists_positions(npz_keys(path))
+
+
+def _lists_positions(keys: Iterable[str]) -> bool:
+    return any(key.rsplit("/", 1)[-1].startswith("position") for key in keys)
 
 
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:

@@ -91,13 +91,10 @@ def test_gaps_are_lines_between_lit_ones() -> None:
 
 
 def test_convert_mends_a_file_larger_than_memory_and_says_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ptycho import formats
-    from ptycho.cli import app as cli
-
-    assert cli
     scan = planted("corner", 4)
     write_scan(scan, tmp_path / "a.h5")
-    monkeypatch.setattr(formats, "ReadOptions", lambda **said: ReadOptions(**said, in_memory_bytes=0))
+    options = ReadOptions.of
+    monkeypatch.setattr(ReadOptions, "of", lambda given, **allowed: options(given, **allowed, in_memory_bytes=0))
     result = CliRunner().invoke(app, ["convert", str(tmp_path / "a.h5"), str(tmp_path / "b.h5"), "--mend"])
     assert result.exit_code == 0 and "moved to the centre" in " ".join(result.output.split())
     np.testing.assert_array_equal(read_scan(tmp_path / "b.h5").counts, healthy(4).counts)

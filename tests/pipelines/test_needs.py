@@ -54,7 +54,8 @@ def test_nothing_is_tried_where_nothing_can_be_gained_or_the_user_decided(hazy, 
     decided = decided_by(RunConfig(refine=dict(background_from=3)), 2)
     assert decided == {"background_from", "modes"}
     assert with_needs(scan, CONFIG, fit, held_out, decided=decided).fit is fit
-    assert with_needs(scan, CONFIG, fit._replace(notes=("still improving",)), held_out).fit is fit
+    limited = fit._replace(notes=("still improving",))
+    assert with_needs(scan, CONFIG, limited, held_out).fit is limited
     assert with_needs(scan, replace(CONFIG, method="lsqml"), fit, held_out).fit is fit
     assert with_needs(scan, CONFIG, fit, held_out, seconds=-1.0).fit is fit
     sound = replace(small_scan, object=None)
