@@ -172,7 +172,7 @@ BAD: dict[str, tuple[str, Callable[[Path], Any], str, str]] = {
     # name: file, how it is made, key, remedy
     "truncated": ("a.h5", truncated, "HDF5", "copy it again"),
     "wrong dtype": ("a.h5", lambda p: own(p, counts=np.full((15, 16, 16), b"x")), "'counts'", "expected real numbers"),
-    "missing key": ("a.h5", lambda p: own(p, probe=None), "counts, mask, positions_px", "the keys they need"),
+    "missing key": ("a.h5", lambda p: own(p, probe=None), "counts, mask, positions_px", "says what each needs"),
     "no positions at all": (
         "a.h5",
         lambda p: own(p, positions_px=np.zeros((0, 2))),
