@@ -33,7 +33,7 @@ def test_a_few_epochs_beat_a_flat_object_on_withheld_frames(star, tmp_path):
 
     scan = star[0].subset(np.arange(100)).cropped(64)
     run = RunConfig(model=dict(stages=2), training=dict(epochs=4))
-    outcome = reconstruct_run(scan, tmp_path, run, hold_out_every=10)
+    outcome = reconstruct_run(scan, tmp_path, run, hold_out_every=10, auto=False)
     result = outcome.result
     flat = Reconstruction.bare(np.ones_like(result.object), scan.probe, result.positions_px)
     floor = frame_error(flat, scan.counts, range(0, 100, 10))

@@ -18,4 +18,4 @@ def demo_run(folder: str | os.PathLike, run: RunConfig, *, progress: Progress | 
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_scan(scan, Path(folder) / "scan.h5")
     log(f"simulated {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
-    return reconstruct_run(scan, folder, run.over("training", DEMO), progress=progress)
+    return reconstruct_run(scan, folder, run.over("training", DEMO), auto=False, progress=progress)

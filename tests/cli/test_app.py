@@ -211,7 +211,7 @@ def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
     asked = []
     values = checks._values
     monkeypatch.setattr(checks, "_values", lambda scan: asked.append(scan) or values(scan))
-    said = run(f"reconstruct scan.npz -o run --hold-out-every 10 {TINY['train']}")
+    said = run(f"reconstruct scan.npz -o run --no-auto --hold-out-every 10 {TINY['train']}")
     assert len(asked) == 1  # the doctor, for command and report
     assert "flat object" in said
     assert "error on frames 0, 10, 20" in said
@@ -249,7 +249,7 @@ def test_the_demo_writes_its_files_and_scores(tmp_path, monkeypatch):
 def test_refine_fits_judges_and_goes_on_from_an_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(f"simulate scan.npz {TINY['simulate']}")
-    said = run("refine scan.npz -o fit --epochs 6 --hold-out-every 10")
+    said = run("refine scan.npz -o fit --no-auto --epochs 6 --hold-out-every 10")
     assert "refined in" in said
     assert {p.name for p in Path("fit").iterdir()} >= {"reconstruction.h5", "object.png", "figure.png", "history.json"}
     scores = json.loads(Path("fit/scores.json").read_text())
@@ -258,7 +258,8 @@ def test_refine_fits_judges_and_goes_on_from_an_image(tmp_path, monkeypatch):
     assert not Reconstruction.load("fit/reconstruction.h5").used_frames[::10].any()
 
     said = run(
-        "refine scan.npz -o more --start fit --epochs 10 --modes 2 --probe learn --positions --hold-out-every 10"
+        "refine scan.npz -o more --no-auto --start fit --epochs 10 --modes 2 --probe learn --positions"
+        " --hold-out-every 10"
     )
     assert "power of the probe modes" in said
     assert "before the refinement" in said
@@ -276,7 +277,7 @@ def test_a_network_alone_is_not_refined(tmp_path, monkeypatch):
     page = Path("network/report.html").read_text(encoding="utf-8")
     assert "<h2>Object" in page and "<h2>Training" in page and "How it was made" in page
     run("reconstruct scan.npz -o alone --model network --no-refine --force")
-    said = run("reconstruct scan.npz -o both --model network --set refine.epochs=5")
+    said = run("reconstruct scan.npz -o both --model network --no-auto --set refine.epochs=5")
     assert "before" in said
     alone, before = (Reconstruction.load(name) for name in ("alone/reconstruction.h5", "both/network.h5"))
     np.testing.assert_array_equal(alone.object, before.object)

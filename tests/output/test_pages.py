@@ -233,7 +233,7 @@ def test_a_live_page_shows_a_fit_as_it_improves(browser, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(SnapshotProgress, "__call__", one_epoch_then_wait)
     monkeypatch.setattr(live, "Budget", partial(live.Budget, time_fraction=0.5))
-    command = ["refine", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "run"), "--live"]
+    command = ["refine", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "run"), "--live", "--no-auto"]
     command += ["--epochs", "100", "--set", "refine.patience=100"]
     printed: list[str] = []
 
