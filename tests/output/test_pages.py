@@ -225,10 +225,11 @@ def test_a_report_is_used_by_keyboard_alone(browser, report):
 def test_a_live_page_shows_a_fit_as_it_improves(browser, tmp_path, monkeypatch, capsys):
     """The command runs in a thread, and waits after each epoch: what the page shows depends on no machine's speed."""
     write_scan(simulate(SimulationConfig(N=32, positions=100, step_px=5.0, photons=1e5)), tmp_path / "scan.h5")
-    unhurried, progress = threading.Event(), SnapshotProgress.__call__
+    unhurried, begun, progress = threading.Event(), threading.Event(), SnapshotProgress.__call__
 
     def one_epoch_then_wait(self, *told) -> None:
         progress(self, *told)
+        begun.set()  # what compiles is compiled: from here on the page is answered at once
         unhurried.wait(0.5)
 
     monkeypatch.setattr(SnapshotProgress, "__call__", one_epoch_then_wait)
@@ -247,6 +248,7 @@ def test_a_live_page_shows_a_fit_as_it_improves(browser, tmp_path, monkeypatch, 
         match = address()
         assert match is not None, run.result()
         assert urlsplit(match[1]).hostname == HOME
+        assert begun.wait(120), run.result()
         try:
             with opened(browser, match[1]) as page:
                 status = page.locator("[role=status] .bk-clearfix")
