@@ -15,6 +15,7 @@ import numpy as np
 from ptycho.config import RunConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import verdict
+from ptycho.formats._raster import rotated
 from ptycho.pipelines.assess import judgement_of, with_residuals
 from ptycho.pipelines.open import open_scan
 from ptycho.pipelines.refine import refine_config
@@ -32,9 +33,7 @@ def thinned(scan: Scan, fraction: float) -> Scan:
 
 
 def turned(scan: Scan, degrees: float) -> Scan:
-    angle = np.deg2rad(degrees)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return replace(scan, positions=scan.positions @ rotation.T)
+    return replace(scan, positions=rotated(scan.positions, degrees))
 
 
 def exchanged(scan: Scan) -> Scan:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,17 @@ from ptycho.cli.printing import log, print_held_out_error, print_scores, print_t
 from ptycho.cli.surroundings import framework
 from ptycho.config import ReadConfig, RunConfig
 
+if TYPE_CHECKING:  # heavy, and here only for its type
+    from ptycho.data.scan import Scan
+
 commands = typer.Typer()
+
+
+def read_as_told(path: Path, reading: ReadConfig) -> "Scan":
+    """The scan of a file, with what the user knows of it."""
+    from ptycho.formats import ReadOptions, read_scan
+
+    return read_scan(path, options=ReadOptions.of(reading))
 
 
 @commands.command(name="info")
@@ -19,9 +29,8 @@ commands = typer.Typer()
 def info_command(run: RunConfig, scan: ScanFile) -> None:
     """Say what is in a scan file, and what looks wrong with it."""
     from ptycho.diagnostics.describe import describe
-    from ptycho.formats import ReadOptions, read_scan
 
-    data = read_scan(scan, options=ReadOptions.of(reading_of(run)))
+    data = read_as_told(scan, reading_of(run))
     print_table(["", str(scan)], describe(data))
     for note in data.notes:
         log(f"note: {note}")
@@ -38,9 +47,8 @@ def doctor_command(
     import json
 
     from ptycho.diagnostics.checks import examine
-    from ptycho.formats import ReadOptions, read_scan
 
-    data = read_scan(scan, options=ReadOptions.of(reading_of(run)))
+    data = read_as_told(scan, reading_of(run))
     checks = examine(data)
     if as_json:
         record = dict(file=str(scan), notes=data.notes, checks=[check.to_json() for check in checks])
@@ -66,14 +74,13 @@ def evaluate_command(
     with framework():
         from ptycho.data.reconstruction import Reconstruction
         from ptycho.evaluation import compare_objects
-        from ptycho.formats import ReadOptions, read_scan
         from ptycho.pipelines.assess import assess
 
     result = Reconstruction.load(reconstruction)
     # Read as the run that made the result read it.
     remembered = ReadConfig.from_dict(result.provenance.get("reading", {}))
     reading = run.make(ReadConfig) if run.reading else remembered
-    data = read_scan(against, options=ReadOptions.of(reading))
+    data = read_as_told(against, reading)
     every = every or int(result.provenance.get("hold_out_every", 0)) or None
     if data.object is None and every is None:
         raise ValueError(f"{against} has no true object, and no frames were held out: use --every to name some")
@@ -99,11 +106,10 @@ def view_command(
     page = path / "report.html" if path.is_dir() else output or path.with_suffix(".html")
     if not path.is_dir():
         with framework():
-            from ptycho.formats import ReadOptions, read_scan
             from ptycho.output.report import save_report
             from ptycho.pipelines.provenance import software
 
-        data = read_scan(path, options=ReadOptions.of(reading_of(run)))
+        data = read_as_told(path, reading_of(run))
         save_report(page, data, findings=data.notes, settings=software())
     elif not page.exists():
         raise ValueError(f"there is no report in {path}; every run leaves one, but `ptycho stream` and `pretrain`")

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:  # heavy, and here only for their types
     from ptycho.evaluation import Scores
     from ptycho.pipelines.assess import Outcome
@@ -79,8 +81,6 @@ def print_outcome(outcome: "Outcome", folder: Path) -> None:
 
 def finish(outcome: "Outcome", folder: Path, force: bool) -> None:
     """Print the outcome of a run; exit code 3 where it is no image, unless with ``force``."""
-    import typer
-
     print_outcome(outcome, folder)
     if outcome.is_image or force:
         return

@@ -169,6 +169,13 @@ def mapped(frames: Counts, function: Function, *arguments: Any) -> Counts:
     return frames.mapped(function, *arguments) if isinstance(frames, StoredFrames) else function(frames, *arguments)
 
 
+def picked(frames: Counts, index: Int[Array, " K"]) -> Counts:
+    """``frames[index]``: at once of an array, when they are read of stored frames; all frames come back as they are."""
+    if np.array_equal(index, np.arange(len(frames))):
+        return frames
+    return frames.picked(index) if isinstance(frames, StoredFrames) else frames[index]
+
+
 def mean_pattern(counts: Counts) -> Float[Array, "N N"]:
     """Mean over all frames (P, N, N) in float64, without a float copy of the stack."""
     total = np.zeros(counts.shape[1:], np.float64)

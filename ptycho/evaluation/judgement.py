@@ -18,13 +18,13 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 
 from ptycho.arrays import Array, Bool, Float, Int, Num
+from ptycho.data.frames import mean_pattern, picked
 from ptycho.data.reconstruction import Reconstruction
-from ptycho.evaluation.residuals import batches, relative_scatter
+from ptycho.data.scan import illumination
+from ptycho.diagnostics.statistics import evenly_spread
+from ptycho.evaluation.residuals import SUMMED_BELOW, batches, relative_scatter
 
 VerdictKind = Literal["at the noise", "disagrees", "undecided", "no image"]
-
-_SUMMED_BELOW = 64.0
-"""Mean count below which the expected deviance is summed; above, its series is good to 1e-5 of itself."""
 
 
 class Errors(NamedTuple):
@@ -175,12 +175,13 @@ def judge(
         sparse_below: mean counts; the deviance decides where most pixels have less.
         most_frames: the image is judged by so many, and the mean taken of so many, evenly spread; more tell no more.
     """
-    chosen, reference = (_spread(np.fromiter(indices, int), most_frames) for indices in (frames, others))
+    chosen, reference = (np.fromiter(indices, int) for indices in (frames, others))
+    chosen, reference = (index[evenly_spread(len(index), most_frames)] for index in (chosen, reference))
     used = np.ones(counts.shape[-2:], bool) if mask is None else np.asarray(mask, bool)
     covered = chosen[illumination_covered(estimate, chosen) >= covered_from] if unseen else chosen
     if not len(covered) or not len(reference):
         return None
-    mean = _mean_counts(counts, reference)[used]
+    mean = mean_pattern(picked(counts, reference))[used]
     # A photon where nothing is expected must not outweigh all others.
     dark = 1e-3 * min(float(mean.mean()), 1.0)
     of_image, of_mean = _Sums(dark), _Sums(dark)
@@ -203,15 +204,15 @@ def illumination_covered(
     estimate: Reconstruction, frames: Int[Array, " F"], least_coverage: float = 0.1
 ) -> Float[Array, " F"]:
     """The fraction of each frame's illumination that falls where the image's coverage is ``least_coverage`` or more."""
-    illumination = (np.abs(estimate.probe) ** 2).sum(axis=0)
+    photons = illumination(estimate.probe)
     N, (height, width) = estimate.N, estimate.coverage.shape
     # Frames may reach beyond the object: nothing is covered there.
     covered = np.pad(estimate.coverage >= least_coverage, N)
     fractions = np.empty(len(frames))
     for index, position in enumerate(estimate.positions_px[frames]):
         y, x = np.clip(np.rint(position).astype(int) - N // 2, -N, (height, width)) + N
-        fractions[index] = illumination[covered[y : y + N, x : x + N]].sum()
-    return fractions / max(float(illumination.sum()), 1e-30)
+        fractions[index] = photons[covered[y : y + N, x : x + N]].sum()
+    return fractions / max(float(photons.sum()), 1e-30)
 
 
 class _Sums:
@@ -247,28 +248,15 @@ def deviance_scatter(mean: Float[Array, "..."]) -> Float[Array, "..."]:
     it is summed on a grid even in sqrt(e), and interpolated.
     """
     grid, values = _summed_deviance()
-    inverse = 1 / np.maximum(mean, _SUMMED_BELOW)
-    return np.where(mean < _SUMMED_BELOW, np.interp(np.sqrt(mean), grid, values), 0.25 + inverse / 24 * (1 + inverse))
+    inverse = 1 / np.maximum(mean, SUMMED_BELOW)
+    return np.where(mean < SUMMED_BELOW, np.interp(np.sqrt(mean), grid, values), 0.25 + inverse / 24 * (1 + inverse))
 
 
 @cache
 def _summed_deviance() -> tuple[Float[Array, " K"], Float[Array, " K"]]:
     """A grid of sqrt(e), and on it ``(E[k log k] - e log e) / 2``; the sum ends 12 standard deviations above e."""
-    amplitude = np.linspace(0, np.sqrt(_SUMMED_BELOW), 4001)
+    amplitude = np.linspace(0, np.sqrt(SUMMED_BELOW), 4001)
     mean = amplitude**2
-    k = np.arange(2, int(_SUMMED_BELOW + 12 * _SUMMED_BELOW**0.5 + 12))[:, None]  # k log k is 0 for 0 and 1
+    k = np.arange(2, int(SUMMED_BELOW + 12 * SUMMED_BELOW**0.5 + 12))[:, None]  # k log k is 0 for 0 and 1
     terms = k * np.log(k) * np.exp(xlogy(k, mean) - gammaln(k + 1) - mean)
     return amplitude, (terms.sum(axis=0) - xlogy(mean, mean)) / 2
-
-
-def _spread(indices: Int[Array, " F"], most: int) -> Int[Array, " S"]:
-    """At most so many of some indices, evenly spread."""
-    return indices[np.unique(np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int))]
-
-
-def _mean_counts(counts: Num[Array, "P n n"], frames: Int[Array, " F"]) -> Float[Array, "n n"]:
-    """The mean of some frames, read a few at a time."""
-    total = np.zeros(counts.shape[-2:])
-    for first in range(0, len(frames), 32):
-        total += np.asarray(counts[frames[first : first + 32]]).sum(axis=0, dtype=float)
-    return total / len(frames)

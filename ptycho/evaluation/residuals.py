@@ -12,6 +12,7 @@ in which the last column is what shot noise alone leaves.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.special import gammaln
 from ptycho.arrays import Array, Bool, Float, Int, Num
 from ptycho.data.reconstruction import Reconstruction
 
-_SUMMED_BELOW = 64.0
+SUMMED_BELOW = 64.0
 """Mean count below which the scatter of amplitudes is summed; above, its series is good to 1e-5 of itself."""
 
 
@@ -175,24 +176,26 @@ def relative_scatter(mean: Float[Array, "..."]) -> Float[Array, "..."]:
     ``1/4 + 7 / (64 e) + 75 / (512 e^2) + O(e^-3)``, good to 1e-5 of itself from e = 64. Below, the sum is
     taken on a grid even in sqrt(e), in which the ratio is smooth, and interpolated.
     """
-    grid = np.linspace(0, np.sqrt(_SUMMED_BELOW), 4001)
-    inverse = 1 / np.maximum(mean, _SUMMED_BELOW)
+    grid, values = _summed_scatter()
+    inverse = 1 / np.maximum(mean, SUMMED_BELOW)
     series = inverse * (1 / 4 + inverse * (7 / 64 + inverse * 75 / 512))
-    return np.where(mean < _SUMMED_BELOW, np.interp(np.sqrt(mean), grid, _summed_scatter(grid)), series)
+    return np.where(mean < SUMMED_BELOW, np.interp(np.sqrt(mean), grid, values), series)
 
 
-def _summed_scatter(amplitude: Float[Array, " K"]) -> Float[Array, " K"]:
-    """The same by summation over k, for an array of sqrt(e): ``2 - 2 E[sqrt(k)] / sqrt(e)``.
+@cache
+def _summed_scatter() -> tuple[Float[Array, " K"], Float[Array, " K"]]:
+    """A grid of sqrt(e), and on it the same by summation over k: ``2 - 2 E[sqrt(k)] / sqrt(e)``.
 
     ``E[sqrt(k)] / sqrt(e) = exp(-e) sum_k sqrt(k) e^(k - 1/2) / k!`` has no pole at 0: k starts from 1.
     The sum ends 12 standard deviations above the largest mean.
     """
+    amplitude = np.linspace(0, np.sqrt(SUMMED_BELOW), 4001)
     last = int(amplitude.max() ** 2 + 12 * amplitude.max() + 12)
     k = np.arange(1, last + 1)[:, None]
     with np.errstate(divide="ignore"):
         log_amplitude = np.log(amplitude)
     terms = np.exp(np.log(k) / 2 + (2 * k - 1) * log_amplitude - gammaln(k + 1) - amplitude**2)
-    return 2 - 2 * terms.sum(axis=0)
+    return amplitude, 2 - 2 * terms.sum(axis=0)
 
 
 def batches(

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho.arrays import Array, Bool, Float, Int, Real, Shaped
 from ptycho.config import STEP_UNITS
 from ptycho.data.beam import Beam, aperture_probe, object_pixel_m
-from ptycho.data.frames import Counts, StoredFrames, chunks, mapped
+from ptycho.data.frames import Counts, chunks, mapped, picked
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, turned
 from ptycho.diagnostics.repair import moved
@@ -56,11 +56,11 @@ class RasterFacts:
 def raster_scan(path: Path, frames: Counts, facts: RasterFacts, options: ReadOptions) -> Scan:
     """The scan of frames (P, h, w), which need be neither square nor complete rows."""
     given, notes = options.given, list(facts.notes)
-    frames = _picked(frames, np.arange(len(frames))[given.chosen_frames])
+    frames = picked(frames, np.arange(len(frames))[given.chosen_frames])
     shape = given.scan_shape or facts.shape
     if facts.positions_m is None:
         index, shape = _raster(path, len(frames), shape, given.flyback or 0, notes)
-        frames = _picked(frames, index)
+        frames = picked(frames, index)
     frames = _in_counts(frames, given.gain or facts.gain, notes)
     frames, mask = _oriented(frames, facts, given.orientation, notes)
     N = frames.shape[-1]
@@ -110,12 +110,6 @@ def with_given(scan: Scan, options: ReadOptions) -> Scan:
     scan = replace(scan, beam=options.beam(scan.beam), pixel_size_m=options.pixel_size_m or scan.pixel_size_m)
     probe = _aperture(RasterFacts(), options, scan.N, scan.beam, scan.pixel_size_m, notes)
     return replace(scan if probe is None else scan.with_probe(probe, known=False), notes=tuple(notes))
-
-
-def _picked(frames: Counts, index: Int[Array, " K"]) -> Counts:
-    if np.array_equal(index, np.arange(len(frames))):
-        return frames
-    return frames.picked(index) if isinstance(frames, StoredFrames) else frames[index]
 
 
 def _raster(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ptycho.data.beam import Beam
-from ptycho.data.frames import Counts, StoredFrames
+from ptycho.data.frames import Counts, picked
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats import _pairs
@@ -75,8 +75,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     notes = _left_out(len(points) - int(matched.sum()), len(counts) - len(np.unique(frames)))
     if not matched.any() or len(points) != len(positions):
         raise BadFile(f"{product} has 'probe_position_indexes' that name no pattern of {patterns}; write both anew")
-    if not (len(frames) == len(counts) and (np.diff(frames) == 1).all()):
-        counts = counts.picked(frames) if isinstance(counts, StoredFrames) else counts[frames]
+    counts = picked(counts, frames)
     kept, origin, kept_notes = _kept(product, arrays, options, pixel)
     if bad is not None:
         kept["mask"] = bad == 0

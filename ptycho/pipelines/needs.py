@@ -15,6 +15,7 @@ import numpy as np
 from ptycho.config import RefineConfig, RunConfig, Values
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
+from ptycho.evaluation import verdict
 from ptycho.pipelines.assess import judgement_of
 from ptycho.progress import Progress
 from ptycho.refinement.checkpoint import FitEpoch
@@ -65,7 +66,6 @@ def with_needs(
     decided: frozenset[str] = frozenset(),
     seconds: float = 120.0,
     trial_epochs: int = 10,
-    at_noise: float = 1.05,
     least_gain: float = 0.005,
     progress: Progress | None = None,
 ) -> Improved:
@@ -74,20 +74,20 @@ def with_needs(
     Args:
         scan: what was fitted.
         config: of the fit; other methods than ``cg`` fit no further unknowns, and come back as they are.
-        fit: has come to its end: one that was still improving, or gave no image, comes back as it is.
+        fit: has come to its end: one that was still improving, did not get beyond its start, or is at the noise comes
+            back as it is.
         held_out: ``(P,)`` bool: frames that no fit sees.
         decided: fields of the config that the user has set, and ``modes``: nothing changes these.
         seconds: no trial begins after so many. What was found by then is kept.
         trial_epochs: passes over the frames for a trial.
-        at_noise: an error below so many times the shot noise leaves nothing to look for.
         least_gain: the fraction by which the criterion must fall.
         progress: told of the progress.
     """
     nothing = Improved(fit, config, ())
-    if config.method != "cg" or fit.notes or fit.without_unseen is None or fit.best == 0:
+    if config.method != "cg" or fit.at_limit or fit.without_unseen is None or fit.best == 0:
         return nothing
     judgement = judgement_of(fit.result, scan, held_out, fit)
-    if judgement is None or judgement.deciding.error <= at_noise * judgement.deciding.shot_noise:
+    if judgement is None or verdict(judgement).kind == "at the noise":
         return nothing
     begin, counts = time.monotonic(), float(scan.frame_counts[fit.unseen].sum())
     tried, kept, best, start = [], [], fit, fit.without_unseen
@@ -97,7 +97,7 @@ def with_needs(
         # The change from the best fit so far: fields that were kept stay.
         needing = RefineConfig.from_dict(config.to_dict() | need.fields)
         trial = replace(needing, epochs=trial_epochs, focus=False)
-        image = start if need.modes is None else _with_modes(start, need.modes)
+        image = with_more_modes(start, need.modes or 1)
         if len(image.probe) == len(start.probe) and needing == config:
             continue
         tried.append(need.title)
@@ -106,15 +106,15 @@ def with_needs(
         chance = (need.own_numbers * len(fit.unseen) + 4) / (2 * counts)
         if candidate.criterion < best.criterion - max(least_gain * best.criterion, chance):
             kept.append(need.title)
-            config, best, start = needing, candidate, candidate.without_unseen or start
+            # To its end: else the next trial would gain by going on, whatever it adds.
+            settled = replace(needing, focus=False)
+            end = refine(scan, settled, start=candidate.without_unseen, held_out=held_out, progress=progress)
+            best = end if end.criterion <= candidate.criterion else candidate
+            config, start = needing, best.without_unseen or start
     if not tried:
         return nothing
     sentence = f"Tried by held-out frames: {', '.join(tried)}; kept: {', '.join(kept) or 'none'}."
-    if not kept:
-        return Improved(fit, config, (sentence,))
-    end = refine(scan, replace(config, focus=False), start=start, held_out=held_out, progress=progress)
-    end = end if end.criterion <= best.criterion else best
-    return Improved(_joined(fit, end), config, (sentence,))
+    return Improved(_joined(fit, best) if kept else fit, config, (sentence,))
 
 
 def decided_by(run: RunConfig, modes: int | None) -> frozenset[str]:
@@ -131,7 +131,8 @@ def _open(config: RefineConfig, decided: frozenset[str], start: Reconstruction) 
             yield need
 
 
-def _with_modes(image: Reconstruction, modes: int) -> Reconstruction:
+def with_more_modes(image: Reconstruction, modes: int) -> Reconstruction:
+    """An image whose probe has ``modes`` or more; those added are guesses."""
     return replace(image, probe=with_modes(image.probe, modes)) if len(image.probe) < modes else image
 
 

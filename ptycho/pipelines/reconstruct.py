@@ -21,7 +21,6 @@ from ptycho.pipelines.assess import (
     Outcome,
     assess,
     assess_fully,
-    image_warnings,
     network_warnings,
     transmits_too_little,
     verdict_of,
@@ -101,7 +100,6 @@ def reconstruct_run(
     image = with_uncertainty(image, model, scan, symmetries, hold_out_every)
     result, before, fit = image, None, None
     notes: tuple[str, ...] = ()
-    findings = network_warnings(model, image, scan)
     if vacuum is not None:
         image.save(folder / "network.h5")
         before = assess(image, scan, held_out)
@@ -112,7 +110,7 @@ def reconstruct_run(
             fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
             notes += tried
         result = replace(fit.result, provenance=image.provenance | dict(refine=config.to_dict()))
-        findings = (*fit.notes, *image_warnings(result, scan))
+    findings = (*(() if fit is None else fit.notes), *network_warnings(model, result, scan))
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, findings, fit)
     outcome = replace(outcome, before=before, fit=None if fit is None else fit.history, notes=notes)

@@ -10,14 +10,13 @@ from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.diagnostics.checks import examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
-from ptycho.pipelines.needs import decided_by, with_needs
+from ptycho.pipelines.needs import decided_by, with_more_modes, with_needs
 from ptycho.pipelines.open import fits_probe, held_out_frames
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
 from ptycho.reconstruction.probe_retrieval import is_bright
 from ptycho.refinement.refine import refine
-from ptycho.simulation.probes import with_modes
 
 
 def refine_config(run: RunConfig, scan: Scan) -> RefineConfig:
@@ -60,8 +59,7 @@ def refine_run(
         path = Path(start)
         image = Reconstruction.load(path / "reconstruction.h5" if path.is_dir() else path)
         before = assess(image, scan, held_out)
-        if len(image.probe) < scan.modes:  # the run asks for more
-            image = replace(image, probe=with_modes(image.probe, scan.modes))
+        image = with_more_modes(image, scan.modes)
     config = refine_config(run, scan)
     settings = provenance(scan) | dict(refine=config.to_dict(), start=None if start is None else str(start))
     write_json(folder / "config.json", settings)

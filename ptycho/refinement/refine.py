@@ -44,7 +44,9 @@ class Refinement(NamedTuple):
     best: int
     """The epoch that was best; 0: what the fit started from, which the result is then."""
     notes: tuple[str, ...] = ()
-    """Sentences that a user should be told: that the fit ended at its limit of epochs while it was still improving."""
+    """Sentences that a user should be told: of a search or a fit that ended at its limit."""
+    at_limit: bool = False
+    """Whether the fit ended at its limit of epochs while it was still improving."""
     unseen: np.ndarray = np.arange(0)
     """Indices of the frames that said when to stop."""
     without_unseen: Reconstruction | None = None
@@ -95,11 +97,11 @@ def refine(
         warm_up = WARM_UP_BLIND
     checkpoint = None if folder is None else Checkpoint(Path(folder), config, solver)
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
-    start_notes: list[str | None] = []
+    notes: list[str] = []
     if not history:
         begin = time.perf_counter()
         if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
-            start_notes = [find_focus(solver)]
+            notes += filter(None, [find_focus(solver)])
         if start is None and config.affine_from is not None:
             find_map(solver)
         history.append(schedule.entry(0, None, (), begin))
@@ -125,15 +127,15 @@ def refine(
             image = partial(result_of, solver, config, unknowns_at(config, epoch))
             progress("refining", epoch, config.epochs, _numbers(history[-1]), image)
     best_epoch = int(np.argmin([entry["criterion"] for entry in history]))
-    notes = [note for note in start_notes if note]
-    notes += [] if settled or best_epoch < limit else [still_improving(config)]
+    at_limit = not settled and best_epoch == limit
+    notes += [still_improving(config)] if at_limit else []
     solver.restore(best)
     unknowns = unknowns_at(config, best_epoch)
     without_unseen = result_of(solver, config, unknowns) if len(stopping) else None
     if finish and best_epoch > 0:
         history += finished(schedule, unknowns, len(history), finish)
     result = result_of(solver, config, unknowns)
-    return Refinement(result, history, best_epoch, tuple(notes), stopping, without_unseen)
+    return Refinement(result, history, best_epoch, tuple(notes), at_limit, stopping, without_unseen)
 
 
 def still_improving(config: RefineConfig) -> str:

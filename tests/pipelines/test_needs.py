@@ -30,14 +30,16 @@ def errors(scan, held_out, fit):
 @pytest.mark.slow
 def test_a_background_is_found_and_a_blur_is_not(hazy, monkeypatch):
     scan, held_out, fit = hazy
-    assert not fit.notes
+    assert not fit.at_limit
     assert errors(scan, held_out, fit).error > 2 * errors(scan, held_out, fit).shot_noise
     blur, background = Need("detector blur", dict(blur_from=1)), Need("background", dict(background_from=1))
     monkeypatch.setattr(needs, "NEEDS", (background, blur))
     improved = with_needs(scan, CONFIG, fit, held_out)
     assert improved.notes == ("Tried by held-out frames: background, detector blur; kept: background.",)
     assert improved.config.background_from == 1 and improved.config.blur_from is None
-    assert improved.fit.result.background.mean() == pytest.approx(20, rel=0.1)
+    # Where the sample scatters few photons: in bright pixels, a part that all frames share may be of either.
+    dim = scan.mean_pattern < 25
+    assert improved.fit.result.background[dim].mean() == pytest.approx(20, rel=0.1)
     after = errors(scan, held_out, improved.fit)
     assert after.error == pytest.approx(after.shot_noise, rel=0.2)
     epochs = [entry["epoch"] for entry in improved.fit.history]
@@ -54,7 +56,7 @@ def test_nothing_is_tried_where_nothing_can_be_gained_or_the_user_decided(hazy, 
     decided = decided_by(RunConfig(refine=dict(background_from=3)), 2)
     assert decided == {"background_from", "modes"}
     assert with_needs(scan, CONFIG, fit, held_out, decided=decided).fit is fit
-    limited = fit._replace(notes=("still improving",))
+    limited = fit._replace(at_limit=True)
     assert with_needs(scan, CONFIG, limited, held_out).fit is limited
     assert with_needs(scan, replace(CONFIG, method="lsqml"), fit, held_out).fit is fit
     assert with_needs(scan, CONFIG, fit, held_out, seconds=-1.0).fit is fit
