@@ -26,11 +26,13 @@ TRANSFORMS = {
 TRANSFORMS |= {f"{inverse}{real}fft{axes}" for inverse in ("", "i") for real in ("", "r") for axes in ("", "2", "n")}
 
 ALLOWED = {
+    "data/beam.py": "the probe behind a stated aperture",
     "data/detector.py": "a probe on smaller or larger detectors",
     "diagnostics/checks.py": "the symmetry of a mean pattern",
     "diagnostics/statistics.py": "a first guess of the probe from the mean pattern",
     "evaluation/align.py": "registration of images",
     "evaluation/frc.py": "spectra of images",
+    "evaluation/lattice.py": "the spectrum of a phase, and the structure factor of the positions",
     "images.py": "the phase ramp of an image",
     "refinement/starts.py": "a probe at other defoci",
     "simulation/probes.py": "the probe behind a lens",
