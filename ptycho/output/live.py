@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import numpy as np
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 LOCALHOST = "127.0.0.1"
 """The address that only this machine reaches."""
+
+SAY_GOODBYE_S = 10.0
+"""Seconds that a browser which no longer listens may hold up the end of a run."""
 
 ALL_INTERFACES = ("0.0.0.0", "::")
 
@@ -61,7 +65,7 @@ def live_page(
     """
     host, port = host_and_port(address or LOCALHOST)
     state = LiveState(scan, budget or Budget())
-    server, snapshots = _Server(state, host, port), SnapshotProgress(state, progress)
+    server, snapshots = _Server(state, host, port, say), SnapshotProgress(state, progress)
     say(f"live: {server.url}")
     end = "stopped before its end"
     try:
@@ -70,10 +74,6 @@ def live_page(
         end = "finished"
     finally:
         state.status, state.ended = f"{end}; this page is no longer served", True
-        # Open pages get the final status before the server stops.
-        period, ended = state.budget.period_s, time.monotonic()
-        while state.viewed and state.last_updated <= ended and time.monotonic() - ended < 3 * period:
-            time.sleep(period / 10)
         server.stop()
 
 
@@ -92,7 +92,7 @@ def host_and_port(address: str) -> tuple[str, int]:
 class _Server:
     """Bokeh's server, in its own thread and event loop."""
 
-    def __init__(self, state: LiveState, host: str, port: int):
+    def __init__(self, state: LiveState, host: str, port: int, say: Callable[[str], None]):
         from tornado.ioloop import IOLoop
 
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -103,7 +103,7 @@ class _Server:
         listener.setblocking(False)
         port = listener.getsockname()[1]
         self.url = f"http://{in_url(socket.gethostname() if host in ALL_INTERFACES else host)}:{port}/"
-        self.state, self.loop = state, IOLoop(make_current=False)
+        self.state, self.say, self.loop = state, say, IOLoop(make_current=False)
         origins = [f"{in_url(name)}:{port}" for name in names_of(host)]
         self.thread = threading.Thread(target=self._run, args=(listener, origins), name="live", daemon=True)
         self.thread.start()
@@ -115,9 +115,16 @@ class _Server:
         from tornado.httpserver import HTTPServer
 
         ready = time.thread_time()
+        opened: WeakSet[_Page] = WeakSet()
 
         def page(document: "Document") -> None:
-            _Page(document, self.state, ready)
+            opened.add(_Page(document, self.state, ready))
+
+        async def end() -> None:
+            """Show each open page the end of the run, and return once it is sent."""
+            for page in list(opened):
+                if not page.closed:
+                    await page.document.session_context.session.with_document_locked(page.show)
 
         asyncio.set_event_loop(self.loop.asyncio_loop)  # type: ignore[attr-defined]
         pages = BokehTornado(page, extra_websocket_origins=origins)
@@ -126,6 +133,10 @@ class _Server:
         server = BaseServer(self.loop, pages, http)
         server.start()
         self.loop.start()
+        try:
+            self.loop.run_sync(end, timeout=SAY_GOODBYE_S)
+        except TimeoutError:
+            self.say(f"an open page did not take the end of the run within {SAY_GOODBYE_S:g} s")
         server.stop()
         self.loop.close(all_fds=True)
 
@@ -212,12 +223,17 @@ class _Page:
         self.show()
         document.add_periodic_callback(self.update, int(1000 * state.budget.period_s))
 
+    @property
+    def closed(self) -> bool:
+        """Whether no browser has the page open: Bokeh's session lives some seconds longer."""
+        context = self.document.session_context
+        return context is None or not context.session.connection_count
+
     def update(self) -> None:
-        """Called while the session lives, which is some seconds longer than the page is open."""
-        if self.document.session_context.session.connection_count:
+        """Called every period."""
+        if not self.closed:
             self.state.last_viewed = time.monotonic()
             self.show()
-            self.state.last_updated = time.monotonic()
         self.state.serving_s = time.thread_time() - self.ready
 
     def show(self) -> None:

@@ -51,8 +51,6 @@ class LiveState:
         self.snapshot: Snapshot | None = None
         self.last_viewed = -np.inf
         """When the page was last open in a browser, by `time.monotonic`."""
-        self.last_updated = -np.inf
-        """When a page was last updated."""
         self.serving_s = 0.0
         """Processor time of the serving thread, seconds."""
 
