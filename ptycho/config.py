@@ -380,6 +380,12 @@ class ReadConfig(Config):
     """Frames that are read, as START:STOP or START:STOP:STEP, counted from 0."""
     flyback: int | None = None
     """Frames at the end of each row of a raster that are left out."""
+    position_unit: Literal["m", "mm", "um", "nm", "A", "pm", "px"] | None = None
+    """Unit of the positions in the file, where it is not written or wrong; px are object pixels."""
+    drop_unplaced: bool | None = None
+    """Where frames and positions differ in number, read the first of both."""
+    pedestal: float | None = None
+    """Counts that the detector has without light, subtracted from all."""
     dataset: str | None = None
     """Name of the array with the frames, where the file holds several."""
 
@@ -388,7 +394,7 @@ class ReadConfig(Config):
         for name in ("energy_ev", "voltage_kv", "distance_m", "pixel_size_nm", "semiangle_mrad", "gain"):
             value = getattr(self, name)
             self._require(value is None or (math.isfinite(value) and value > 0), name, "a finite number above 0")
-        for name in ("scan_rotation_deg", "defocus_a"):
+        for name in ("scan_rotation_deg", "defocus_a", "pedestal"):
             value = getattr(self, name)
             self._require(value is None or math.isfinite(value), name, "a finite number")
         for name, units in (("scan_step", STEP_UNITS), ("detector_pixel", DETECTOR_UNITS)):

@@ -73,6 +73,7 @@ def evaluate_command(
     """Score a reconstruction against the true object of a scan, or by frames held out from it."""
     with framework():
         from ptycho.data.reconstruction import Reconstruction
+        from ptycho.diagnostics.repair import prepared
         from ptycho.evaluation import compare_objects
         from ptycho.pipelines.assess import assess
 
@@ -80,7 +81,7 @@ def evaluate_command(
     # Read as the run that made the result read it.
     remembered = ReadConfig.from_dict(result.provenance.get("reading", {}))
     reading = run.make(ReadConfig) if run.reading else remembered
-    data = read_as_told(against, reading)
+    data = prepared(read_as_told(against, reading))
     every = every or int(result.provenance.get("hold_out_every", 0)) or None
     if data.object is None and every is None:
         raise ValueError(f"{against} has no true object, and no frames were held out: use --every to name some")

@@ -4,7 +4,7 @@ A check warns where the image comes out worse, and fails where it comes out wron
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from ptycho.arrays import Array, Bool, Int, Real
 from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.orientation import NAMES, orientation_errors
-from ptycho.diagnostics.pixels import bad_pixels, gaps, listed, saturation, without_gaps
-from ptycho.diagnostics.statistics import looks_like_counts, zero_frequency
+from ptycho.diagnostics.pixels import bad_pixels, gaps, listed, saturation, unsound_pixels
+from ptycho.diagnostics.statistics import looks_like_counts, without_spikes, zero_frequency
+from ptycho.diagnostics.values import pedestal
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -71,17 +72,25 @@ class Check(NamedTuple):
 def examine(scan: Scan, orientation: bool = True, limits: Limits | None = None) -> list[Check]:
     """All checks of a scan, in the order in which to repair what they find; the orientation takes seconds."""
     limits = limits or Limits()
+    # Pixels that do not count photons decide nothing but the checks that look for them.
+    good = usable(scan)
     checks = [
         _values(scan),
-        *_zero_frequency(scan, limits),
+        *_zero_frequency(good, limits),
         *_pixels(scan),
-        *_frames(scan, limits),
+        *_frames(good, limits),
         *_positions(scan, limits),
-        *_probe(scan, limits),
+        *_probe(good, limits),
     ]
     # Any other fault would decide the search for the orientation.
     failed = any(check.verdict == "fail" for check in checks)
     return [*checks, *(_orientation(scan, limits) if orientation and not failed else ())]
+
+
+def usable(scan: Scan) -> Scan:
+    """The scan without dead and hot pixels and gaps."""
+    bad = scan.mask & unsound_pixels(scan)
+    return replace(scan, mask=scan.mask & ~bad) if bad.any() and (scan.mask & ~bad).any() else scan
 
 
 def require_sound(scan: Scan) -> list[Check]:
@@ -108,7 +117,10 @@ def _check(name: str, bad: bool, finding: str, remedy: str, verdict: Verdict = "
 
 
 def _values(scan: Scan) -> Check:
-    statistics = looks_like_counts(scan.counts)
+    statistics, level = looks_like_counts(scan.counts), pedestal(scan)
+    if level is not None and statistics.verdict != "amplitude":
+        finding = f"all counts stand on about {level:.4g}, which varies less than counts do: a dark not subtracted"
+        return Check("values", "fail", finding, f"subtract it: {REPAIR}")
     if statistics.verdict == "amplitude":
         return Check("values", "fail", statistics.sentence, f"square them: {REPAIR}")
     rounded = statistics.verdict == "counts" and statistics.variance_over_mean < 0.5
@@ -122,7 +134,7 @@ def _zero_frequency(scan: Scan, limits: Limits) -> Iterator[Check]:
     if zero_frequency(scan.counts, scan.mask) == "corner":
         yield Check("zero frequency", "fail", "the signal is strongest at the corners", f"move it: {REPAIR}")
         return
-    offsets = centre_offset(scan.mean_pattern, without_gaps(scan))
+    offsets = centre_offset(scan.mean_pattern, scan.mask)
     y, x = (round(offset, 1) + 0.0 for offset in offsets)  # no -0.0
     finding = f"{np.hypot(y, x):.1f} pixels from the centre, ({y:.1f}, {x:.1f}) (y, x)"
     off_centre = bool(np.hypot(y, x) > limits.off_centre_px)
@@ -139,7 +151,8 @@ def centre_offset(mean: Real[Array, "N N"], mask: Bool[Array, "N N"]) -> tuple[f
     from scipy import ndimage
 
     nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
-    amplitude = np.sqrt(np.maximum(mean, 0))[tuple(nearest)]
+    # A hot pixel would be taken for the beam.
+    amplitude = np.sqrt(without_spikes(mean, mask))[tuple(nearest)]
     N = len(amplitude)
     # (a * a)(s) = F^-1[(F a)^2] = sum_k a(k) a(s - k), cyclic, has its maximum at s = 2 c.
     convolution = np.fft.ifft2(np.fft.fft2(amplitude) ** 2).real
@@ -178,7 +191,9 @@ def _frames(scan: Scan, limits: Limits) -> Iterator[Check]:
 
 def empty_frames(scan: Scan, empty_fraction: float = Limits.empty_fraction) -> Int[Array, " empty"]:
     """Indices of the frames with less than this fraction of the median counts."""
-    return np.flatnonzero(scan.frame_counts < empty_fraction * np.median(scan.frame_counts))
+    counts = scan.frame_counts
+    # Most frames may be empty: the median is that of frames with any count.
+    return np.flatnonzero(counts < empty_fraction * np.median(counts[counts > 0]))
 
 
 def _listed(frames: Int[Array, " bad"], most: int = 5) -> str:
@@ -198,12 +213,40 @@ def _positions(scan: Scan, limits: Limits) -> Iterator[Check]:
     yield _check("repeated positions", too_many, f"{repeated} of {len(scan)}", remedy)
     overlap, (smallest, largest) = scan.overlap, limits.impossible_overlap
     finding = f"{100 * overlap:.1f} % (step {scan.step_px:.3g}, probe {scan.probe_diameter_px:.3g} pixels)"
-    if overlap > largest or (overlap < smallest and scan.probe_known):
-        yield Check("overlap", "fail", finding, "positions are in object pixels: divide metres by the pixel size")
+    # No two frames of a step beyond the window have a pixel in common, whatever the probe.
+    if overlap > largest or (overlap < smallest and scan.probe_known) or scan.step_px > scan.N:
+        yield Check("overlap", "fail", finding, unit_remedy(scan))
         return
     guess = "" if scan.probe_known else "; the probe is a guess, and narrower than the true one if that is defocused"
     remedy = f"scan in smaller steps, or check the pixel size{guess}"
     yield _check("overlap", overlap < limits.overlap, finding, remedy)
+
+
+POSITION_UNITS = {"mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10}
+"""Metres of each unit that positions may be in where a file does not tell."""
+
+
+def unit_remedy(scan: Scan) -> str:
+    """What to do about positions in a unit that cannot be true: the unit that would make them plausible."""
+    if scan.pixel_size_m is None:
+        return "positions are in object pixels: divide metres by the pixel size"
+    step, usual = scan.step_px, scan.N / 8
+    # Values v of a unit u that were read as metres: v / pixel instead of u v / pixel; or pixels read as metres
+    factors = {**POSITION_UNITS, "px": scan.pixel_size_m}
+    plausible = {name: step * factor for name, factor in factors.items() if 0.5 <= step * factor <= scan.N / 2}
+    if plausible:
+        name = min(plausible, key=lambda name: abs(np.log(plausible[name] / usual)))
+        return (
+            f"the positions seem to be in {name}, which makes steps of {plausible[name]:.3g} pixels: "
+            f"--position-unit {name}"
+        )
+    for factor in (1e3, 1e6, 1e9):
+        if 0.5 <= step * factor <= scan.N / 2:
+            return (
+                f"steps {factor:g} times as large would be plausible: tell the unit of the positions (--position-unit) "
+                "or the energy (--energy-ev)"
+            )
+    return "tell the unit of the positions (--position-unit), or the side of an object pixel (--pixel-size-nm)"
 
 
 def _probe(scan: Scan, limits: Limits) -> Iterator[Check]:
@@ -240,7 +283,7 @@ def examine_orientation(scan: Scan, limits: Limits | None = None) -> Orientation
     limits = limits or Limits()
     if scan.near_field is not None or len(scan) < limits.orientation_frames:
         return None
-    errors = orientation_errors(scan)
+    errors = orientation_errors(usable(scan))
     best, second = (int(code) for code in np.argsort(errors)[:2])
     margin, gain = (float(errors[code] / max(errors[best], 1e-30) - 1) for code in (second, 0))
     return Orientation(best, second, margin, best != 0 and gain > limits.orientation_margin)

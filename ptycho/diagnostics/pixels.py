@@ -8,14 +8,19 @@ from ptycho.data.scan import Scan
 
 
 def bad_pixels(
-    scan: Scan, dead_counts: float = 20.0, hot_counts: float = 100.0, hot_ratio: float = 10.0
+    scan: Scan,
+    dead_counts: float = 20.0,
+    hot_counts: float = 100.0,
+    hot_ratio: float = 10.0,
+    cluster_ratio: float = 1000.0,
 ) -> tuple[Bool[Array, "N N"], Bool[Array, "N N"]]:
     """``(dead, hot)`` among the used pixels, by the counts of all frames together.
 
     Dead: no count between two neighbours of ``dead_counts`` or more each (by chance exp(-20), once in 5e8); beside a
     single such neighbour it may be the edge of the illumination.
-    Hot: ``hot_counts`` or more, and ``hot_ratio`` times its brightest neighbour; but not the zero frequency, where an
-    undiffracted beam may be one pixel wide.
+    Hot: ``hot_counts`` or more, and ``hot_ratio`` times its brightest neighbour, or ``cluster_ratio`` times the third
+    brightest, as of two or three hot pixels side by side; but not the zero frequency, where an undiffracted beam may be
+    one pixel wide.
     """
     from scipy import ndimage
 
@@ -29,7 +34,8 @@ def bad_pixels(
     neighbours = ~np.eye(9, dtype=bool)[4].reshape(3, 3)
     brightest = ndimage.maximum_filter(total, footprint=neighbours, mode="constant")
     dead = scan.mask & (total == 0) & (expected >= dead_counts)
-    hot = (total >= hot_counts) & (total > hot_ratio * brightest)
+    third = ndimage.rank_filter(total, rank=-3, footprint=neighbours, mode="constant")
+    hot = (total >= hot_counts) & ((total > hot_ratio * brightest) | (total > cluster_ratio * np.maximum(third, 1)))
     if scan.near_field is None:
         hot[scan.N // 2, scan.N // 2] = False
     return dead, hot
@@ -65,10 +71,15 @@ def without_gaps(scan: Scan) -> Bool[Array, "N N"]:
     return good
 
 
+def unsound_pixels(scan: Scan) -> Bool[Array, "N N"]:
+    """Used pixels that are dead or hot, or between the modules of a detector."""
+    dead, hot = bad_pixels(scan)
+    return dead | hot | (scan.mask & ~without_gaps(scan))
+
+
 def proposed_mask(scan: Scan) -> Bool[Array, "N N"]:
     """The scan's mask without dead, hot and saturated pixels and gaps."""
-    dead, hot = bad_pixels(scan)
-    good = without_gaps(scan) & ~dead & ~hot
+    good = scan.mask & ~unsound_pixels(scan)
     if saturation(scan) is not None:
         largest = largest_count(scan)
         for chunk in chunks(scan.counts):

@@ -9,8 +9,9 @@ from ptycho.data.frames import mapped
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Limits, centre_offset, empty_frames, examine_orientation
 from ptycho.diagnostics.orientation import NAMES, turned
-from ptycho.diagnostics.pixels import proposed_mask
-from ptycho.diagnostics.statistics import centred_scan, looks_like_counts, squared
+from ptycho.diagnostics.pixels import proposed_mask, unsound_pixels
+from ptycho.diagnostics.statistics import centred_scan, evenly_spread, looks_like_counts, squared
+from ptycho.diagnostics.values import pedestal, without_pedestal
 
 
 def repaired(scan: Scan) -> Scan:
@@ -20,16 +21,44 @@ def repaired(scan: Scan) -> Scan:
     out, frames turned as they fit the positions, and a probe whose power contradicts the counts becomes a guess.
     Positions, and what a detector did not record, cannot be repaired.
     """
-    scan = _squared(scan)
-    scan = scan if scan.near_field else centred_scan(scan)
     # In this order: bad pixels would decide where the centre is, and all faults would decide the orientation.
-    for step in (_masked, _moved, _without_empty_frames, _with_guessed_probe, _turned):
+    steps = (_squared, _lowered, _masked, _centred, _moved, _without_empty_frames, _with_guessed_probe, _turned)
+    for step in steps:
         scan = step(scan)
     return scan
 
 
-def _noted(scan: Scan, note: str) -> Scan:
-    return replace(scan, notes=(*scan.notes, f"Repaired: {note}."))
+def prepared(scan: Scan, most_frames: int = 1024) -> Scan:
+    """The scan as a run takes it: without what no fit should see; each change becomes a sentence in `Scan.notes`.
+
+    A pedestal is subtracted, dead and hot pixels and gaps are masked, as at most ``most_frames`` of the frames show
+    them, and frames without light are left out. Nothing is moved, turned or rescaled.
+    """
+    scan = _lowered(scan)
+    sample = scan if len(scan) <= most_frames else scan.subset(evenly_spread(len(scan), most_frames))
+    bad = scan.mask & unsound_pixels(sample)
+    if bad.any() and (scan.mask & ~bad).any():
+        scan = replace(scan, mask=scan.mask & ~bad)
+        scan = _noted(scan, f"{bad.sum()} dead or hot pixels and gaps are masked", "Prepared")
+    return _without_frames(scan, 0.01, "Prepared")
+
+
+def _noted(scan: Scan, note: str, what: str = "Repaired") -> Scan:
+    return replace(scan, notes=(*scan.notes, f"{what}: {note}."))
+
+
+def _lowered(scan: Scan) -> Scan:
+    level = pedestal(scan)
+    if level is None:
+        return scan
+    # Integers stay integers where a level of many counts is rounded.
+    level = float(round(level)) if level >= 20 else level
+    scan = replace(scan, counts=without_pedestal(scan.counts, level))
+    return _noted(scan, f"all counts stood on a pedestal of {level:.4g}, which was subtracted")
+
+
+def _centred(scan: Scan) -> Scan:
+    return scan if scan.near_field else centred_scan(scan)
 
 
 def _squared(scan: Scan) -> Scan:
@@ -68,10 +97,16 @@ def moved(frames: Shaped[Array, "B N N"], y: int, x: int) -> Shaped[Array, "B N 
 
 
 def _without_empty_frames(scan: Scan) -> Scan:
-    empty = empty_frames(scan)
+    return _without_frames(scan, Limits.empty_fraction)
+
+
+def _without_frames(scan: Scan, fraction: float, what: str = "Repaired") -> Scan:
+    """Without frames of less than a fraction of the usual counts."""
+    empty = empty_frames(scan, fraction)
     if not len(empty):
         return scan
-    return _noted(scan.subset(np.setdiff1d(np.arange(len(scan)), empty)), f"{len(empty)} empty frames were left out")
+    rest = scan.subset(np.setdiff1d(np.arange(len(scan)), empty))
+    return _noted(rest, f"{len(empty)} empty frames were left out", what)
 
 
 def _with_guessed_probe(scan: Scan) -> Scan:

@@ -33,17 +33,28 @@ def zero_frequency(
 
     Far-field patterns fall off with frequency. Compares the mean distance ``|y| + |x|`` of the signal from the centre
     with that from the corner (cyclic), to which a uniform background adds nothing. The signal is the square root of
-    the mean pattern, so that one hot pixel does not decide. A tie is ``centre``.
+    the mean pattern `without_spikes`, so that no hot pixel decides. A tie is ``centre``.
     """
-    signal = np.sqrt(np.maximum(sampled(counts, sample).mean(axis=0, dtype=np.float64), 0))
-    if mask is not None:
-        signal = signal * mask
+    signal = np.sqrt(without_spikes(sampled(counts, sample).mean(axis=0, dtype=np.float64), mask))
     N = counts.shape[-1]
     from_corner = np.abs(np.fft.fftfreq(N))
     from_centre = np.fft.fftshift(from_corner)
     # sum of signal (d_corner - d_centre), where both distances separate into y and x
     nearer_centre = (from_corner - from_centre)[:, None] + (from_corner - from_centre)
     return "centre" if (signal * nearer_centre).sum() >= -1e-9 * signal.sum() else "corner"
+
+
+def without_spikes(mean: Real[Array, "N N"], mask: Bool[Array, "N N"] | None = None, most: float = 4.0) -> Array:
+    """A mean pattern, 0 where masked, no pixel above ``most`` times the sixth largest of the 5 x 5 pixels around it.
+
+    Hot pixels, also a row or a column of them, become as dim as what surrounds them; a beam of few pixels stays the
+    brightest. Where counts are too rare for that, each pixel that counted is as good as any other.
+    """
+    from scipy.ndimage import rank_filter
+
+    pattern = np.maximum(mean, 0) * (1 if mask is None else mask)
+    limited = np.minimum(pattern, most * rank_filter(pattern, rank=-6, size=5, mode="wrap"))
+    return limited if limited.any() else (pattern > 0).astype(np.float64)
 
 
 def centred(frames: Array) -> Array:
@@ -160,16 +171,22 @@ def squared(amplitudes: Counts) -> Counts:
 
 
 def _squared(amplitudes: Real[Array, "B N N"], rounded: bool) -> Float[Array, "B N N"]:
-    counts = np.square(amplitudes, dtype=np.float32)
+    with np.errstate(over="ignore"):  # infinities are masked
+        counts = np.square(amplitudes, dtype=np.float32)
     return np.rint(counts, out=counts) if rounded else counts
 
 
 def guessed_probe(counts: Counts, mask: Bool[Array, "N N"] | None = None) -> Complex[Array, "1 N N"]:
     """A probe in focus with the mean pattern of frames (P, N, N), zero frequency at ``N // 2``; complex64.
 
-    The mean amplitude of a scan is that of the probe as far as the sample is weak; the phase is not measured.
+    The mean amplitude of a scan is that of the probe as far as the sample is weak; the phase is not measured. Only
+    near the zero frequency, where the beam may be one pixel wide, may a pixel outshine those around it.
     """
-    amplitude = np.sqrt(np.maximum(mean_pattern(counts), 0)) * (1 if mask is None else mask)
+    mean = mean_pattern(counts) * (1 if mask is None else mask)
+    limited, N = without_spikes(mean, mask), counts.shape[-1]
+    beam = slice(max(N // 2 - 2, 0), N // 2 + 3)
+    limited[beam, beam] = np.maximum(mean[beam, beam], 0)
+    amplitude = np.sqrt(limited)
     # In focus all frequencies are in phase: the probe is the inverse DFT of the amplitudes.
     wave = np.fft.ifft2(np.fft.ifftshift(amplitude), norm="ortho")
     return np.fft.fftshift(wave)[None].astype(np.complex64)

@@ -207,7 +207,7 @@ def _with_given(scan: Scan, format: Format, options: ReadOptions) -> Scan:
     """A scan with what the user gives, which it keeps for the record of a run."""
     if not options.given.stated():
         return scan
-    return replace(scan if format.raster else with_given(scan, options), reading=options.given)
+    return replace(scan if format.raster else with_given(scan, options, format.pairs), reading=options.given)
 
 
 def _write(select: Selector[Content], content: Content, path: Path, name: str | None) -> Path:

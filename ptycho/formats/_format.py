@@ -42,5 +42,7 @@ class Format:
     """Those, but not the notes, are kept all the same in a group ``ptycho``, which other programs do not read."""
     raster: bool = False
     """The reader itself applies what the user gives (`ReadOptions.given`), the shape and step of a raster too."""
+    pairs: bool = False
+    """The reader itself pairs frames and positions, as the user says (`ptycho.formats._placing`)."""
     in_metres: bool = False
     """Files need energy, distance and pixel size, which are made up where a scan does not know them."""

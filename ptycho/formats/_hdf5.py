@@ -70,6 +70,10 @@ class Hdf5:
 
     def __init__(self, path: Path, options: ReadOptions = DEFAULT) -> None:
         self.path, self.options = path, options
+        self.absent: Array | None = None
+        """(P,): frames that the data set read last promises and its files do not hold; None: all are there."""
+        self.notes: tuple[str, ...] = ()
+        """Sentences on what is absent."""
         self._open_files = ExitStack()
         self._opened_before: dict[Path, Any] = {}
 
@@ -212,6 +216,8 @@ class Hdf5:
             raise BadFile(f"{self.path} has circular virtual data at {key!r}; write the data themselves")
         for source in dataset.virtual_sources() if dataset.is_virtual else ():
             same_file = source.file_name == "."
+            if not same_file and self.absent is not None and self._virtual_file(dataset, source, key) is None:
+                continue  # its frames are left out
             file = dataset.file if same_file else self._opened(self.inside(dataset.file, source.file_name, key))
             target = self._find(file, source.dset_name)
             if not isinstance(target, h5py.Dataset):
@@ -240,11 +246,83 @@ class Hdf5:
         key, ndims = self.first(*keys), (3, 4) if raster else (3,)
         dataset: Any = None if key is None else self.find(key)
         has_frames = getattr(dataset, "ndim", 0) in ndims and dataset.size
-        if key is not None and has_frames and (dataset.nbytes > self.options.in_memory_bytes if left is None else left):
+        self.absent, self.notes = None, ()
+        stacks: list[StoredFrames] = []
+        if key is not None and has_frames and dataset.is_virtual:
+            stacks = self.guarded(key, lambda: self._look_for_gaps(dataset, str(key)))
+        left = has_frames and (dataset.nbytes > self.options.in_memory_bytes if left is None else left)
+        counts: Counts
+        if key is not None and has_frames and (left or stacks):
             self.guarded(key, lambda: self._require_readable(dataset, str(key), REAL))
-            return self.guarded(key, lambda: StoredFrames.of_file(dataset.file.filename, dataset.name))
-        frames = self.array(*keys, ndim=ndims)
-        return frames.reshape(-1, *frames.shape[-2:])
+            stored = lambda: StoredFrames.of_file(dataset.file.filename, dataset.name)
+            counts = StoredFrames.joined(stacks) if stacks else self.guarded(key, stored)
+            counts = counts if left else np.asarray(counts)
+        else:
+            frames = self.array(*keys, ndim=ndims)
+            counts = frames.reshape(-1, *frames.shape[-2:])
+        if self.absent is None or stacks:
+            return counts
+        there = np.flatnonzero(~self.absent)
+        return counts.picked(there) if isinstance(counts, StoredFrames) else counts[there]
+
+    def _look_for_gaps(self, dataset: Any, key: str) -> list[StoredFrames]:
+        """Find the frames of a virtual data set that are in no file, as of a scan that was aborted.
+
+        HDF5 fills them with 0, but does not read a source that is shorter than what is mapped: where there is one, the
+        frames come from the sources, which are given back. A frame is there if the files hold all of its pixels.
+        """
+        *counted, height, width = dataset.shape
+        axes, per_row = len(counted), int(np.prod(counted[1:]))
+        held = np.zeros(counted, np.int64)
+        lacking: list[str] = []
+        stacks: list[tuple[int, StoredFrames]] = []
+        short = False
+        for source in dataset.virtual_sources():
+            first, last = (np.array(bounds) for bounds in source.vspace.get_select_bounds())
+            extent = last - first + 1
+            target = self._source_data(dataset, key, source)
+            selects_all = source.src_space.get_select_type() == 3  # H5S_SEL_ALL
+            begin = 0 if selects_all else int(source.src_space.get_select_bounds()[0][0])
+            rows = int(extent[0])
+            if target is None:
+                lacking.append(f"{source.file_name} is not there")
+                continue
+            if target.ndim == dataset.ndim and target.shape[0] - begin < rows:
+                lacking.append(f"{source.file_name} has {target.shape[0]} of {begin + rows} frames")
+                short, rows = True, max(0, target.shape[0] - begin)
+            block = [slice(int(a), int(a + n)) for a, n in zip(first[:axes], (rows, *extent[1:axes]), strict=True)]
+            held[tuple(block)] += int(np.prod(extent[axes:]))
+            if target.ndim == dataset.ndim and target.shape[1:] == dataset.shape[1:] and rows:
+                index = np.arange(begin * per_row, (begin + rows) * per_row)
+                stacks.append((int(first[0]), StoredFrames.of_file(target.file.filename, target.name).picked(index)))
+        absent = (held < height * width).ravel()
+        if absent.all():
+            raise BadFile(f"{self.path} takes {key!r} from files that hold none of it: {'; '.join(lacking[:3])}")
+        if absent.any():
+            reason = "; ".join(lacking[:3]) or "no file is named for them"
+            self.absent = absent
+            self.notes = (f"{absent.sum()} of {len(absent)} frames are not there and left out: {reason}.",)
+        ordered = [stack for _, stack in sorted(stacks, key=lambda pair: pair[0])] if short else []
+        if short and sum(map(len, ordered)) != (~absent).sum():
+            raise BadFile(f"{self.path} takes parts of frames for {key!r} from short files: {'; '.join(lacking[:3])}")
+        return ordered
+
+    def _source_data(self, dataset: Any, key: str, source: Any) -> Any:
+        """The data that a virtual data set takes; None where there are none."""
+        import h5py
+
+        if source.file_name == ".":
+            target = self._find(dataset.file, source.dset_name)
+        else:
+            path = self._virtual_file(dataset, source, key)
+            target = None if path is None else self._find(self._opened(path), source.dset_name)
+        return target if isinstance(target, h5py.Dataset) else None
+
+    def _virtual_file(self, dataset: Any, source: Any, key: str) -> Path | None:
+        """The file of a source, None where it is not there; BadFile outside the folder of our own."""
+        if not (Path(dataset.file.filename).parent / source.file_name).is_file():
+            return None
+        return self.inside(dataset.file, source.file_name, key)
 
     def number(self, *keys: str) -> float | None:
         """One finite real number, also one of an array of length 1; None if there is none or it says ``'None'``."""

@@ -5,7 +5,10 @@ A scan in pixels alone has no energy, distance or pixel size, which a file in me
 has no place for in a group ``ptycho``, which other programs do not read.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
@@ -16,8 +19,10 @@ from ptycho.data.frames import Counts
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics
-from ptycho.formats._container import COMPLEX, ReadOptions
+from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._detector import NO_CORRECTIONS, Corrections, corrected
 from ptycho.formats._hdf5 import Hdf5
+from ptycho.formats._placing import paired
 from ptycho.io import BadFile
 
 if TYPE_CHECKING:
@@ -28,11 +33,43 @@ MADE_UP = {"energy": 1e4, "distance": 1.0, "pixel size": 1e-9}
 """eV, m and m, where a scan does not know them."""
 GROUP = "ptycho"
 UNITS = {
-    "m": 1.0, "meter": 1.0, "metre": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6,
-    "nm": 1e-9, "pm": 1e-12, "A": 1e-10, "Å": 1e-10, "angstrom": 1e-10,
-    "eV": 1.0, "keV": 1e3, "kev": 1e3, "MeV": 1e6, "J": 1 / ELEMENTARY_CHARGE_C,
+    "m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "pm": 1e-12,
+    "A": 1e-10, "Å": 1e-10, "angstrom": 1e-10,
+    "eV": 1.0, "keV": 1e3, "MeV": 1e6, "J": 1 / ELEMENTARY_CHARGE_C,
 }  # fmt: skip
 """Metres, or electron volts."""
+SPELLINGS = {
+    "meter": "m", "metre": "m", "centi": "cm", "milli": "mm", "micro": "um", "nano": "nm", "pico": "pm",
+    "micron": "um", "mkm": "um", "mum": "um", "mu": "um", "u": "um", "μ": "um", "ang": "angstrom",
+    "angström": "angstrom", "joule": "J", "electronvolt": "eV", "kiloelectronvolt": "keV",
+    "megaelectronvolt": "MeV",
+}  # fmt: skip
+"""Other names of these, in lower case."""
+
+
+def known_unit(text: str) -> str | None:
+    """The name in `UNITS` of a unit in any spelling; None for one that is not known.
+
+    Upper and lower case are one, but for MeV: "MM" on a stage is no megametre. meV is none that a beam has.
+    """
+    # One form of both micro signs and of both angstrom signs
+    name = unicodedata.normalize("NFKC", text).strip().strip("[]()").strip().replace("\\mu", "μ")
+    if name in UNITS:
+        return name
+    if name == "meV":
+        return None
+    name = re.sub(r"[\s_-]", "", name).lower()
+    name = re.sub("(meter|metre)s?$", "m", name) if name not in ("meter", "metre") else "m"
+    folded = {key.lower(): key for key in UNITS} | SPELLINGS
+    for form in (
+        name,
+        name.removesuffix("s"),
+        name.removesuffix("m") if len(name) > 3 else name,
+        name.replace("μ", "u"),
+    ):
+        if form in folded:
+            return folded[form]
+    return None
 
 
 def unit(file: Hdf5, key: str, default: float = 1.0) -> float:
@@ -40,9 +77,8 @@ def unit(file: Hdf5, key: str, default: float = 1.0) -> float:
     units = file.attribute_text(key, "units")
     if not units:
         return default
-    # "meters" is "meter"; names that are known as they are, are left alone.
-    name = units.strip().removesuffix("s") if units.strip() not in UNITS else units.strip()
-    if name not in UNITS:
+    name = known_unit(units)
+    if name is None:
         raise BadFile(f"{file.path} has {key!r} in units {units!r}; write m, mm, um or nm, or eV, keV or J")
     return UNITS[name]
 
@@ -84,11 +120,58 @@ def beam_of(
         raise BadFile(f"{path}: {error}; correct the file") from error
 
 
-def in_pixels(path: Path, key: str, metres: Array, pixel_m: float | tuple[float, ...]) -> Array:
-    """Positions (P, 2) as (y, x) in object pixels; BadFile for another shape."""
-    if metres.ndim != 2 or metres.shape[1] != 2:
-        raise BadFile(f"{path} has {key!r} of shape {metres.shape}; expected one pair for each frame")
-    return metres.astype(np.float64) / np.asarray(pixel_m, np.float64)
+def in_pixels(
+    path: Path,
+    key: str,
+    values: Array,
+    pixel_m: float | tuple[float, ...],
+    options: ReadOptions = DEFAULT,
+    unit_m: float = 1.0,
+) -> Array:
+    """Positions (P, 2) as (y, x) in object pixels, of values in ``unit_m`` or in the unit that the user tells.
+
+    Raises BadFile for another shape.
+    """
+    if values.ndim != 2 or values.shape[1] != 2:
+        raise BadFile(f"{path} has {key!r} of shape {values.shape}; expected one pair for each frame")
+    factor = position_unit_m(options)
+    if factor is not None and np.isnan(factor):
+        return values.astype(np.float64)
+    return values.astype(np.float64) * (unit_m if factor is None else factor) / np.asarray(pixel_m, np.float64)
+
+
+def placed_counts(
+    path: Path,
+    counts: Counts,
+    positions: Array,
+    mask: Array | None,
+    pixel_m: float | None,
+    options: ReadOptions,
+    absent: Array | None = None,
+    detector: Corrections = NO_CORRECTIONS,
+) -> tuple[Counts, Array, Array | None, tuple[str, ...]]:
+    """``(counts, positions, mask, notes)`` of a file in object pixels: `paired`, and `corrected`."""
+    factor = position_unit_m(options)
+    if factor is not None and not np.isnan(factor):
+        if pixel_m is None:
+            raise BadFile(f"{path} does not say how large an object pixel is: give --pixel-size-nm too")
+        positions = positions.astype(np.float64) * factor / pixel_m
+    counts, positions, placed = paired(path, counts, positions, options, absent)
+    counts, mask, cleaned = corrected(counts, mask, detector, options)
+    return counts, positions, mask, (*placed, *cleaned)
+
+
+def position_unit_m(options: ReadOptions) -> float | None:
+    """Metres of the unit that the user tells for positions; NaN: object pixels. None: the file's unit holds."""
+    name = options.given.position_unit
+    if name is None:
+        return None
+    if name in ("px", "pixel", "pixels"):
+        return float("nan")
+    known = known_unit(name)
+    if known is None or "V" in known or known == "J":
+        raise BadFile(f"positions are in {name!r}, as told; expected m, mm, um, nm, A, pm or px")
+    return UNITS[known]
 
 
 def assembled(
@@ -103,13 +186,20 @@ def assembled(
     object: Array | None = None,
     beam: Beam | None = None,
     pixel_size_m: float | None = None,
+    options: ReadOptions = DEFAULT,
+    absent: Array | None = None,
+    detector: Corrections = NO_CORRECTIONS,
 ) -> Scan:
-    """The scan of a file, its zero frequency moved to the centre; a missing probe is guessed from the frames."""
-    if counts.shape[0] != positions.shape[0]:
-        raise BadFile(
-            f"{path} has {counts.shape[0]} frames and {positions.shape[0]} positions; leave out those without the other"
-        )
-    notes = tuple(notes)
+    """The scan of a file, its zero frequency moved to the centre; a missing probe is guessed from the frames.
+
+    Frames and positions are `paired`; what the ``detector`` adds to the counts is taken away (`corrected`), and pixels
+    that do not count are masked (`sound`).
+    """
+    known = replace(
+        options, given=replace(options.given, position_unit=None)
+    )  # it was taken into account where positions became pixels
+    counts, positions, mask, more = placed_counts(path, counts, positions, mask, None, known, absent, detector)
+    notes = (*notes, *more)
     if probe is None:
         probe, probe_known = np.ones(counts.shape[-2:], np.complex64), False
         # A provisional probe: the guess needs frames and mask with their zero frequency in the centre.

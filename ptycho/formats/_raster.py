@@ -17,6 +17,7 @@ from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, turned
 from ptycho.diagnostics.repair import moved
 from ptycho.diagnostics.statistics import compact, sampled
+from ptycho.diagnostics.values import sound, without_pedestal
 from ptycho.formats._container import ReadOptions
 from ptycho.formats._metres import assembled, beam_of
 from ptycho.io import BadFile
@@ -61,6 +62,7 @@ def raster_scan(path: Path, frames: Counts, facts: RasterFacts, options: ReadOpt
     if facts.positions_m is None:
         index, shape = _raster(path, len(frames), shape, given.flyback or 0, notes)
         frames = picked(frames, index)
+    frames, facts = _sound(frames, facts, given.pedestal, notes)
     frames = _in_counts(frames, given.gain or facts.gain, notes)
     frames, mask = _oriented(frames, facts, given.orientation, notes)
     N = frames.shape[-1]
@@ -78,6 +80,14 @@ def raster_scan(path: Path, frames: Counts, facts: RasterFacts, options: ReadOpt
     return assembled(path, frames, positions, probe=probe, mask=mask, notes=notes, beam=beam, pixel_size_m=pixel)
 
 
+def _sound(frames: Counts, facts: RasterFacts, pedestal: float | None, notes: list[str]) -> tuple[Counts, RasterFacts]:
+    """Frames of counts, and the mask without pixels that do not count."""
+    clean = sound(frames, facts.mask)
+    notes += clean.notes
+    frames = clean.counts if pedestal is None else without_pedestal(clean.counts, pedestal)
+    return frames, facts if clean.mask.all() else replace(facts, mask=clean.mask)
+
+
 def electron_beam(path: Path, voltage: float | None, least_V: float = 2000.0) -> tuple[Beam | None, tuple[str, ...]]:
     """``(beam, notes)`` of a voltage in V; below ``least_V``, which no microscope has, it is taken for kV."""
     if voltage is not None and 0 < voltage < least_V:
@@ -93,14 +103,22 @@ def rotated(positions: Float[Array, "P 2"], degrees: float) -> Float[Array, "P 2
     return positions @ np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]).T
 
 
-def with_given(scan: Scan, options: ReadOptions) -> Scan:
-    """A scan whose file lists its positions, with what the user gives; ValueError for what has no effect on it."""
+def with_given(scan: Scan, options: ReadOptions, pairs: bool = False) -> Scan:
+    """A scan whose file lists its positions, with what the user gives; ValueError for what has no effect on it.
+
+    Where its reader ``pairs`` frames and positions, it has chosen the frames.
+    """
     given, notes = options.given, list(scan.notes)
     for name in ("scan_shape", "scan_step", "flyback", "dataset"):
         if getattr(given, name) is not None:
             raise ValueError(f"the file lists its positions: --{name.replace('_', '-')} has no effect; leave it out")
-    if given.frames is not None:
+    if given.frames is not None and not pairs:
         scan = scan.subset(given.chosen_frames)
+    if given.pedestal is not None and not pairs:
+        scan = replace(scan, counts=without_pedestal(scan.counts, given.pedestal))
+    for name in () if pairs else ("drop_unplaced", "position_unit"):
+        if getattr(given, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} has no effect on files of this format; leave it out")
     if given.gain is not None or given.orientation is not None:
         counts = _in_counts(scan.counts, given.gain, notes)
         code = given.orientation or 0

@@ -18,6 +18,7 @@ from ptycho.data.beam import ELEMENTARY_CHARGE_C
 from ptycho.data.product import Product
 from ptycho.data.scan import Scan
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._detector import corrections
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.formats._metres import (
@@ -58,13 +59,14 @@ def recognises_product(path: Path) -> bool:
 
 
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
-    """Read the file. Flat field and dark frames are left out, with a note."""
+    """Read the file; dark frames and the flat field of the detector are applied."""
     with Hdf5(path, options) as file:
         counts = file.frames(*FRAMES)
         basis, pixels = geometry(file)
         beam = beam_of(
             path, energy(file), distance(file, basis), particle(file), wavelength_m=file.number(f"{SOURCE}/wavelength")
         )
+        beam = options.beam(beam)
         pixel = tuple(
             object_pixel(path, options, beam, counts.shape[-1], size, "energy, distance and x_pixel_size")
             for size in pixels
@@ -76,8 +78,14 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         if probe_key and "probe" not in kept:
             kept["probe"] = file.get(probe_key, (2, 3), COMPLEX)
         kept["mask"], notes = usable(file)
-    positions = in_pixels(path, key, on_detector(path, key, moved, basis), pixel)
-    return assembled(path, counts, positions, notes=notes, **kept)
+        if (file.number(f"{SOURCE}/energy") or 0) >= 1e-10:
+            notes = (*notes, f"No photon has so many joules: '{SOURCE}/energy' was taken for {energy(file):g} eV.")
+        detector = corrections(file, DETECTOR, counts.shape[1:])
+    positions = in_pixels(path, key, on_detector(path, key, moved, basis), pixel, options)
+    notes = (*file.notes, *notes)
+    return assembled(
+        path, counts, positions, notes=notes, options=options, absent=file.absent, detector=detector, **kept
+    )
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -106,10 +114,10 @@ def on_detector(path: Path, key: str, moved: Array, basis: Array) -> Array:
     return -moved.astype(np.float64) @ basis[: moved.shape[1]]
 
 
-def geometry(file: Hdf5) -> tuple[Array, tuple[float | None, float | None]]:
+def geometry(file: Hdf5, detector: str = DETECTOR) -> tuple[Array, tuple[float | None, float | None]]:
     """Unit vectors (3, 2) along rows and columns of the detector, and the side of a pixel along each in metres."""
-    basis = file.get(f"{DETECTOR}/basis_vectors", 2)
-    x, y = (file.number(f"{DETECTOR}/{axis}_pixel_size") for axis in "xy")
+    basis = file.get(f"{detector}/basis_vectors", 2)
+    x, y = (file.number(f"{detector}/{axis}_pixel_size") for axis in "xy")
     if basis is None:
         # As columns (x, y, z): from row to row along -y, from column to column along -x.
         return np.array([[0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]]), (y or x, x or y)
@@ -118,7 +126,7 @@ def geometry(file: Hdf5) -> tuple[Array, tuple[float | None, float | None]]:
     lengths = np.linalg.norm(basis, axis=0)
     if basis.shape != (3, 2) or not (np.isfinite(lengths).all() and lengths.all()):
         raise BadFile(
-            f"{file.path} has '{DETECTOR}/basis_vectors' that are not two vectors in metres; correct or delete it"
+            f"{file.path} has '{detector}/basis_vectors' that are not two vectors in metres; correct or delete it"
         )
     return basis / lengths, (y or x or float(lengths[0]), x or y or float(lengths[1]))
 
@@ -135,15 +143,20 @@ def distance(file: Hdf5, basis: Array) -> float | None:
 
 
 def energy(file: Hdf5) -> float | None:
-    """Of a photon, in eV."""
+    """Of a photon, in eV. No photon has 1e-10 J: such numbers are eV, or keV if they are small."""
     joules = file.number(f"{SOURCE}/energy")
-    return None if joules is None else joules / ELEMENTARY_CHARGE_C
+    if joules is None or joules < 1e-10:
+        return None if joules is None else joules / ELEMENTARY_CHARGE_C
+    return joules if joules >= 100 else joules * 1e3
 
 
-def usable(file: Hdf5) -> tuple[Array | None, tuple[str, ...]]:
-    """``(mask, notes)``: True where a pixel is used, and which corrections of the detector are left out."""
-    bits = file.get(f"{DETECTOR}/mask", 2, "ui")
-    left = [name for name in ("qe_mask", "data_dark", "probe_mask") if file.has(f"{DETECTOR}/{name}")]
+def usable(
+    file: Hdf5, detector: str = DETECTOR, names: tuple[str, ...] = ("mask",)
+) -> tuple[Array | None, tuple[str, ...]]:
+    """``(mask, notes)``: True where a pixel is used, and which masks of the detector are left out."""
+    key = file.first(*(f"{detector}/{name}" for name in names))
+    bits = None if key is None else file.get(key, 2, "ui")
+    left = [name for name in ("probe_mask",) if file.has(f"{detector}/{name}")]
     notes = tuple(f"'{name}' of the detector is left out: the frames are taken as they are." for name in left)
     # All bits but 0x1000, "signal above background", make a pixel bad.
     return None if bits is None else (bits.astype(np.int64) & ~0x1000) == 0, notes
@@ -211,6 +224,7 @@ FORMAT = Format(
     suffixes=(".cxi",),
     needs="HDF5: cxi_version, entry_1/data_1/data, translation; or as a result entry_1/image_1/data",
     scans=Access(recognises_scan, read_scan, write_scan),
+    pairs=True,
     products=Access(recognises_product, read_product, write_product),
     lacks=LACKS,
     keeps_lacking=True,

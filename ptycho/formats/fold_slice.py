@@ -60,11 +60,14 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     pixel = object_pixel(parameters, options, None, counts.shape[-1], None, "energy, distance and detector pixel")
     notes = ["The frames were transposed, as in a file that MATLAB wrote; files written by Python are not transposed."]
     # Nothing in the file tells angstroms from metres, but no scan is as wide as this.
-    if np.ptp(metres, axis=0).max() > WIDEST_M:
+    if (
+        options.given.position_unit is None
+        and np.ptp(metres[np.isfinite(metres).all(axis=1)], axis=0).max(initial=0.0) > WIDEST_M
+    ):
         metres = metres * ANGSTROM
         notes.append("The positions are too far apart for metres: they were taken as angstroms.")
-    positions = in_pixels(parameters, "ppX", metres, pixel)
-    return assembled(path, counts, positions, notes=notes, pixel_size_m=pixel)
+    positions = in_pixels(parameters, "ppX", metres, pixel, options)
+    return assembled(path, counts, positions, notes=notes, pixel_size_m=pixel, options=options)
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -118,5 +121,6 @@ FORMAT = Format(
     suffixes=("_para.hdf5", ".mat"),
     needs="*_dp.hdf5 with dp and beside it *_para.hdf5 with ppX, ppY; or as a result MATLAB: object, probe, outputs",
     scans=Access(recognises_scan, read_scan),
+    pairs=True,
     products=Access(recognises_product, read_product),
 )

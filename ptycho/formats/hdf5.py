@@ -14,8 +14,10 @@ import numpy as np
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
+from ptycho.formats._detector import corrections
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
+from ptycho.formats._metres import placed_counts
 from ptycho.formats.npz import (
     BEAM,
     NEAR_FIELD,
@@ -44,19 +46,25 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         near = {name: file.attribute("/", name) for name in NEAR_FIELD}
         near = {name: file.attribute_text("/", name) if "kind" in name else value for name, value in near.items()}
         known = file.attribute_number("/", "probe_known")
+        counts = file.frames("counts", raster=True)
+        pixel = options.pixel_size_m or file.attribute_number("/", "pixel_size_m")
+        counts, positions, mask, notes = placed_counts(
+            path, counts, file.array("positions_px", ndim=2), as_bool(file.get("mask", 2)), pixel, options,
+            file.absent, corrections(file, "", counts.shape[1:]),
+        )  # fmt: skip
         scan = Scan(
-            counts=file.frames("counts", raster=True),
-            positions=file.array("positions_px", ndim=2),
+            counts=counts,
+            positions=positions,
             probe=file.array("probe", ndim=(2, 3), kinds=COMPLEX),
-            mask=as_bool(file.get("mask", 2)),
+            mask=mask,
             object=file.get("object", kinds=COMPLEX),
-            pixel_size_m=file.attribute_number("/", "pixel_size_m"),
+            pixel_size_m=pixel,
             beam=beam_from(path, {name: file.attribute("/", name) for name in BEAM}),
             # A file made by hand does not say: its probe counts as known.
             probe_known=known is None or bool(known),
             near_field=near_field_of({name: value for name, value in near.items() if value is not None}, path),
             source=str(path),
-            notes=file.attribute_texts("/", "notes"),
+            notes=(*file.attribute_texts("/", "notes"), *file.notes, *notes),
         )
     return statistics.warned_of_corner(scan)
 
@@ -84,4 +92,5 @@ FORMAT = Format(
     suffixes=(".h5", ".hdf5"),
     needs="HDF5: counts, positions_px, probe",
     scans=Access(recognises_scan, read_scan, write_scan),
+    pairs=True,
 )

@@ -42,13 +42,17 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
             _number(file, "z_m"),
             wavelength_m=None if wavelength is None else wavelength * 1e-9,
         )
+        beam = options.beam(beam)
         detector = None if pixel is None else pixel * 1e-6
         size = object_pixel(path, options, beam, frames.shape[-1], detector, "lambda_nm, z_m and ccd_pixel_um")
-    # Rows x, y in micrometres, to columns y, x in metres
-    positions = in_pixels(path, key, points[::-1].T * 1e-6, size)
+    # Rows x, y in micrometres, to columns y, x
+    positions = in_pixels(path, key, points[::-1].T, size, options, unit_m=1e-6)
     squared = frames_key == "diffamp"
     counts = statistics.squared(frames) if squared else frames
-    return assembled(path, counts, positions, notes=(AMPLITUDES,) if squared else (), beam=beam, pixel_size_m=size)
+    notes = (*file.notes, AMPLITUDES) if squared else file.notes
+    return assembled(
+        path, counts, positions, notes=notes, beam=beam, pixel_size_m=size, options=options, absent=file.absent
+    )
 
 
 def _number(file: Hdf5, name: str) -> float | None:
@@ -63,4 +67,5 @@ FORMAT = Format(
     suffixes=(".h5",),
     needs="HDF5: diffamp or dp, points, lambda_nm, z_m, ccd_pixel_um; or scan/scan_positions and entry/data/data",
     scans=Access(recognises_scan, read_scan),
+    pairs=True,
 )

@@ -31,7 +31,7 @@ from ptycho.formats._container import (
     required,
 )
 from ptycho.formats._format import Access, Format
-from ptycho.formats._metres import beam_of
+from ptycho.formats._metres import beam_of, placed_counts
 from ptycho.io import BadFile
 
 NEAR_FIELD = {f"near_field_{field.name}": field.name for field in fields(NearField)}
@@ -52,20 +52,29 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     arrays, _ = load_npz(path, KEYS, options)
     known = number(arrays, "probe_known", path)
     guess = "probe" not in arrays and "probe_init" in arrays
-    counts = required(arrays, "diffraction" if "diffraction" in arrays else "counts", path, (3, 4), REAL)
+    stack = required(arrays, "diffraction" if "diffraction" in arrays else "counts", path, (3, 4), REAL)
+    pixel = options.pixel_size_m or number(arrays, "pixel_size_m", path)
+    counts, positions, mask, notes = placed_counts(
+        path,
+        stack.reshape(-1, *stack.shape[-2:]),
+        required(arrays, "positions_px", path, 2, REAL),
+        as_bool(optional(arrays, "mask", path, 2, REAL)),
+        pixel,
+        options,
+    )
     scan = Scan(
-        counts=counts.reshape(-1, *counts.shape[-2:]),
-        positions=required(arrays, "positions_px", path, 2, REAL),
+        counts=counts,
+        positions=positions,
         probe=required(arrays, "probe_init" if guess else "probe", path, (2, 3)),
-        mask=as_bool(optional(arrays, "mask", path, 2, REAL)),
+        mask=mask,
         object=optional(arrays, "object", path),
-        pixel_size_m=number(arrays, "pixel_size_m", path),
+        pixel_size_m=pixel,
         beam=beam_from(path, arrays),
         # Stated, or else by the name of the probe
         probe_known=not guess if known is None else bool(known),
         near_field=near_field_of(arrays, path),
         source=str(path),
-        notes=tuple(str(note) for note in np.atleast_1d(arrays.get("notes", ()))),
+        notes=(*(str(note) for note in np.atleast_1d(arrays.get("notes", ()))), *notes),
     )
     return statistics.warned_of_corner(scan)
 
@@ -138,4 +147,5 @@ FORMAT = Format(
     suffixes=(".npz",),
     needs="NPZ: counts or diffraction, positions_px, probe or probe_init",
     scans=Access(recognises_scan, read_scan, write_scan),
+    pairs=True,
 )

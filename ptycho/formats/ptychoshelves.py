@@ -45,8 +45,8 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         notes = notes if len(file.names("measurement")) > 1 else []
         counts, metres, mask = _prepared(file) if file.has(f"{DATA}/data") else _older(file)
     pixel = object_pixel(path, options, None, counts.shape[-1], None, "energy, distance and detector pixel")
-    positions = in_pixels(path, "positions", metres, pixel)
-    return assembled(path, counts, positions, mask=mask, notes=notes, pixel_size_m=pixel)
+    positions = in_pixels(path, "positions", metres, pixel, options)
+    return assembled(path, counts, positions, mask=mask, notes=notes, pixel_size_m=pixel, options=options)
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -117,5 +117,6 @@ FORMAT = Format(
     suffixes=(".h5",),
     needs="HDF5: measurement/n0/data, positions, or measurements/measurement_0/diff_pat; as a result reconstruction/p",
     scans=Access(recognises_scan, read_scan),
+    pairs=True,
     products=Access(recognises_product, read_product),
 )

@@ -47,6 +47,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         energy = file.number("meta/energy")
         # keV to eV
         beam = beam_of(path, None if energy is None else energy * 1e3, file.number("meta/distance"), particle(file))
+        beam = options.beam(beam)
         pixel = [
             object_pixel(path, options, beam, chunk.data.shape[-1], size, "meta/energy, distance and psize")
             for size in (sizes[0], sizes[-1])
@@ -54,9 +55,9 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         kept = read_kept(file, beam, pixel[1])
         notes += _off_centre(file, chunk.data.shape[-1])
     # Positions are of the beam on the sample, in (y, x): neither sign nor order changes.
-    positions = in_pixels(path, "chunks/0/positions", chunk.positions, tuple(pixel))
+    positions = in_pixels(path, "chunks/0/positions", chunk.positions, tuple(pixel), options)
     kept["mask"], mask_notes = _mask(chunk.good)
-    return assembled(path, chunk.data, positions, notes=(*notes, *mask_notes), **kept)
+    return assembled(path, chunk.data, positions, notes=(*notes, *mask_notes), options=options, **kept)
 
 
 class Chunk(NamedTuple):
@@ -181,6 +182,7 @@ FORMAT = Format(
     suffixes=(".ptyd",),
     needs="HDF5: meta, chunks/0/data, positions",
     scans=Access(recognises_scan, read_scan, write_scan),
+    pairs=True,
     lacks=LACKS,
     keeps_lacking=True,
     in_metres=True,

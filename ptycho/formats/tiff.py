@@ -49,8 +49,9 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     pixel = None
     if unit != "px":
         pixel = object_pixel(beside, options, None, counts.shape[-1], None, "the pixel size")
-        values = in_pixels(beside, f"y_{unit}", values * UNITS[unit], pixel)
-    return assembled(path, counts, values, notes=notes, pixel_size_m=pixel or options.pixel_size_m)
+        values = in_pixels(beside, f"y_{unit}", values, pixel, options, UNITS[unit])
+    pixel = pixel or options.pixel_size_m
+    return assembled(path, counts, values, notes=notes, pixel_size_m=pixel, options=options)
 
 
 def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
@@ -158,6 +159,7 @@ FORMAT = Format(
     suffixes=SUFFIXES,
     needs="*.tif of frames and *.csv of positions (y_px, x_px); or as a result *_amplitude.tif and *_phase.tif",
     scans=Access(recognises_scan, read_scan, write_scan),
+    pairs=True,
     products=Access(recognises_product, read_product, write_product),
     lacks=("probe", "mask", "object", "beam", "pixel_size_m", "notes"),
 )

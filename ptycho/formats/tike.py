@@ -14,6 +14,7 @@ from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics
 from ptycho.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, npz_ndim, required
 from ptycho.formats._format import Access, Format
+from ptycho.formats._metres import placed_counts
 from ptycho.io import BadFile
 
 
@@ -31,6 +32,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     frames, corners_key = ("data", "scan") if "data" in arrays else ("diffraction", "positions_px")
     counts = statistics.compact(_one_view(required(arrays, frames, path, kinds=REAL), 3, frames, path))
     corners = _one_view(required(arrays, corners_key, path, kinds=REAL), 2, corners_key, path)
+    counts, corners, mask, notes = placed_counts(path, counts, corners, None, options.pixel_size_m, options)
     probe = _one_view(required(arrays, "probe", path), 3, "probe", path)
     within = probe.shape[-1]
     if within < counts.shape[-1]:  # the wave that leaves a small probe grid is padded before it is propagated
@@ -46,8 +48,9 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         probe=probe,
         object=_one_view(required(arrays, "object", path), 2, "object", path) if truth else None,
         probe_known=truth,
+        mask=mask,
         source=str(path),
-        notes=() if truth else (guess,),
+        notes=notes if truth else (*notes, guess),
     )
     return statistics.centred_scan(scan)
 
@@ -68,4 +71,5 @@ FORMAT = Format(
     suffixes=(".npz", ".npz.bz2"),
     needs="NPZ: data, scan, probe, or diffraction, positions_px and a probe of 5 axes",
     scans=Access(recognises_scan, read_scan),
+    pairs=True,
 )

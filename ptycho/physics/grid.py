@@ -4,7 +4,9 @@ Positions are (y, x) in pixels of the scan; ``origin`` is the scan's pixel at th
 stay on the grid, at the integer part of a position; the probe moves by its sub-pixel part, in [-1/2, 1/2).
 """
 
+import os
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.signal import fftconvolve
@@ -29,7 +31,27 @@ class ObjectGrid:
         integer, _ = split_positions(positions)
         # A frame covers the pixels p - N // 2 to p - N // 2 + N - 1, for N odd or even.
         low, high = integer.min(axis=0) - N // 2 - margin, integer.max(axis=0) - N // 2 + N + margin
-        return cls((int(low[0]), int(low[1])), (int(high[0] - low[0]), int(high[1] - low[1])), N)
+        grid = cls((int(low[0]), int(low[1])), (int(high[0] - low[0]), int(high[1] - low[1])), N)
+        grid.require_memory(len(positions))
+        return grid
+
+    def require_memory(self, frames: int, arrays: int = 6, sparse: int = 2**24) -> None:
+        """Raise ValueError where an object is larger than memory, or than its frames can cover.
+
+        A fit holds about so many ``arrays`` of complex64 of it. An object of more than ``sparse`` pixels, of which the
+        frames cover less than a hundredth, comes from positions in a wrong unit, or from a stray one.
+        """
+        height, width = self.shape
+        pixels = height * width
+        needed = 8 * arrays * pixels
+        if needed <= memory_bytes() and (pixels <= sparse or pixels <= 100 * frames * self.N**2):
+            return
+        raise ValueError(
+            f"the positions spread over {height} x {width} pixels, of which {frames} frames of {self.N} x {self.N} "
+            f"cover {min(100.0, 100 * frames * self.N**2 / pixels):.2g} %: the object would take {needed / 1e9:.3g} "
+            "GB. Check the unit of the positions (--position-unit, --pixel-size-nm; `ptycho doctor` proposes one), and "
+            "for a stray one"
+        )
 
     def frames(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where frames at ``positions (P, 2)`` lie: the object pixel under their first one, int32, and the sub-pixel
@@ -72,6 +94,15 @@ class ObjectGrid:
         # Several frames may have the same pixel; ``points[index] += weights`` would count one of them.
         np.add.at(points, tuple(self.frames(positions)[0].T), weights)
         return points
+
+
+@cache
+def memory_bytes() -> float:
+    """Main memory of this machine; infinite where it does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # no POSIX system
+        return float("inf")
 
 
 def nearest_the_middle(positions: np.ndarray, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ptycho.config import ModelConfig, ReadConfig, RunConfig
 from ptycho.data.scan import Scan
+from ptycho.diagnostics.repair import prepared
 from ptycho.diagnostics.statistics import rescale_probe
 from ptycho.formats import ReadOptions, read_scan
 from ptycho.network.build import PtychoNetwork
@@ -31,14 +32,15 @@ def open_scan(
     in_file: bool = False,
     reading: ReadConfig | None = None,
 ) -> Scan:
-    """Read a scan, log the reader's notes, and bring a guessed probe to the scale of the counts.
+    """Read a scan, leave out what no fit should see (`prepared`), log the notes, and bring a guessed probe to the scale
+    of the counts.
 
     With ``modes`` the probe gets so many; those added are guesses, so that the probe is one. With ``in_file`` the
     frames stay in the file, however few there are (`StoredFrames`), where the format lets them. ``reading`` is what
     the user knows of the file.
     """
     permissions = dict(in_memory_bytes=0) if in_file else {}
-    scan = read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions))
+    scan = prepared(read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions)))
     if modes is not None and modes != scan.modes:
         scan = replace(scan, probe=with_modes(scan.probe, modes), probe_known=False)
     log(f"{path}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")

@@ -47,7 +47,7 @@ def test_a_hot_pixel_or_a_mask_does_not_decide() -> None:
     counts[:, 0, 0] = 10**9
     mask = np.ones((32, 32), bool)
     mask[0, 0] = False
-    assert statistics.zero_frequency(counts) == "corner"
+    assert statistics.zero_frequency(counts) == "centre"
     assert statistics.zero_frequency(counts, mask) == "centre"
 
 

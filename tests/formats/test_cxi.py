@@ -104,7 +104,8 @@ def test_a_probe_and_corrections_that_other_programs_leave(tmp_path: Path) -> No
     more = {"entry_1/instrument_1/source_1/illumination": scan.probe / 9, f"{DETECTOR}/data_dark": np.ones((3, 16, 16))}
     again = read_scan(cxi_file(tmp_path / "a.cxi", scan, **more))
     np.testing.assert_array_equal(again.probe, scan.probe / 9)
-    assert not again.probe_known and "'data_dark' of the detector is left out" in said(again)
+    assert not again.probe_known and "A dark of 1 (median) was subtracted" in said(again)
+    np.testing.assert_array_equal(again.counts, np.maximum(scan.counts.astype(float) - 1, 0))
 
 
 def test_without_an_energy_the_user_tells_the_pixel(tmp_path: Path) -> None:
