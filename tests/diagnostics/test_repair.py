@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,7 +98,8 @@ def test_convert_mends_a_file_larger_than_memory_and_says_what(tmp_path: Path, m
     assert cli
     scan = planted("corner", 4)
     write_scan(scan, tmp_path / "a.h5")
-    monkeypatch.setattr(formats, "ReadOptions", lambda **said: ReadOptions(**said, in_memory_bytes=0))
+    small = lambda given, **allowed: replace(ReadOptions.of(given, **allowed), in_memory_bytes=0)
+    monkeypatch.setattr(formats, "ReadOptions", SimpleNamespace(of=small))
     result = CliRunner().invoke(app, ["convert", str(tmp_path / "a.h5"), str(tmp_path / "b.h5"), "--mend"])
     assert result.exit_code == 0 and "moved to the centre" in " ".join(result.output.split())
     np.testing.assert_array_equal(read_scan(tmp_path / "b.h5").counts, healthy(4).counts)
