@@ -162,8 +162,11 @@ def find_geometry(
     defoci_rad: Sequence[float] = tuple(np.arange(-9.0, 9.1, 1.5)),
     margin: float = 0.1,
     guess_margin: float = 0.03,
-    turn_margin: float = 0.025,
+    turn_margin: float = 0.012,
     undecided_below: float = 0.02,
+    equal_within: float = 1e-3,
+    guess_error_deg: float = 2.5,
+    scale_frames: int = 100,
 ) -> Geometry | None:
     """The map of positions, or turn of frames, that lets a few frames from the middle fit each other best.
 
@@ -176,6 +179,9 @@ def find_geometry(
         margin: part of the error by which another orientation has to be better; ``guess_margin`` where the probe is a
             guess, which fits worse in every geometry, and the curl agrees.
         turn_margin: the same for a small turn or scale, by a pixel; it grows with the square of the displacement.
+        equal_within: part of the error within which turned frames and mapped positions are the same.
+        guess_error_deg: turns below are left alone where the probe is a guess; the fit of an affine map finds them.
+        scale_frames: of fewer the scale is not looked for.
         undecided_below: where no other orientation is worse by this part, and the curl does not tell, none is chosen.
     """
     curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)
@@ -191,7 +197,7 @@ def find_geometry(
         small = small.with_probe(defocused(small.probe, defocus), known=False)
     wider = middle_of(scan, 2 * frames, side)
     wider = wider if scan.probe_known else wider.with_probe(defocused(wider.probe, defocus), known=False)
-    longer = lambda trials, every: fit_errors(wider, trials, 3 * epochs, held_out_every=every)
+    longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
     signs = (1.0, -1.0)
     trials = [Trial(map=each) for each in FLIPS.values()]
     trials += [Trial(map=as_matrix(sign * np.array(curl.map))) for sign in signs]
@@ -205,13 +211,15 @@ def find_geometry(
     alike = [chosen, *(trial for trial in trials if trial.code != chosen.code and not _is_another(trial, chosen))]
     if len(alike) > 1:
         # Turned frames or mapped positions, the same but for the probe, which a longer fit tells.
-        chosen = alike[int(np.argmin(longer(alike, None)))]
-    # A guessed probe is as wide as its focus was found: it does not tell the scale.
-    polished = _polished(errors, chosen, scales=scan.probe_known)
+        compared = longer(alike, 3 * epochs)
+        equal = [trial for trial, error in zip(alike, compared) if error <= (1 + equal_within) * compared.min()]
+        chosen = max(equal, key=lambda trial: trial.code)  # of equal ones frames are turned: positions keep their axes
+    # A guessed probe is as wide as its focus was found: it does not tell the scale. Nor does a small field.
+    polished = _polished(errors, chosen, scales=scan.probe_known and len(scan) >= scale_frames)
     # Short fits like positions that lie closer together, whose frames tell more of each other: frames held out of
     # longer ones decide.
     ends = [Trial(), chosen, polished]
-    final = longer(ends, 5)
+    final = longer(ends, 3 * epochs, 5)
     polished = ends[int(np.argmin(final))]
     gain = float(final[0] / max(final.min(), 1e-30) - 1)
     apart = float(min(another) / max(first[best], 1e-30) - 1)
@@ -219,10 +227,11 @@ def find_geometry(
     if not scan.probe_known or _is_another(Trial(), polished):
         needed = guess_margin if agrees and not scan.probe_known else margin
     else:
-        # The error rises with the square of the displacement: far displaced for little is no valley.
+        # The error rises with the square of the displacement until it saturates: far moved for little is no valley.
         moved = (wider.positions - wider.positions.mean(axis=0)) @ (np.array(polished.map) - np.eye(2)).T
-        needed = turn_margin * max(1.0, float((moved**2).sum(axis=1).mean()))
-    differs = _differ(Trial(), polished)
+        needed = min(turn_margin * max(1.0, float((moved**2).sum(axis=1).mean())), 2 * margin)
+    # The focus of a guess is not quite right, which turns the best angle by a degree or two.
+    differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
     return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
 
