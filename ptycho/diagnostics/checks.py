@@ -1,6 +1,7 @@
 """The checks of `ptycho doctor`: each passes, warns or fails, with its finding and a remedy.
 
-A check warns where the image comes out worse, and fails where it comes out wrong.
+A check warns where the image comes out worse, and fails where it comes out wrong. What the frames do not tell is
+undecided.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,12 +12,12 @@ import numpy as np
 
 from ptycho.arrays import Array, Bool, Int, Real
 from ptycho.data.scan import Scan, illumination
-from ptycho.diagnostics.orientation import NAMES, orientation_errors
+from ptycho.diagnostics.geometry import Geometry, find_geometry
 from ptycho.diagnostics.pixels import bad_pixels, gaps, listed, saturation, unsound_pixels
 from ptycho.diagnostics.statistics import looks_like_counts, without_spikes, zero_frequency
 from ptycho.diagnostics.values import pedestal
 
-Verdict = Literal["pass", "warn", "fail"]
+Verdict = Literal["pass", "warn", "fail", "undecided"]
 
 REPAIR = "ptycho convert IN OUT --mend"
 """The command that repairs it: `ptycho.diagnostics.repair`."""
@@ -267,36 +268,26 @@ def _probe(scan: Scan, limits: Limits) -> Iterator[Check]:
     yield _check("probe power", dose is not None, dose or finding, f"mark the probe as a guess: {REPAIR}", "fail")
 
 
-class Orientation(NamedTuple):
-    """Which orientation of the frames fits the positions best, by a code of `NAMES`."""
-
-    best: int
-    second: int
-    margin: float
-    """By which the error of the second is larger."""
-    wrong: bool
-    """The frames as they are fit clearly worse than the best."""
-
-
-def examine_orientation(scan: Scan, limits: Limits | None = None) -> Orientation | None:
-    """None in the near field, or of too few frames. Any other fault would decide the search: repair it before."""
+def examine_orientation(scan: Scan, limits: Limits | None = None) -> Geometry | None:
+    """`find_geometry` by these limits. Any other fault would decide the search: repair it before."""
     limits = limits or Limits()
-    if scan.near_field is not None or len(scan) < limits.orientation_frames:
+    if len(scan) < limits.orientation_frames:
         return None
-    errors = orientation_errors(usable(scan))
-    best, second = (int(code) for code in np.argsort(errors)[:2])
-    margin, gain = (float(errors[code] / max(errors[best], 1e-30) - 1) for code in (second, 0))
-    return Orientation(best, second, margin, best != 0 and gain > limits.orientation_margin)
+    return find_geometry(usable(scan), margin=limits.orientation_margin)
 
 
 def _orientation(scan: Scan, limits: Limits) -> Iterator[Check]:
-    orientation = examine_orientation(scan, limits)
-    if orientation is None:
+    name, geometry = "orientation of frames", examine_orientation(scan, limits)
+    if geometry is None:
         return
-    best, second = NAMES[orientation.best], NAMES[orientation.second]
-    finding = f"best: {best}; runner-up: {second}, its error {100 * orientation.margin:.0f} % larger"
-    remedy = f"frames {best} fit the positions better than as they are: {REPAIR}"
-    yield _check("orientation of frames", orientation.wrong, finding, remedy, "fail")
+    if not geometry.decided:
+        finding = f"the frames do not tell: other orientations fit them as well, within {100 * geometry.margin:.0f} %"
+        remedy = "compare images with --orientation 0 to 7 and --scan-rotation-deg, or fit a probe first"
+        yield Check(name, "undecided", finding, remedy)
+        return
+    finding = f"best: {geometry.sentence}; another orientation's error is {100 * geometry.margin:.0f} % larger"
+    remedy = f"{geometry.sentence} fit better than as they are, by {100 * geometry.gain:.0f} %: {REPAIR}"
+    yield _check(name, geometry.wrong, finding, remedy, "fail")
 
 
 def _edge(N: int) -> Bool[Array, "N N"]:

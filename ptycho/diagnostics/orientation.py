@@ -1,15 +1,17 @@
-"""How the frames lie against the positions: eight flips and transpositions, scored by a few fast iterations each.
+"""How the frames lie against the positions, scored by a few fast iterations each: flips, transpositions, any map.
 
 A wrong one fits the counts worse, as neighbouring frames then contradict each other. Frames turned by 180 degrees fit
 the conjugate of object and probe, so that only the phase of the probe tells the two apart. Codes are those of PtyPy: 1
 flips left-right, 2 up-down, 4 transposes first.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.arrays import Array, Float, Shaped
+from ptycho.arrays import Array, Complex, Float, Shaped
 from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.statistics import rescale_probe
 
@@ -28,6 +30,17 @@ def turned(frames: Shaped[Array, "*batch N N"], code: int) -> Shaped[Array, "*ba
     return frames
 
 
+class Trial(NamedTuple):
+    """A way in which the frames of a scan may lie against its positions."""
+
+    map: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (0.0, 1.0))
+    """``(2, 2)``: takes the positions (y, x), about their mean, to where they are in the frames' axes."""
+    code: int = 0
+    """How frames are turned, the probe not: it is of another source."""
+    defocus_rad: float = 0.0
+    """By which the probe is off: phase at the root mean square of its frequencies."""
+
+
 def orientation_errors(
     scan: Scan, seed: int = 0, frames: int = 120, side: int = 64, epochs: int = 6
 ) -> Float[Array, "8"]:
@@ -36,21 +49,52 @@ def orientation_errors(
     Of the ``frames`` nearest the middle of the scan, ``side`` pixels around the zero frequency are fitted for
     ``epochs``: as few of each as tell the orientations apart, in 3 s on one core.
     """
+    return fit_errors(middle_of(scan, frames, side), [Trial(code=code) for code in CODES], epochs, seed=seed)
+
+
+def middle_of(scan: Scan, frames: int, side: int) -> Scan:
+    """Of the frames nearest the middle of a scan, so many pixels around the zero frequency; a guess rescaled."""
     from ptycho.physics.grid import nearest_the_middle
 
     scan, _ = rescale_probe(replace(scan, object=None))
-    scan = scan.subset(nearest_the_middle(scan.positions, frames)).cropped(min(side, scan.N))
-    return _fit_errors(scan, epochs, np.random.default_rng(seed))
+    return scan.subset(nearest_the_middle(scan.positions, frames)).cropped(min(side, scan.N))
 
 
-def _fit_errors(scan: Scan, epochs: int, rng: np.random.Generator, power: float = 0.5) -> Float[Array, "8"]:
-    """Errors in the last epoch of fits from vacuum to the frames by each code, all eight at once.
+def fit_errors(
+    scan: Scan,
+    trials: Sequence[Trial],
+    epochs: int,
+    *,
+    fits_probe: bool = True,
+    held_out_every: int | None = None,
+    seed: int = 0,
+    at_once: int = 8,
+) -> Float[Array, " K"]:
+    """Errors in the last epoch of fits from vacuum to the frames by each trial, some of them at a time.
 
-    ePIE (Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009)) on batches of frames. The misfit of amplitudes, ``sum
-    (sqrt(e) - sqrt(n))^2``, has the derivative ``u = 1 - sqrt(n / e)`` by the expected counts e, so that ``-J^T u / 2``
-    is the change of the exit waves that brings them to the measured amplitudes. The object takes it times ``conj(P)``
-    over the illumination of the batch, ``power`` of it the maximum of one frame's: where little light falls, steps are
-    short. A guessed probe follows from the third epoch on.
+    ePIE (Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009)) on batches of frames, see `_fit_errors`. With
+    ``held_out_every`` every k-th frame is kept from the fit, and the error is that of these frames at its end.
+    """
+    groups = [trials[first : first + at_once] for first in range(0, len(trials), at_once)]
+    rng = lambda: np.random.default_rng(seed)  # the same batches for all
+    return np.concatenate([_fit_errors(scan, group, epochs, rng(), fits_probe, held_out_every) for group in groups])
+
+
+def _fit_errors(
+    scan: Scan,
+    trials: Sequence[Trial],
+    epochs: int,
+    rng: np.random.Generator,
+    fits_probe: bool,
+    held_out_every: int | None,
+    power: float = 0.5,
+) -> Float[Array, " K"]:
+    """Errors in the last epoch, each batch's before its step.
+
+    The misfit of amplitudes, ``sum (sqrt(e) - sqrt(n))^2``, has the derivative ``u = 1 - sqrt(n / e)`` by the expected
+    counts e, so that ``-J^T u / 2`` is the change of the exit waves that brings them to the measured amplitudes. The
+    object takes it times ``conj(P)`` over the illumination of the batch, ``power`` of it the maximum of one frame's:
+    where little light falls, steps are short. A guessed probe follows from the third epoch on.
     """
     from keras import ops
 
@@ -58,22 +102,29 @@ def _fit_errors(scan: Scan, epochs: int, rng: np.random.Generator, power: float 
     from ptycho.physics.grid import ObjectGrid
     from ptycho.physics.patches import accumulate_at, extract_at, patch_index
 
-    grid = ObjectGrid.around(scan.positions, scan.N)
+    K, N = len(trials), scan.N
+    middle = scan.positions.mean(axis=0)
+    # Positions are rows: p A^T.
+    mapped_positions = np.stack([middle + (scan.positions - middle) @ np.array(trial.map).T for trial in trials])
+    grid = ObjectGrid.around(mapped_positions.reshape(-1, 2), N)
     counts, mask = np.asarray(scan.counts, np.float32), scan.mask.astype(np.float32)
-    used = ops.convert_to_tensor(np.stack([turned(mask, code) for code in CODES])[:, None])
-    measured = ops.convert_to_tensor(np.stack([turned(np.sqrt(counts) * mask, code) for code in CODES]))
-    positions = np.rint(grid.on_grid(scan.positions)).astype(np.int32)
-    index = patch_index(np.broadcast_to(positions, (len(CODES), *positions.shape)), (scan.N, scan.N), grid.shape)
-    sample = ops.ones((len(CODES), *grid.shape), "complex64")
-    probe = ops.convert_to_tensor(np.broadcast_to(scan.probe, (len(CODES), 1, *scan.probe.shape)))
+    used = ops.convert_to_tensor(np.stack([turned(mask, trial.code) for trial in trials])[:, None])
+    roots = np.sqrt(np.maximum(counts, 0)) * mask
+    measured = ops.convert_to_tensor(np.stack([turned(roots, trial.code) for trial in trials]))
+    positions = np.rint(grid.on_grid(mapped_positions)).astype(np.int32)
+    index = patch_index(positions, (N, N), grid.shape)
+    sample = ops.ones((K, *grid.shape), "complex64")
+    probe = ops.convert_to_tensor(np.stack([defocused(scan.probe, trial.defocus_rad) for trial in trials])[:, None])
     brightest = float(illumination(scan.probe).max())
-    uncentred = ops.convert_to_tensor(centring(scan.N).conj())  # probes have this ramp on their way to the far field
+    uncentred = ops.convert_to_tensor(centring(N).conj())  # probes have this ramp on their way to the far field
     scaled = lambda change, scale: change / ops.cast(scale, "complex64")
-    errors = ops.zeros(len(CODES))
+    errors = ops.zeros(K)
     size = int(np.clip(len(scan) // 15, 1, 8))  # small, as later batches profit from earlier ones
+    frames = np.arange(len(scan))
+    judges = frames[:0] if held_out_every is None else frames[held_out_every // 2 :: held_out_every]
     for epoch in range(epochs):
-        errors = ops.zeros(len(CODES))
-        order = rng.permutation(len(scan))
+        errors = ops.zeros(K)
+        order = rng.permutation(np.setdiff1d(frames, judges))
         for batch in (order[first : first + size] for first in range(0, len(order), size)):
             at = ops.take(index, batch, axis=1)
             patches = extract_at(sample, at)
@@ -87,9 +138,24 @@ def _fit_errors(scan: Scan, epochs: int, rng: np.random.Generator, power: float 
             # O -= sum_j conj(P) chi / (2 (p max |P|^2 + (1 - p) sum_j |P|^2)), where chi = J^T u has the factor 2 of J
             scale = power * brightest + (1 - power) * accumulate_at(intensity, at, grid.shape)
             sample = sample - scaled(accumulate_at(model.slice_gradients(chi)[0], at, grid.shape), 2 * scale)
-            if not scan.probe_known and epoch >= 2:
+            if fits_probe and not scan.probe_known and epoch >= 2:
                 change = ops.sum(model.probe_gradient(chi), axis=1, keepdims=True) * uncentred
                 # ePIE of the probe: over the largest sum_j |O_j|^2 of the batch
                 transmitted = ops.max(ops.sum(ops.square(ops.abs(patches)), axis=1), axis=(1, 2))
                 probe = probe - scaled(change, 2 * transmitted[:, None, None, None, None])
+    if len(judges):
+        expected = Diffraction([extract_at(sample, ops.take(index, judges, axis=1))], frame_probes(probe)[0]).expected
+        misfit = (ops.sqrt(ops.maximum(expected, 1e-12)) - ops.take(measured, judges, axis=1)) * used
+        errors, counts = ops.sum(ops.square(misfit), axis=(1, 2, 3)), counts[judges]
     return ops.convert_to_numpy(errors) / max(float((counts * mask).sum()), 1e-30)
+
+
+def defocused(probe: Complex[Array, "M N N"], defocus_rad: float) -> Complex[Array, "M N N"]:
+    """A probe moved along the beam: ``F P exp(i a f^2 / <f^2>)``, a the phase at its root mean square frequency."""
+    if not defocus_rad:
+        return probe
+    squared = np.add.outer(*(np.fft.fftfreq(probe.shape[-1]) ** 2,) * 2)
+    spectrum = np.fft.fft2(probe)
+    density = (np.abs(spectrum) ** 2).sum(axis=0)
+    phase = defocus_rad * squared * density.sum() / (density * squared).sum()
+    return np.fft.ifft2(spectrum * np.exp(1j * phase)).astype(np.complex64)

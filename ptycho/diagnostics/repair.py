@@ -8,7 +8,7 @@ from ptycho.arrays import Array, Shaped
 from ptycho.data.frames import mapped
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Limits, centre_offset, empty_frames, examine_orientation
-from ptycho.diagnostics.orientation import NAMES, turned
+from ptycho.diagnostics.geometry import with_geometry
 from ptycho.diagnostics.pixels import proposed_mask, unsound_pixels
 from ptycho.diagnostics.statistics import centred_scan, evenly_spread, looks_like_counts, squared
 from ptycho.diagnostics.values import pedestal, without_pedestal
@@ -117,9 +117,7 @@ def _with_guessed_probe(scan: Scan) -> Scan:
 
 
 def _turned(scan: Scan) -> Scan:
-    orientation = examine_orientation(scan)
-    if orientation is None or not orientation.wrong:
+    geometry = examine_orientation(scan)
+    if geometry is None or not geometry.wrong:
         return scan
-    best = orientation.best
-    scan = replace(scan, counts=mapped(scan.counts, turned, best), mask=turned(scan.mask, best))
-    return _noted(scan, f"the frames were {NAMES[best]}")
+    return _noted(replace(with_geometry(scan, geometry), notes=scan.notes), f"{geometry.sentence}")

@@ -24,6 +24,8 @@ from ptycho.formats import (
     fold_slice,
     hdf5,
     hxn,
+    mib,
+    microscopy,
     nexus,
     npz,
     ptychodus,
@@ -75,6 +77,8 @@ FORMATS: tuple[Format, ...] = (
     tiff.FORMAT,
     reconstruction.FORMAT,
     ptyr.FORMAT,
+    mib.FORMAT,
+    microscopy.FORMAT,  # after EMD and EMPAD, whose suffixes it has too
     array.FORMAT,  # after all others: it takes any array of frames
 )
 """The first that recognises a file reads it; of those with the same suffix the first writes."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho.data.frames import Counts, StoredFrames
+from ptycho.data.frames import Counts, picked
 from ptycho.formats._container import DEFAULT, ReadOptions
 from ptycho.io import BadFile
 
@@ -42,13 +42,6 @@ def paired(
     if filled.all():
         return counts, positions, tuple(notes)
     return picked(counts, np.flatnonzero(filled)), positions[filled], tuple(notes)
-
-
-def picked(counts: Counts, index: Array) -> Counts:
-    """Some of the frames, unread where they are in a file."""
-    if np.array_equal(index, np.arange(len(counts))):
-        return counts
-    return counts.picked(index) if isinstance(counts, StoredFrames) else counts[index]
 
 
 def _matched(

@@ -147,3 +147,25 @@ def test_the_probe_of_an_aperture_is_a_disc_that_defocus_widens():
     assert np.hypot(*(np.argwhere(disc > disc.max() / 2) - 32).T).max() == pytest.approx(12, abs=1)
     assert (np.abs(wide) ** 2).sum() == pytest.approx(1, rel=1e-5)
     assert (np.abs(wide) ** 4).sum() < 0.2 * (np.abs(focused) ** 4).sum()
+
+
+def test_merlin_frames_are_read_and_shaped_by_what_lies_beside(tmp_path: Path) -> None:
+    data = cube().reshape(-1, N, N)
+    headers = (f"MQ1,{k + 1:06d},00384,01,{N:04d},{N:04d},U16,   1x1,01".ljust(384).encode() for k in range(len(data)))
+    content = b"".join(h + frame.astype(">u2").tobytes() for h, frame in zip(headers, data))
+    (tmp_path / "a.mib").write_bytes(content)
+    assert recognised(tmp_path / "a.mib") == ["mib"]
+    with pytest.raises(BadFile, match="--scan-shape"):
+        read(tmp_path / "a.mib")
+    (tmp_path / "a.hdr").write_text(f"HDR\nFrames per Trigger (Number):\t{COLUMNS}\nEnd\t\n")
+    scan = read(tmp_path / "a.mib", scan_step=(3.0, "px"))
+    np.testing.assert_array_equal(scan.counts, data)
+    (tmp_path / "a.mib").write_bytes(content[:-7])
+    assert len(read(tmp_path / "a.mib", scan_step=(3.0, "px"))) == 2 * COLUMNS
+
+
+def test_files_of_microscopes_name_the_extra_or_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a.dm4").write_bytes(b"\0" * 100)
+    assert recognised(tmp_path / "a.dm4") == ["microscopy"]
+    with pytest.raises(BadFile, match=r"pip install ptycho\[microscopy\]|is damaged, or of a kind"):
+        read(tmp_path / "a.dm4")

@@ -1,0 +1,316 @@
+"""How the positions of a scan lie in the axes of its frames: mirrored, exchanged, turned by any angle, scaled.
+
+Two ways that need each other. The centre of mass of a frame is the gradient of the sample's phase, smoothed by the
+probe, and a gradient has no curl: that tells handedness and angle in milliseconds, at any spacing of the positions, but
+no scale and no sign, and astigmatism of the probe turns it by some degrees. Fits of a few frames from vacuum
+(`ptycho.diagnostics.orientation`) tell the rest, where the probe is known, or nearly so after its focus was looked for.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ptycho.arrays import Array, Bool, Float
+from ptycho.data.frames import chunks, mapped
+from ptycho.data.scan import Scan
+from ptycho.diagnostics.orientation import NAMES, Trial, defocused, fit_errors, middle_of, turned
+
+Matrix = tuple[tuple[float, float], tuple[float, float]]
+IDENTITY: Matrix = ((1.0, 0.0), (0.0, 1.0))
+FLIPS: dict[str, Matrix] = {
+    "as they are": IDENTITY,
+    "mirrored in x": ((1.0, 0.0), (0.0, -1.0)),
+    "mirrored in y": ((-1.0, 0.0), (0.0, 1.0)),
+    "turned by 180 degrees": ((-1.0, 0.0), (0.0, -1.0)),
+    "exchanged, y for x": ((0.0, 1.0), (1.0, 0.0)),
+    "exchanged and mirrored in x": ((0.0, 1.0), (-1.0, 0.0)),
+    "exchanged and mirrored in y": ((0.0, -1.0), (1.0, 0.0)),
+    "exchanged and turned by 180 degrees": ((0.0, -1.0), (-1.0, 0.0)),
+}
+"""What may become of positions (y, x)."""
+
+
+class Curl(NamedTuple):
+    """What the centres of mass of the frames tell of the geometry."""
+
+    mirrored: bool
+    """The positions' handedness is not that of the frames."""
+    angle_deg: float
+    """By which positions, after y and x were exchanged where ``mirrored``, are turned; modulo 180."""
+    error_deg: float
+    decided: bool
+    """The two kinds of handedness differ by three standard deviations."""
+
+    @property
+    def map(self) -> Matrix:
+        """The map of the positions, but for its scale and sign; of the two signs the one nearer to none."""
+        turn = rotation(self.angle_deg)
+        return as_matrix(turn @ np.array(FLIPS["exchanged, y for x"])) if self.mirrored else as_matrix(turn)
+
+
+class Geometry(NamedTuple):
+    """The map under which the frames of a scan fit each other best."""
+
+    trial: Trial
+    gain: float
+    """By which the error of the positions and frames as they are is larger."""
+    margin: float
+    """By which the error of the best of another handedness or orientation is larger."""
+    decided: bool
+    """Whether the frames tell their geometry at all."""
+    wrong: bool
+    """The scan as it is fits clearly worse than with this map."""
+
+    @property
+    def sentence(self) -> str:
+        """What becomes of the scan."""
+        return described(self.trial)
+
+
+def as_matrix(values: Array) -> Matrix:
+    (a, b), (c, d) = np.asarray(values, float).tolist()
+    return ((a, b), (c, d))
+
+
+def rotation(degrees: float) -> Float[Array, "2 2"]:
+    """Turns (y, x): ``y' = y cos a - x sin a``, ``x' = y sin a + x cos a``."""
+    a = np.deg2rad(degrees)
+    return np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+
+
+def described(trial: Trial) -> str:
+    """The map of a trial in words: the nearest flip, then rotation and scale."""
+    matrix = np.array(trial.map)
+    scale = float(np.sqrt(abs(np.linalg.det(matrix))))
+    overlap = {name: float((matrix * np.array(flip)).sum()) for name, flip in FLIPS.items()}
+    # The positions as they are, turned by up to 45 degrees, are not called exchanged.
+    name = max(overlap, key=lambda name: overlap[name])
+    turn = matrix @ np.linalg.inv(np.array(FLIPS[name])) / scale
+    angle = float(np.rad2deg(np.arctan2(turn[1, 0], turn[0, 0])))
+    words = [] if name == "as they are" else [f"positions {name}"]
+    words += [f"positions turned by {angle:.1f} degrees"] if abs(angle) >= 0.3 else []
+    words += [f"positions scaled by {scale:.3f}"] if abs(scale - 1) >= 0.003 else []
+    words += [f"frames {NAMES[trial.code]}"] if trial.code else []
+    return " and ".join(words) or "as they are"
+
+
+# --------------------------------------------------------------------------------------------------------------- curl
+
+
+def centres_of_mass(scan: Scan) -> Float[Array, "P 2"]:
+    """(y, x) of the mean position of the counts in each frame, from pixel ``N // 2``."""
+    k = np.arange(scan.N, dtype=float) - scan.N // 2
+    used = scan.mask.astype(float)
+    weights = np.stack([used, used * k[:, None], used * k], axis=-1).reshape(-1, 3)
+    totals = np.concatenate([chunk.reshape(len(chunk), -1).astype(float) @ weights for chunk in chunks(scan.counts)])
+    return totals[:, 1:] / np.maximum(totals[:, :1], 1e-30)
+
+
+def curl_estimate(scan: Scan, neighbours: int = 9, blocks: int = 12, sigmas: float = 3.0) -> Curl | None:
+    """The geometry under which the centres of mass have the least curl; None on a line of positions.
+
+    With ``v = grad' phi`` in the frames' axes and positions ``p' = A p`` there, ``J_ij = dv_i / dp_j = (H A)_ij``, H
+    the symmetric second derivatives of phi. So ``J B``, ``B = A^-1``, is symmetric everywhere: ``J_11 B_12 + J_12 B_22
+    - J_21 B_11 - J_22 B_21 = 0``, linear in B. Of each kind, ``B = R(-a)`` or ``B = T R(-a)`` with T the exchange of y
+    and x, the angle a of least squares is the eigenvector of a 2 x 2 matrix. Blocks of frames left out one by one tell
+    the errors (jackknife).
+    """
+    from scipy.spatial import cKDTree
+
+    p, v = scan.positions, centres_of_mass(scan)
+    if len(p) < neighbours:
+        return None
+    _, near = cKDTree(p).query(p, k=neighbours)
+    x, y = (values[near] - values[near].mean(axis=1, keepdims=True) for values in (p, v))
+    gram = np.einsum("pki,pkj->pij", x, x)
+    extents = np.linalg.eigvalsh(gram)
+    flat = extents[:, 0] > 0.05 * extents[:, 1]  # neighbours on a line tell no derivative across it
+    if flat.sum() < 4 * blocks:
+        return None
+    J = np.einsum("pki,pkj->pij", y, x)[flat] @ np.linalg.inv(gram[flat])
+    rows = np.stack([-J[:, 1, 0], J[:, 0, 0], -J[:, 1, 1], J[:, 0, 1]], axis=1)
+    norms = np.linalg.norm(rows, axis=1)
+    rows *= np.minimum(1, 3 * np.median(norms) / np.maximum(norms, 1e-30))[:, None]  # outliers count less
+    parts = np.stack([part.T @ part for part in np.array_split(rows, blocks)])
+    kinds = {False: np.array([[1, 0, 0, 1], [0, 1, -1, 0.0]]), True: np.array([[0, 1, 1, 0], [-1, 0, 0, 1.0]])}
+    values, angles = {}, {}
+    for mirrored, basis in kinds.items():
+        sums = [parts.sum(axis=0), *(parts.sum(axis=0) - part for part in parts)]
+        solved = [np.linalg.eigh(basis @ total @ basis.T / np.trace(total)) for total in sums]
+        values[mirrored] = np.array([w[0] for w, _ in solved])
+        angles[mirrored] = np.rad2deg([np.arctan2(u[1, 0], u[0, 0]) for _, u in solved])
+    spread = lambda deviations: float(np.sqrt((blocks - 1) / blocks * (deviations**2).sum()))
+    difference = values[True] - values[False]
+    mirrored = bool(difference[0] < 0)
+    off = (angles[mirrored] - angles[mirrored][0] + 90) % 180 - 90
+    decided = abs(difference[0]) > sigmas * spread(difference[1:] - difference[0])
+    angle = float((angles[mirrored][0] + 90) % 180 - 90)
+    return Curl(mirrored, angle, spread(off[1:]), bool(decided))
+
+
+# --------------------------------------------------------------------------------------------------------------- fits
+
+
+def find_geometry(
+    scan: Scan,
+    *,
+    frames: int = 60,
+    side: int = 64,
+    epochs: int = 2,
+    defoci_rad: Sequence[float] = tuple(np.arange(-9.0, 9.1, 1.5)),
+    margin: float = 0.1,
+    guess_margin: float = 0.03,
+    turn_margin: float = 0.012,
+    undecided_below: float = 0.02,
+    equal_within: float = 1e-3,
+    guess_error_deg: float = 2.5,
+    scale_frames: int = 100,
+) -> Geometry | None:
+    """The map of positions, or turn of frames, that lets a few frames from the middle fit each other best.
+
+    None in the near field, of too few frames, or of a line of positions. Any other fault would decide the search:
+    repair it before. A scan that is sound takes a second, one that is not some more.
+
+    Args:
+        frames: fitted for ``epochs`` with ``side`` pixels around the zero frequency.
+        defoci_rad: tried where the probe is a guess.
+        margin: part of the error by which another orientation has to be better; ``guess_margin`` where the probe is a
+            guess, which fits worse in every geometry, and the curl agrees.
+        turn_margin: the same for a small turn or scale, by a pixel; it grows with the square of the displacement.
+        equal_within: part of the error within which turned frames and mapped positions are the same.
+        guess_error_deg: turns below are left alone where the probe is a guess; the fit of an affine map finds them.
+        scale_frames: of fewer the scale is not looked for.
+        undecided_below: where no other orientation is worse by this part, and the curl does not tell, none is chosen.
+    """
+    curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)
+    if curl is None:
+        return None
+    small = middle_of(scan, frames, side)
+    errors = lambda trials, count=epochs: fit_errors(small, trials, count, fits_probe=False)
+    defocus = 0.0
+    if not scan.probe_known:
+        maps = [IDENTITY, *([curl.map] if curl.decided else [])]
+        tried = [Trial(map=each, defocus_rad=a) for each in maps for a in defoci_rad]
+        defocus = tried[int(np.argmin(errors(tried, 1)))].defocus_rad
+        small = small.with_probe(defocused(small.probe, defocus), known=False)
+    wider = middle_of(scan, 2 * frames, side)
+    wider = wider if scan.probe_known else wider.with_probe(defocused(wider.probe, defocus), known=False)
+    longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
+    signs = (1.0, -1.0)
+    trials = [Trial(map=each) for each in FLIPS.values()]
+    trials += [Trial(map=as_matrix(sign * np.array(curl.map))) for sign in signs]
+    if scan.probe_known:  # a probe of its own axes; a guess turns with the frames
+        trials += [Trial(code=code) for code in range(1, 8)]
+    first = errors(trials)
+    best = int(np.argmin(first))
+    # Turned frames and mapped positions may be the same but for the probe.
+    another = [error for trial, error in zip(trials, first) if _is_another(trial, trials[best])]
+    chosen = trials[best]
+    alike = [chosen, *(trial for trial in trials if trial.code != chosen.code and not _is_another(trial, chosen))]
+    if len(alike) > 1:
+        # Turned frames or mapped positions, the same but for the probe, which a longer fit tells.
+        compared = longer(alike, 3 * epochs)
+        equal = [trial for trial, error in zip(alike, compared) if error <= (1 + equal_within) * compared.min()]
+        chosen = max(equal, key=lambda trial: trial.code)  # of equal ones frames are turned: positions keep their axes
+    # A guessed probe is as wide as its focus was found: it does not tell the scale. Nor does a small field.
+    polished = _polished(errors, chosen, scales=scan.probe_known and len(scan) >= scale_frames)
+    # Short fits like positions that lie closer together, whose frames tell more of each other: frames held out of
+    # longer ones decide.
+    ends = [Trial(), chosen, polished]
+    final = longer(ends, 3 * epochs, 5)
+    polished = ends[int(np.argmin(final))]
+    gain = float(final[0] / max(final.min(), 1e-30) - 1)
+    apart = float(min(another) / max(first[best], 1e-30) - 1)
+    agrees = curl.decided and _agrees(polished, curl)
+    if not scan.probe_known or _is_another(Trial(), polished):
+        needed = guess_margin if agrees and not scan.probe_known else margin
+    else:
+        # The error rises with the square of the displacement until it saturates: far moved for little is no valley.
+        moved = (wider.positions - wider.positions.mean(axis=0)) @ (np.array(polished.map) - np.eye(2)).T
+        needed = min(turn_margin * max(1.0, float((moved**2).sum(axis=1).mean())), 2 * margin)
+    # The focus of a guess is not quite right, which turns the best angle by a degree or two.
+    differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
+    decided = apart > undecided_below or agrees
+    return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
+
+
+def _relative(trial: Trial) -> Float[Array, "2 2"]:
+    """The positions in the frames' own axes, without scale: frames turned by D are positions mapped by ``D^-1``."""
+    exchange = np.array(FLIPS["exchanged, y for x"] if trial.code & 4 else IDENTITY)
+    flip = np.diag([-1.0 if trial.code & 2 else 1.0, -1.0 if trial.code & 1 else 1.0])  # transposed first
+    matrix = np.linalg.inv(flip @ exchange) @ np.array(trial.map)
+    return matrix / np.sqrt(abs(np.linalg.det(matrix)))
+
+
+def _agrees(trial: Trial, curl: Curl, degrees: float = 20.0) -> bool:
+    """Whether a trial has the handedness that the curl tells, and its angle modulo 180 degrees."""
+    turn = _relative(trial) @ np.linalg.inv(np.array(curl.map))
+    angle = np.rad2deg(np.arctan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1]))
+    return bool(np.linalg.det(turn) > 0 and abs((angle + 90) % 180 - 90) < degrees)
+
+
+def _is_another(one: Trial, other: Trial, degrees: float = 25.0) -> bool:
+    """Whether two trials are orientations that no small turn or scale connects."""
+    a, b = _relative(one), _relative(other)
+    # |A - B|^2 = 4 (1 - cos a) for a turn by a, 4 between a rotation and a mirror.
+    return bool(((a - b) ** 2).sum() > 4 * (1 - np.cos(np.deg2rad(degrees))))
+
+
+def _differ(one: Trial, other: Trial, degrees: float = 1.0, scale: float = 0.01) -> bool:
+    """Whether two trials lie apart by more than a search tells."""
+    a, b = (np.array(trial.map) for trial in (one, other))
+    return one.code != other.code or bool(np.abs(a - b).max() > max(np.deg2rad(degrees), scale))
+
+
+def _polished(errors: Callable[[Sequence[Trial]], Array], trial: Trial, scales: bool) -> Trial:
+    """A trial turned, and with ``scales`` scaled, to where the error is lowest, by ever smaller steps."""
+    if trial.code:
+        return trial
+    turned_by = lambda start, degrees: _mapped(start, rotation(degrees))
+    scaled_by = lambda start, logarithm: _mapped(start, np.exp(logarithm) * np.eye(2))
+    changes = [(turned_by, (5.0, 3.0, 1.0))] + ([(scaled_by, (0.09, 0.04, 0.015))] if scales else [])
+    sides = [change(trial, sign * steps[1]) for change, steps in changes for sign in (-1, 1)]
+    around = errors([trial, *sides])
+    near = bool((around[1:] > around[0]).all())  # then only the finer steps are needed
+    for stage in range(1 if near else 0, 3):
+        reach = 1 if stage else 3
+        for change, steps in changes:
+            x = steps[stage] * np.arange(-reach, reach + 1)
+            trial = change(trial, _vertex(x, errors([change(trial, value) for value in x])))
+    return trial
+
+
+def _mapped(trial: Trial, matrix: Array) -> Trial:
+    return trial._replace(map=as_matrix(matrix @ np.array(trial.map)))
+
+
+def _vertex(x: Float[Array, " K"], values: Float[Array, " K"]) -> float:
+    """Where the parabola through the lowest of evenly spaced values and its neighbours is lowest."""
+    k = int(np.argmin(values))
+    if k in (0, len(x) - 1):
+        return float(x[k])
+    before, here, after = values[k - 1 : k + 2]
+    curvature = before - 2 * here + after
+    return float(x[k] + (0.5 * (before - after) / curvature if curvature > 0 else 0.0) * (x[1] - x[0]))
+
+
+def found_geometry(scan: Scan) -> Scan:
+    """The scan with positions and frames set right where they clearly contradict each other; notes say what was done.
+
+    A true object does not fit the new positions, and is left out.
+    """
+    geometry = find_geometry(scan)
+    return scan if geometry is None or not geometry.wrong else with_geometry(scan, geometry)
+
+
+def with_geometry(scan: Scan, geometry: Geometry) -> Scan:
+    """The scan with a map applied, about the middle of its positions."""
+    trial = geometry.trial
+    middle = scan.positions.mean(axis=0)
+    positions = middle + (scan.positions - middle) @ np.array(trial.map).T
+    counts: Array = mapped(scan.counts, turned, trial.code) if trial.code else scan.counts
+    mask: Bool[Array, "N N"] = turned(scan.mask, trial.code)
+    note = f"Found and applied: {geometry.sentence} (the error was {100 * geometry.gain:.0f} % larger before)."
+    return replace(scan, counts=counts, mask=mask, positions=positions, object=None, notes=(*scan.notes, note))

@@ -1,0 +1,63 @@
+"""Any rotation, mirror and scale between positions and frames is found, and set right; what cannot be told is said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptycho.config import SimulationConfig
+from ptycho.data.scan import Scan
+from ptycho.diagnostics.checks import examine
+from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, found_geometry, rotation
+from ptycho.diagnostics.orientation import Trial
+from ptycho.simulation.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def sound() -> Scan:
+    return replace(simulate(SimulationConfig(N=48, positions=196, step_px=5.0, seed=4)), object=None)
+
+
+def mapped(scan: Scan, matrix: np.ndarray) -> Scan:
+    return replace(scan, positions=scan.positions @ matrix.T)
+
+
+@pytest.mark.parametrize("angle", [0.0, 20.0, -70.0])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_curl_of_the_centres_of_mass_tells_handedness_and_angle(sound: Scan, angle: float, mirrored: bool) -> None:
+    """The file has the inverse of the map that sets the positions right."""
+    reference = curl_estimate(sound)
+    right = rotation(angle) @ np.array(FLIPS["exchanged, y for x" if mirrored else "as they are"])
+    curl = curl_estimate(mapped(sound, np.linalg.inv(right)))
+    assert curl is not None and reference is not None
+    assert curl.mirrored == mirrored and curl.decided
+    # Astigmatism of the probe turns all alike.
+    off = (curl.angle_deg - angle - reference.angle_deg + 90) % 180 - 90
+    assert abs(off) < 1e-6 and abs(reference.angle_deg) < 15
+
+
+@pytest.mark.parametrize("angle, scale", [(12.0, 1.0), (0.0, 1.2)], ids=["turned", "scaled"])
+def test_a_turned_or_scaled_scan_is_found_and_set_right(sound: Scan, angle: float, scale: float) -> None:
+    wrong = mapped(sound, rotation(angle) * scale)
+    right = found_geometry(wrong)
+    off = right.positions - right.positions.mean(axis=0) - (sound.positions - sound.positions.mean(axis=0))
+    assert np.sqrt((off**2).sum(axis=1).mean()) < 1.5
+    assert any("Found and applied" in note for note in right.notes)
+
+
+def test_a_sound_scan_is_left_as_it_is(sound: Scan) -> None:
+    assert found_geometry(sound) is sound
+
+
+def test_what_the_frames_do_not_tell_is_undecided(sound: Scan) -> None:
+    """Frames without a sample fit any positions."""
+    mean = sound.mean_pattern
+    empty = replace(sound, counts=np.random.default_rng(0).poisson(np.broadcast_to(mean, sound.counts.shape)))
+    (check,) = (check for check in examine(empty) if check.name == "orientation of frames")
+    assert check.verdict == "undecided" and "--orientation" in check.remedy
+
+
+def test_a_map_in_words():
+    matrix = 1.05 * rotation(5.0) @ np.array(FLIPS["mirrored in x"])
+    words = described(Trial(map=tuple(map(tuple, matrix.tolist()))))
+    assert words == "positions mirrored in x and positions turned by 5.0 degrees and positions scaled by 1.050"
