@@ -382,6 +382,11 @@ class ReadConfig(Config):
     """Frames at the end of each row of a raster that are left out."""
     position_unit: Literal["m", "mm", "um", "nm", "A", "pm", "px"] | None = None
     """Unit of the positions in the file, where it is not written or wrong; px are object pixels."""
+    focus_m: float | None = None
+    """Distance from the focus to the sample in metres, negative where the sample is before the focus: the detector is
+    in the magnified near field."""
+    near_field_m: float | None = None
+    """Distance from the sample to a detector in the near field of parallel light, in metres."""
     drop_unplaced: bool | None = None
     """Where frames and positions differ in number, read the first of both."""
     pedestal: float | None = None
@@ -391,7 +396,8 @@ class ReadConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("energy_ev", "voltage_kv", "distance_m", "pixel_size_nm", "semiangle_mrad", "gain"):
+        positive = ("energy_ev", "voltage_kv", "distance_m", "near_field_m", "pixel_size_nm", "semiangle_mrad", "gain")
+        for name in positive:
             value = getattr(self, name)
             self._require(value is None or (math.isfinite(value) and value > 0), name, "a finite number above 0")
         for name in ("scan_rotation_deg", "defocus_a", "pedestal"):
@@ -403,6 +409,8 @@ class ReadConfig(Config):
             self._require(valid, name, f"a number above 0 and one of {', '.join(units)}")
         self._require(self.scan_shape is None or min(self.scan_shape) >= 1, "scan_shape", "rows and columns, 1 or more")
         self._require(self.energy_ev is None or self.voltage_kv is None, "voltage_kv", "None beside energy_ev")
+        self._require(self.focus_m is None or (math.isfinite(self.focus_m) and self.focus_m != 0), "focus_m", "not 0")
+        self._require(self.focus_m is None or self.near_field_m is None, "near_field_m", "None beside focus_m")
         self._require(self.orientation is None or 0 <= self.orientation <= 7, "orientation", "0 to 7")
         self._require(self.flyback is None or self.flyback >= 0, "flyback", "0 or more")
         self._require(
@@ -415,6 +423,11 @@ class ReadConfig(Config):
     def chosen_frames(self) -> slice:
         """``frames`` as a slice."""
         return slice(*(int(text) if text else None for text in (self.frames or ":").split(":")))
+
+    @property
+    def near(self) -> bool:
+        """Whether the user says that the detector is in the near field."""
+        return self.focus_m is not None or self.near_field_m is not None
 
     def stated(self) -> dict[str, Any]:
         """The settings that are not None, ready for JSON."""

@@ -13,6 +13,7 @@ import numpy as np
 from ptycho.arrays import Array, Bool, Int, Real
 from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.geometry import Geometry, find_geometry
+from ptycho.diagnostics.near_field import in_near_field, missing
 from ptycho.diagnostics.pixels import bad_pixels, gaps, listed, saturation, unsound_pixels
 from ptycho.diagnostics.statistics import looks_like_counts, without_spikes, zero_frequency
 from ptycho.diagnostics.values import pedestal
@@ -75,11 +76,17 @@ def examine(scan: Scan, orientation: bool = True, limits: Limits | None = None) 
     limits = limits or Limits()
     # Pixels that do not count photons decide nothing but the checks that look for them.
     good = usable(scan)
+    near, (pixels, frames) = in_near_field(good), (_pixels(scan), _frames(good, limits))
+    if near is not None:
+        share = f"{100 * near.agreeing:.0f} % of neighbouring frames"
+        finding = f"near field: {share} show the same features, moved with the positions"
+        return [_values(scan), *pixels, *frames, Check("propagation", "fail", finding, missing(good, near))]
     checks = [
         _values(scan),
+        Check("propagation", "pass", "far field" if scan.near_field is None else "near field"),
         *_zero_frequency(good, limits),
-        *_pixels(scan),
-        *_frames(good, limits),
+        *pixels,
+        *frames,
         *_positions(scan, limits),
         *_probe(good, limits),
     ]

@@ -42,6 +42,7 @@ from ptycho.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz
 from ptycho.formats._format import Access, Content, Format
 from ptycho.formats._hdf5 import hdf5_keys
 from ptycho.formats._metres import MADE_UP, physical
+from ptycho.formats._near_field import in_near_field
 from ptycho.formats._raster import with_given
 from ptycho.io import BadFile, replaced
 
@@ -211,7 +212,8 @@ def _with_given(scan: Scan, format: Format, options: ReadOptions) -> Scan:
     """A scan with what the user gives, which it keeps for the record of a run."""
     if not options.given.stated():
         return scan
-    return replace(scan if format.raster else with_given(scan, options, format.pairs), reading=options.given)
+    scan = scan if format.raster else with_given(scan, options, format.pairs)
+    return replace(in_near_field(scan, options), reading=options.given)
 
 
 def _write(select: Selector[Content], content: Content, path: Path, name: str | None) -> Path:

@@ -52,7 +52,7 @@ class ReadOptions:
         energy, particle = given.energy_ev, "photon"
         if given.voltage_kv is not None:
             energy, particle = given.voltage_kv * 1e3, "electron"
-        distance = given.distance_m or (stated.distance_m if stated else None)
+        distance = given.distance_m or (stated.distance_m if stated else None) or given.near_field_m
         if energy is not None:
             return Beam(energy_eV=energy, particle=particle, distance_m=distance)  # type: ignore[arg-type]
         return None if stated is None else replace(stated, distance_m=distance)

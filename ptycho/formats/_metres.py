@@ -7,7 +7,7 @@ has no place for in a group ``ptycho``, which other programs do not read.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
@@ -98,7 +98,10 @@ def object_pixel(
     if size is None and beam is not None and detector_pixel_m:
         size = beam.object_pixel_m(N, abs(detector_pixel_m))
     if size is None or not (np.isfinite(size) and size > 0):
-        raise BadFile(f"{path} has positions in metres, but not all of {needed}; give --pixel-size-nm")
+        raise BadFile(
+            f"{path} has positions in metres, but not all of {needed}; give what is missing (--energy-ev, "
+            "--distance-m), or --pixel-size-nm"
+        )
     return size
 
 
@@ -200,10 +203,11 @@ def assembled(
     )  # it was taken into account where positions became pixels
     counts, positions, mask, more = placed_counts(path, counts, positions, mask, None, known, absent, detector)
     notes = (*notes, *more)
+    centred: Callable[[Scan], Scan] = (lambda scan: scan) if options.given.near else statistics.centred_scan
     if probe is None:
         probe, probe_known = np.ones(counts.shape[-2:], np.complex64), False
         # A provisional probe: the guess needs frames and mask with their zero frequency in the centre.
-        scan = statistics.centred_scan(Scan(counts=counts, positions=positions, probe=probe, mask=mask))
+        scan = centred(Scan(counts=counts, positions=positions, probe=probe, mask=mask))
         probe = statistics.guessed_probe(scan.counts, scan.mask)
         notes = (*notes, "The file holds no probe: one was guessed from the mean of its frames.")
     elif not probe_known:
@@ -223,7 +227,7 @@ def assembled(
         notes=notes,
         source=str(path),
     )
-    return statistics.centred_scan(scan)
+    return centred(scan)
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
