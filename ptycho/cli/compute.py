@@ -89,10 +89,11 @@ def train_command(
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
     run = network_settings(run, preset, probe)
     with framework():
-        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.open import examined_scan
         from ptycho.pipelines.train import train_run
 
-    data = open_scan(scan, log, modes, reading=reading_of(run, output if resume else None))
+    reading = reading_of(run, output if resume else None)
+    data, _ = examined_scan(scan, log, modes, reading=reading, force=True)
     with watched(data, live, live_address, tensorboard) as progress:
         history = train_run(data, output, run, start=start, resume=resume, progress=progress).history
     log(f"{len(history)} epochs, loss {history[-1].loss:.4f}; the network is in {output / 'model.keras'}")
@@ -148,15 +149,11 @@ def reconstruct_command(
     if distributed and (model is None or refine):
         raise ValueError(PREDICTION_ONLY)
     with framework():
-        from ptycho.diagnostics.checks import require_sound, sentences
-        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.open import examined_scan
         from ptycho.pipelines.reconstruct import reconstruct_run
 
     reading = reading_of(run, output if resume else None)
-    data = open_scan(scan, log, modes, in_file=distributed, reading=reading)
-    checks = None if force else require_sound(data)
-    for warning in sentences(checks or (), "warn"):
-        log(f"warning: {warning}")
+    data, checks = examined_scan(scan, log, modes, in_file=distributed, reading=reading, auto=auto, force=force)
     with watched(data, live, live_address, tensorboard) as progress:
         outcome = reconstruct_run(
             data,
@@ -199,10 +196,10 @@ def stream_command(
     """Play a scan to a trained network frame by frame, as a detector would, and say how well it keeps pace."""
     with framework():
         from ptycho.output.progress_bars import progress_bar
-        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.open import examined_scan
         from ptycho.pipelines.stream import stream_run
 
-    data = open_scan(scan, log, reading=reading_of(run))
+    data, _ = examined_scan(scan, log, reading=reading_of(run), force=True)
     with progress_bar() as progress:
         outcome, report = stream_run(
             data, output, model, rate=rate, order=order, tile_frames=tile_frames, seed=seed, progress=progress
@@ -234,10 +231,11 @@ def refine_command(
     if "opr_modes" in run.refine:
         run = run.over("refine", dict(opr_from=DEFERRED["opr_from"]))
     with framework():
-        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.open import examined_scan
         from ptycho.pipelines.refine import refine_run
 
-    data = open_scan(scan, log, modes, reading=reading_of(run, output if resume else None, start))
+    reading = reading_of(run, output if resume else None, start)
+    data, checks = examined_scan(scan, log, modes, reading=reading, auto=auto, force=force)
     with watched(data, live, live_address) as progress:
         outcome = refine_run(
             data,
@@ -246,6 +244,7 @@ def refine_command(
             start=start,
             hold_out_every=hold_out_every,
             resume=resume,
+            checks=checks,
             auto=auto,
             modes=modes,
             force=force,
@@ -277,9 +276,9 @@ def compare_command(
     with framework():
         from ptycho.output.progress_bars import progress_bar
         from ptycho.pipelines.compare import compare_run, table
-        from ptycho.pipelines.open import open_scan
+        from ptycho.pipelines.open import examined_scan
 
-    data = open_scan(scan, log, modes, reading=reading_of(run))
+    data, _ = examined_scan(scan, log, modes, reading=reading_of(run), force=True)
     with progress_bar() as progress:
         comparison = compare_run(
             data,

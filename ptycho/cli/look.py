@@ -73,7 +73,7 @@ def evaluate_command(
     """Score a reconstruction against the true object of a scan, or by frames held out from it."""
     with framework():
         from ptycho.data.reconstruction import Reconstruction
-        from ptycho.diagnostics.repair import prepared
+        from ptycho.diagnostics.repair import prepared, set_right, was_set_right
         from ptycho.evaluation import compare_objects
         from ptycho.pipelines.assess import assess
 
@@ -82,6 +82,8 @@ def evaluate_command(
     remembered = ReadConfig.from_dict(result.provenance.get("reading", {}))
     reading = run.make(ReadConfig) if run.reading else remembered
     data = prepared(read_as_told(against, reading))
+    if was_set_right(result.provenance.get("notes", ())):
+        data, _ = set_right(data)
     every = every or int(result.provenance.get("hold_out_every", 0)) or None
     if data.object is None and every is None:
         raise ValueError(f"{against} has no true object, and no frames were held out: use --every to name some")

@@ -4,7 +4,7 @@ A check warns where the image comes out worse, and fails where it comes out wron
 undecided.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -101,18 +101,12 @@ def usable(scan: Scan) -> Scan:
     return replace(scan, mask=scan.mask & ~bad) if bad.any() and (scan.mask & ~bad).any() else scan
 
 
-def require_sound(scan: Scan) -> list[Check]:
-    """All checks of a scan (`examine`).
-
-    Raises:
-        ValueError: a check fails: the image would be wrong.
-    """
-    checks = examine(scan)
+def require_sound(checks: Sequence[Check]) -> None:
+    """Raise ValueError where a check of a scan fails: its image would be wrong."""
     if failed := sentences(checks, "fail"):
         raise ValueError(
             f"the scan would give a wrong image: {'; '.join(failed)}. `ptycho doctor` says more; --force goes on"
         )
-    return checks
 
 
 def sentences(checks: Iterable[Check], verdict: Verdict) -> list[str]:
@@ -284,17 +278,21 @@ def examine_orientation(scan: Scan, limits: Limits | None = None) -> Geometry | 
 
 
 def _orientation(scan: Scan, limits: Limits) -> Iterator[Check]:
-    name, geometry = "orientation of frames", examine_orientation(scan, limits)
-    if geometry is None:
-        return
+    geometry = examine_orientation(scan, limits)
+    if geometry is not None:
+        yield orientation_check(geometry)
+
+
+def orientation_check(geometry: Geometry) -> Check:
+    """What the doctor says of the map under which the frames of a scan fit each other best."""
+    name = "orientation of frames"
     if not geometry.decided:
         finding = f"the frames do not tell: other orientations fit them as well, within {100 * geometry.margin:.0f} %"
         remedy = "compare images with --orientation 0 to 7 and --scan-rotation-deg, or fit a probe first"
-        yield Check(name, "undecided", finding, remedy)
-        return
+        return Check(name, "undecided", finding, remedy)
     finding = f"best: {geometry.sentence}; another orientation's error is {100 * geometry.margin:.0f} % larger"
     remedy = f"{geometry.sentence} fit better than as they are, by {100 * geometry.gain:.0f} %: {REPAIR}"
-    yield _check(name, geometry.wrong, finding, remedy, "fail")
+    return _check(name, geometry.wrong, finding, remedy, "fail")
 
 
 def _edge(N: int) -> Bool[Array, "N N"]:

@@ -108,7 +108,9 @@ def centres_of_mass(scan: Scan) -> Float[Array, "P 2"]:
     return totals[:, 1:] / np.maximum(totals[:, :1], 1e-30)
 
 
-def curl_estimate(scan: Scan, neighbours: int = 9, blocks: int = 12, sigmas: float = 3.0) -> Curl | None:
+def curl_estimate(
+    scan: Scan, neighbours: int = 9, blocks: int = 12, sigmas: float = 3.0, most_frames: int = 4096
+) -> Curl | None:
     """The geometry under which the centres of mass have the least curl; None on a line of positions.
 
     With ``v = grad' phi`` in the frames' axes and positions ``p' = A p`` there, ``J_ij = dv_i / dp_j = (H A)_ij``, H
@@ -119,6 +121,10 @@ def curl_estimate(scan: Scan, neighbours: int = 9, blocks: int = 12, sigmas: flo
     """
     from scipy.spatial import cKDTree
 
+    from ptycho.physics.grid import nearest_the_middle
+
+    if len(scan) > most_frames:
+        scan = scan.subset(nearest_the_middle(scan.positions, most_frames))
     p, v = scan.positions, centres_of_mass(scan)
     if len(p) < neighbours:
         return None
@@ -166,6 +172,7 @@ def find_geometry(
     undecided_below: float = 0.02,
     equal_within: float = 1e-3,
     guess_error_deg: float = 2.5,
+    sound_within_deg: float = 8.0,
     scale_frames: int = 100,
 ) -> Geometry | None:
     """The map of positions, or turn of frames, that lets a few frames from the middle fit each other best.
@@ -180,6 +187,7 @@ def find_geometry(
             guess, which fits worse in every geometry, and the curl agrees.
         turn_margin: the same for a small turn or scale, by a pixel; it grows with the square of the displacement.
         equal_within: part of the error within which turned frames and mapped positions are the same.
+        sound_within_deg: of the angle that the curl tells, flips are not tried.
         guess_error_deg: turns below are left alone where the probe is a guess; the fit of an affine map finds them.
         scale_frames: of fewer the scale is not looked for.
         undecided_below: where no other orientation is worse by this part, and the curl does not tell, none is chosen.
@@ -199,9 +207,12 @@ def find_geometry(
     wider = wider if scan.probe_known else wider.with_probe(defocused(wider.probe, defocus), known=False)
     longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
     signs = (1.0, -1.0)
-    trials = [Trial(map=each) for each in FLIPS.values()]
+    # Where the curl tells that the scan is as it should be, but for a sign, only that is tried.
+    sound = curl.decided and _agrees(Trial(), curl, sound_within_deg)
+    named = (IDENTITY, FLIPS["turned by 180 degrees"]) if sound else FLIPS.values()
+    trials = [Trial(map=each) for each in named]
     trials += [Trial(map=as_matrix(sign * np.array(curl.map))) for sign in signs]
-    if scan.probe_known:  # a probe of its own axes; a guess turns with the frames
+    if scan.probe_known and not sound:  # a probe of its own axes; a guess turns with the frames
         trials += [Trial(code=code) for code in range(1, 8)]
     first = errors(trials)
     best = int(np.argmin(first))
@@ -218,8 +229,8 @@ def find_geometry(
     polished = _polished(errors, chosen, scales=scan.probe_known and len(scan) >= scale_frames)
     # Short fits like positions that lie closer together, whose frames tell more of each other: frames held out of
     # longer ones decide.
-    ends = [Trial(), chosen, polished]
-    final = longer(ends, 3 * epochs, 5)
+    ends = list(dict.fromkeys([Trial(), chosen, polished]))
+    final = longer(ends, 3 * epochs, 5) if len(ends) > 1 else np.ones(1)
     polished = ends[int(np.argmin(final))]
     gain = float(final[0] / max(final.min(), 1e-30) - 1)
     apart = float(min(another) / max(first[best], 1e-30) - 1)
@@ -274,6 +285,14 @@ def _polished(errors: Callable[[Sequence[Trial]], Array], trial: Trial, scales: 
     sides = [change(trial, sign * steps[1]) for change, steps in changes for sign in (-1, 1)]
     around = errors([trial, *sides])
     near = bool((around[1:] > around[0]).all())  # then only the finer steps are needed
+    if near and trial == Trial():
+        pairs = [around[1 + 2 * k : 3 + 2 * k] for k in range(len(changes))]
+        off = [
+            _vertex(steps[1] * np.array([-1.0, 0, 1]), np.array([a, around[0], b])) / steps[2]
+            for (_, steps), (a, b) in zip(changes, pairs)
+        ]
+        if max(map(abs, off)) < 1:
+            return trial
     for stage in range(1 if near else 0, 3):
         reach = 1 if stage else 3
         for change, steps in changes:
@@ -296,21 +315,12 @@ def _vertex(x: Float[Array, " K"], values: Float[Array, " K"]) -> float:
     return float(x[k] + (0.5 * (before - after) / curvature if curvature > 0 else 0.0) * (x[1] - x[0]))
 
 
-def found_geometry(scan: Scan) -> Scan:
-    """The scan with positions and frames set right where they clearly contradict each other; notes say what was done.
-
-    A true object does not fit the new positions, and is left out.
-    """
-    geometry = find_geometry(scan)
-    return scan if geometry is None or not geometry.wrong else with_geometry(scan, geometry)
-
-
 def with_geometry(scan: Scan, geometry: Geometry) -> Scan:
-    """The scan with a map applied, about the middle of its positions."""
+    """The scan with a map applied, about the middle of its positions; a true object, which fits them no longer, is left
+    out."""
     trial = geometry.trial
     middle = scan.positions.mean(axis=0)
     positions = middle + (scan.positions - middle) @ np.array(trial.map).T
     counts: Array = mapped(scan.counts, turned, trial.code) if trial.code else scan.counts
     mask: Bool[Array, "N N"] = turned(scan.mask, trial.code)
-    note = f"Found and applied: {geometry.sentence} (the error was {100 * geometry.gain:.0f} % larger before)."
-    return replace(scan, counts=counts, mask=mask, positions=positions, object=None, notes=(*scan.notes, note))
+    return replace(scan, counts=counts, mask=mask, positions=positions, object=None)

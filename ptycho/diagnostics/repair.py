@@ -1,13 +1,22 @@
 """What `ptycho doctor` finds and can be repaired without asking: ``ptycho convert --mend``."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from ptycho.arrays import Array, Shaped
 from ptycho.data.frames import mapped
-from ptycho.data.scan import Scan
-from ptycho.diagnostics.checks import Limits, centre_offset, empty_frames, examine_orientation
+from ptycho.data.scan import Scan, vacuum_pattern
+from ptycho.diagnostics.checks import (
+    Check,
+    Limits,
+    centre_offset,
+    empty_frames,
+    examine,
+    examine_orientation,
+    orientation_check,
+)
 from ptycho.diagnostics.geometry import with_geometry
 from ptycho.diagnostics.pixels import proposed_mask, unsound_pixels
 from ptycho.diagnostics.statistics import centred_scan, evenly_spread, looks_like_counts, squared
@@ -43,6 +52,35 @@ def prepared(scan: Scan, most_frames: int = 1024) -> Scan:
     return _without_frames(scan, 0.01, "Prepared")
 
 
+SET_RIGHT = "Set right"
+"""What the notes of `set_right` begin with."""
+
+
+def set_right(scan: Scan) -> tuple[Scan, list[Check]]:
+    """The scan with its frames centred, and positions and frames as they lie against each other, and its checks.
+
+    What a run does unasked, after `prepared`: where these contradict each other clearly, and nothing else is wrong that
+    would decide them. Notes say what was done; the last check is that of the orientation.
+    """
+    if scan.near_field is None:
+        scan = _moved(scan, SET_RIGHT)
+    checks = examine(scan, orientation=False)
+    if any(check.verdict == "fail" for check in checks):
+        return scan, checks
+    geometry = examine_orientation(scan)
+    if geometry is None:
+        return scan, checks
+    if geometry.wrong:
+        worse = f"the error was {100 * geometry.gain:.0f} % larger before"
+        return _noted(with_geometry(scan, geometry), f"{geometry.sentence} ({worse})", SET_RIGHT), checks
+    return scan, [*checks, orientation_check(geometry)]
+
+
+def was_set_right(notes: Iterable[str]) -> bool:
+    """Whether `set_right` changed the scan of these notes."""
+    return any(note.startswith(SET_RIGHT) for note in notes)
+
+
 def _noted(scan: Scan, note: str, what: str = "Repaired") -> Scan:
     return replace(scan, notes=(*scan.notes, f"{what}: {note}."))
 
@@ -75,15 +113,25 @@ def _masked(scan: Scan) -> Scan:
     return _noted(replace(scan, mask=good), f"{bad} dead, hot or saturated pixels and gaps were masked")
 
 
-def _moved(scan: Scan) -> Scan:
+def _moved(scan: Scan, what: str = "Repaired") -> Scan:
     if scan.near_field is not None:
         return scan
     # By whole pixels: counts are not interpolated.
     y, x = (-round(offset) for offset in centre_offset(scan.mean_pattern, scan.mask))
     if np.hypot(y, x) <= Limits.off_centre_px:
         return scan
-    scan = replace(scan, counts=mapped(scan.counts, moved, y, x), mask=moved(scan.mask[None], y, x)[0])
-    return _noted(scan, f"the frames were moved by ({y}, {x}) pixels (y, x)")
+    probe = scan.probe
+    if not scan.probe_known and _is_off(scan, y, x):
+        ramp = np.add.outer(*(shift * (np.arange(scan.N) - scan.N // 2) / scan.N for shift in (y, x)))
+        probe = (probe * np.exp(2j * np.pi * ramp)).astype(np.complex64)
+    scan = replace(scan, counts=mapped(scan.counts, moved, y, x), mask=moved(scan.mask[None], y, x)[0], probe=probe)
+    return _noted(scan, f"the frames were moved by ({y}, {x}) pixels (y, x)", what)
+
+
+def _is_off(scan: Scan, y: int, x: int) -> bool:
+    """Whether the guessed probe, as one made of the frames, is off the centre as they are, by ``(-y, -x)`` pixels."""
+    offset = centre_offset(vacuum_pattern(scan.probe, None), np.ones_like(scan.mask))
+    return bool(np.hypot(offset[0] + y, offset[1] + x) < np.hypot(*offset))
 
 
 def moved(frames: Shaped[Array, "B N N"], y: int, x: int) -> Shaped[Array, "B N N"]:
@@ -120,4 +168,4 @@ def _turned(scan: Scan) -> Scan:
     geometry = examine_orientation(scan)
     if geometry is None or not geometry.wrong:
         return scan
-    return _noted(replace(with_geometry(scan, geometry), notes=scan.notes), f"{geometry.sentence}")
+    return _noted(with_geometry(scan, geometry), geometry.sentence)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ptycho.config import ModelConfig, ReadConfig, RunConfig
 from ptycho.data.scan import Scan
-from ptycho.diagnostics.repair import prepared
+from ptycho.diagnostics.checks import Check, examine, require_sound, sentences
+from ptycho.diagnostics.repair import prepared, set_right
 from ptycho.diagnostics.statistics import rescale_probe
 from ptycho.formats import ReadOptions, read_scan
 from ptycho.network.build import PtychoNetwork
@@ -33,7 +34,7 @@ def open_scan(
     reading: ReadConfig | None = None,
 ) -> Scan:
     """Read a scan, leave out what no fit should see (`prepared`), log the notes, and bring a guessed probe to the scale
-    of the counts.
+    of the counts: `examined_scan` without its checks.
 
     With ``modes`` the probe gets so many; those added are guesses, so that the probe is one. With ``in_file`` the
     frames stay in the file, however few there are (`StoredFrames`), where the format lets them. ``reading`` is what
@@ -41,11 +42,47 @@ def open_scan(
     """
     permissions = dict(in_memory_bytes=0) if in_file else {}
     scan = prepared(read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions)))
-    if modes is not None and modes != scan.modes:
-        scan = replace(scan, probe=with_modes(scan.probe, modes), probe_known=False)
+    return _scaled(_announced(scan, path, log), log, modes)
+
+
+def examined_scan(
+    path: str | os.PathLike,
+    log: Log,
+    modes: int | None = None,
+    *,
+    in_file: bool = False,
+    reading: ReadConfig | None = None,
+    auto: bool = True,
+    force: bool = False,
+) -> tuple[Scan, list[Check]]:
+    """As `open_scan`, and the checks of `ptycho doctor`, whose warnings are logged.
+
+    With ``auto`` frames off the centre, and positions that lie otherwise than the frames, are `set_right`. Raises
+    ValueError where a check fails, unless ``force``.
+    """
+    permissions = dict(in_memory_bytes=0) if in_file else {}
+    scan = prepared(read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions)))
+    scan, checks = set_right(scan) if auto else (scan, examine(scan))
+    scan = _announced(scan, path, log)
+    if not force:
+        require_sound(checks)
+    for warning in sentences(checks, "warn") + sentences(checks, "undecided"):
+        log(f"warning: {warning}")
+    return _scaled(scan, log, modes), checks
+
+
+def _announced(scan: Scan, path: str | os.PathLike, log: Log) -> Scan:
+    """The scan, of which the user is told."""
     log(f"{path}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
     for note in scan.notes:
         log(note)
+    return scan
+
+
+def _scaled(scan: Scan, log: Log, modes: int | None) -> Scan:
+    """The scan with so many modes of its probe, a guess brought to the scale of the counts."""
+    if modes is not None and modes != scan.modes:
+        scan = replace(scan, probe=with_modes(scan.probe, modes), probe_known=False)
     dose = scan.check_dose()
     if dose:
         log(f"warning: {dose}")

@@ -1,6 +1,7 @@
 """Refinement runs: object, probe and more are fitted to the counts of a scan."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ptycho.config import RefineConfig, RunConfig, Values
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
-from ptycho.diagnostics.checks import examine
+from ptycho.diagnostics.checks import Check, examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
 from ptycho.pipelines.needs import decided_by, with_more_modes, with_needs
 from ptycho.pipelines.open import fits_probe, held_out_frames
@@ -41,6 +42,7 @@ def refine_run(
     start: str | os.PathLike | None = None,
     hold_out_every: int | None = None,
     resume: bool = False,
+    checks: Sequence[Check] | None = None,
     auto: bool = True,
     modes: int | None = None,
     force: bool = False,
@@ -49,7 +51,8 @@ def refine_run(
     """Fit object, probe and whatever else the run says to the counts of a scan, and leave the image in the folder.
 
     ``start`` is a reconstruction, or the run folder that holds one; without it the fit begins from vacuum. Writes
-    what `reconstruct_run` does, with or without ``auto`` and ``force``, and ``history.json``, the epochs of the fit.
+    what `reconstruct_run` does, with or without ``checks``, ``auto`` and ``force``, and ``history.json``, the epochs of
+    the fit.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,7 @@ def refine_run(
         write_json(folder / "config.json", settings)
     write_json(folder / "history.json", fit.history)
     result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
-    checks = examine(scan, orientation=False)
+    checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
     outcome = replace(outcome, before=before, fit=fit.history, notes=notes)
     write_run(folder, scan, outcome, settings, checks, [], force=force)

@@ -102,7 +102,7 @@ def refine(
         begin = time.perf_counter()
         if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
             notes += filter(None, [find_focus(solver)])
-        if start is None and config.affine_from is not None:
+        if config.affine_from is not None:
             find_map(solver)
         history.append(schedule.entry(0, None, (), begin))
         best = solver.snapshot()

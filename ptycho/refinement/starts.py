@@ -129,19 +129,23 @@ def find_map(
     stages: Sequence[tuple[int, float, int]] = ((64, 0.015, 2), (256, 0.0075, 1), (1024, 0.0075, 1)),
     batch: int = 32,
     passes: int = 2,
+    least: float = 0.003,
 ) -> None:
-    """Scale and turn the positions of a solver, whose object is empty, to where its frames can be fitted best.
+    """Scale and turn the positions of a solver to where its frames can be fitted best, and its object with them.
 
     A map ``I + [[s, -r], [r, s]]`` about the middle.
 
     Args:
-        solver: its object is empty.
+        solver: fits from vacuum tell the map, also where it has an object to start from: that was made of the positions
+            as they were, and would speak for them.
         stages: frames nearest the middle of the scan, steps of the map, and how many of them to either side: the
             further the frames reach, the finer they tell, and the narrower the valley is in which they do. Steps of
             0.3 % drowned in what batches leave to chance, 0.03 % of the misfit.
         batch: frames in a batch.
         passes: over the frames; the misfit along the last tells.
+        least: an object that is there stays as it is where scale and turn are smaller, as far as this search tells.
     """
+    image = solver.state["object"].copy()
     everything, given = solver.frames, solver.state["positions"].copy()
     middle = given[everything].mean(axis=0)
     order = everything[np.argsort(np.linalg.norm(given[everything] - middle, axis=1), kind="stable")]
@@ -163,9 +167,27 @@ def find_map(
         grid = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1)
         misfits = np.array([[misfit(best + step * offset) for offset in row] for row in grid])
         best = best + step * lowest_point(grid.reshape(-1, 2), misfits.ravel())
+    empty = bool((image == 1).all())
+    if not empty and np.abs(best).max() < least:
+        best = np.zeros(2)
     solver.move_to(mapped(best))
     solver.frames = everything
     solver.vacuum()
+    if not empty:
+        solver.state["object"] = warped(image, best, solver.grid.on_grid(middle[None])[0] + solver.scan.N // 2)
+
+
+def warped(image: np.ndarray, change: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """An object ``(S, H, W)`` on a map ``I + [[s, -r], [r, s]]`` about ``middle``, vacuum where it comes from outside."""
+    from scipy.ndimage import affine_transform
+
+    s, r = change
+    back = np.linalg.inv(np.array([[1 + s, -r], [r, 1 + s]]))
+    # affine_transform takes pixel o of the result from back @ o + offset: the middle stays.
+    offset = middle - back @ middle
+    parts = lambda values: np.stack([affine_transform(each, back, offset, order=3) for each in values])
+    moved = 1 + parts(image.real - 1) + 1j * parts(image.imag)
+    return moved.astype("complex64")
 
 
 def lowest_point(points: np.ndarray, values: np.ndarray) -> np.ndarray:
