@@ -60,11 +60,28 @@ class Judgement:
     """Half the Poisson deviance over the counts, ``sum (k log(k / e) - k + e) / 2 sum k``: on the same scale."""
     sparse: bool
     """Whether most pixels count less than a photon on average, so that the deviance decides."""
+    own: float | None = None
+    """The deciding error over shot noise of frames that the image is made of; None where it is judged by these."""
 
     @property
     def deciding(self) -> Errors:
         """The errors that decide."""
         return self.deviance if self.sparse else self.amplitude
+
+    @property
+    def times(self) -> float:
+        """The deciding error over shot noise."""
+        error, noise, _ = self.deciding
+        return error / noise if noise > 0 else float("inf")
+
+    @property
+    def misfit(self) -> float:
+        """What the model leaves of frames over shot noise, apart from the noise that the image took up.
+
+        A right model of p numbers fitted to n counts leaves ``1 - p / n`` of the noise in these, and misses others by
+        ``1 + p / n`` (Mallows, Technometrics 15, 661 (1973)): the mean of both is 1, however many frames there are.
+        """
+        return self.times if self.own is None else (self.times + self.own) / 2
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, ready for JSON."""
@@ -95,6 +112,8 @@ def verdict(
     residual_ratio: float | None = None,
     *,
     at_noise: float = 1.2,
+    no_misfit: float = 1.1,
+    noisy: float = 1.6,
     least_explained: float = 0.5,
     agreeing_ratio: float = 1.3,
     overfitted: float = 0.8,
@@ -107,12 +126,13 @@ def verdict(
             (`ResidualSummary.median_ratio`): at few photons an image predicts other frames badly for its own noise
             only, and agrees with those it is made of.
         at_noise: the error over shot noise up to which an image is at the noise.
+        no_misfit: `Judgement.misfit` up to which it is, too, where its own noise raises the error to ``noisy`` at most.
         least_explained: the fraction explained below which it is none: wrong geometry left 0.3 (docs/results.md).
         agreeing_ratio: ``residual_ratio`` up to which the frames agree with an image that explains little.
         overfitted: error over shot noise of the frames that it is made of below which an image follows their noise.
     """
     error, noise, mean_frame = judgement.deciding
-    explained, times = judgement.deciding.explained, error / noise if noise > 0 else np.inf
+    explained, times = judgement.deciding.explained, judgement.times
     where = "error on held-out frames" if judgement.unseen else "error on the frames that it is made of"
     measure = f"{where}{' (Poisson deviance)' if judgement.sparse else ''} {error:.4g}"
     beside = f"shot noise alone {noise:.4g}, the mean of the other frames {mean_frame:.4g}"
@@ -143,6 +163,12 @@ def verdict(
         )
     if times <= at_noise and explained >= least_explained:
         return Verdict(kind="at the noise", sentence=f"An image at the noise: {measure} ({beside}).")
+    if times <= noisy and judgement.misfit <= no_misfit and explained >= least_explained:
+        return Verdict(
+            kind="at the noise",
+            sentence=f"An image at the noise, of which it took up some, as there are few frames for what they show: "
+            f"{measure}, {judgement.own:.2g} times the shot noise on those that it is made of ({beside}).",
+        )
     return Verdict(
         kind="disagrees",
         sentence=f"An image that the frames do not quite agree with: {measure}, {times:.3g} times the shot noise "
@@ -161,6 +187,7 @@ def judge(
     covered_from: float = 0.9,
     sparse_below: float = 1.0,
     most_frames: int = 512,
+    most_own: int = 128,
 ) -> Judgement | None:
     """Judge an image by some frames; None where no other frame covers what they show, or they hold no photon.
 
@@ -174,6 +201,7 @@ def judge(
         covered_from: fraction of a frame's illumination that the image must cover.
         sparse_below: mean counts; the deviance decides where most pixels have less.
         most_frames: the image is judged by so many, and the mean taken of so many, evenly spread; more tell no more.
+        most_own: of the others that the image itself is compared with.
     """
     chosen, reference = (np.fromiter(indices, int) for indices in (frames, others))
     chosen, reference = (index[evenly_spread(len(index), most_frames)] for index in (chosen, reference))
@@ -190,13 +218,21 @@ def judge(
         of_mean.add(np.broadcast_to(mean, measured.shape), measured)
     if not (of_image.counted > 0 and of_image.expected > 0 and of_mean.expected > 0):
         return None
+    sparse = bool(np.median(mean) < sparse_below)
+    own = _Sums(dark)
+    if unseen:
+        for _, expected, measured in batches(
+            estimate, counts, reference[evenly_spread(len(reference), most_own)], used
+        ):
+            own.add(expected, measured)
     return Judgement(
         frames=len(covered),
         uncovered=len(chosen) - len(covered),
         unseen=unseen,
         amplitude=Errors(of_image.amplitude_error(), of_image.scatter / of_image.expected, of_mean.amplitude_error()),
         deviance=Errors(of_image.deviance(), of_image.deviance_scatter / of_image.expected, of_mean.deviance()),
-        sparse=bool(np.median(mean) < sparse_below),
+        sparse=sparse,
+        own=own.over_noise(sparse) if own.counted > 0 and own.expected > 0 else None,
     )
 
 
@@ -235,6 +271,12 @@ class _Sums:
     def amplitude_error(self) -> float:
         """`frame_error`: ``sum (s sqrt(e) - sqrt(k))^2 / sum k``, with the best scale."""
         return (self.counted - self.overlap**2 / self.expected) / self.counted
+
+    def over_noise(self, sparse: bool) -> float:
+        """The error, or else deviance, over what shot noise leaves of it."""
+        if sparse:
+            return self.deviance() * self.expected / self.deviance_scatter
+        return self.amplitude_error() * self.expected / self.scatter
 
     def deviance(self) -> float:
         """``sum (k log(k / s e) - k + s e) / 2 sum k``, with the best scale, which is ``s = sum k / sum e``."""

@@ -178,7 +178,7 @@ def find_map(
 
 
 def warped(image: np.ndarray, change: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """An object ``(S, H, W)`` on a map ``I + [[s, -r], [r, s]]`` about ``middle``, vacuum where it comes from outside."""
+    """An object ``(S, H, W)`` on a map ``I + [[s, -r], [r, s]]`` about ``middle``; vacuum comes from outside."""
     from scipy.ndimage import affine_transform
 
     s, r = change

@@ -8,8 +8,9 @@ import pytest
 from ptycho.config import SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import examine
-from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, found_geometry, rotation
+from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, rotation
 from ptycho.diagnostics.orientation import Trial
+from ptycho.diagnostics.repair import set_right, was_set_right
 from ptycho.simulation.simulate import simulate
 
 
@@ -39,14 +40,15 @@ def test_the_curl_of_the_centres_of_mass_tells_handedness_and_angle(sound: Scan,
 @pytest.mark.parametrize("angle, scale", [(12.0, 1.0), (0.0, 1.2)], ids=["turned", "scaled"])
 def test_a_turned_or_scaled_scan_is_found_and_set_right(sound: Scan, angle: float, scale: float) -> None:
     wrong = mapped(sound, rotation(angle) * scale)
-    right = found_geometry(wrong)
+    right, checks = set_right(wrong)
     off = right.positions - right.positions.mean(axis=0) - (sound.positions - sound.positions.mean(axis=0))
     assert np.sqrt((off**2).sum(axis=1).mean()) < 1.5
-    assert any("Found and applied" in note for note in right.notes)
+    assert was_set_right(right.notes) and all(check.verdict == "pass" for check in checks)
 
 
 def test_a_sound_scan_is_left_as_it_is(sound: Scan) -> None:
-    assert found_geometry(sound) is sound
+    right, checks = set_right(sound)
+    assert right is sound and checks[-1].name == "orientation of frames" and not was_set_right(right.notes)
 
 
 def test_what_the_frames_do_not_tell_is_undecided(sound: Scan) -> None:
