@@ -1,5 +1,6 @@
 """Commands that compute an image: by a network, by refinement, by other programs."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,8 +34,13 @@ commands = typer.Typer()
 
 Network = Annotated[
     str | None,
-    typer.Option(help="Run folder of a trained network, or 'pretrained'; without it one is trained here."),
+    typer.Option(
+        help="Run folder of a trained network, 'pretrained' for the package's own, or 'new' to train one on the scan; "
+        "by default 'pretrained', and 'new' where settings of a network or of its training are given.",
+        show_default=False,
+    ),
 ]
+PRETRAINED, NEW = "pretrained", "new"
 Symmetries = Annotated[
     int | None,
     typer.Option(
@@ -59,7 +65,7 @@ Auto = Annotated[
     typer.Option(
         "--auto/--no-auto",
         help="Where the fit ends above the shot noise, try what the scan may need besides (probe modes, positions, "
-        "background, varying probe, blur), for about two minutes; what held-out frames like is kept.",
+        "background, varying probe, blur), for up to 75 s; what held-out frames like is kept.",
     ),
 ]
 
@@ -69,6 +75,14 @@ PREDICTION_ONLY = (
 )
 BY_OTHER_OPTIONS = ("N", "probe_modes", "probe_trainable")
 """Fields of a network that the scan, ``--modes`` and ``--probe`` set."""
+
+
+def network_of(folder: Path, resume: bool, trains: bool) -> str:
+    """The network of a run that names none: of a run that is resumed the same; else the package's own, or a new one."""
+    record = folder / "config.json"
+    if resume and record.is_file():
+        return str(json.loads(record.read_text("utf-8")).get("model_from") or NEW)
+    return NEW if trains else PRETRAINED
 
 
 @commands.command(name="train")
@@ -143,23 +157,43 @@ def reconstruct_command(
     The checks of `ptycho doctor` come first (2 to 3 s): where one fails the image would be wrong, and there is none.
     """
     run = network_settings(run, preset, probe)
-    if model is not None and (run.model or run.training or resume or start):
+    trains = bool(run.model or run.training or start or tensorboard)
+    if model not in (None, NEW) and (trains or resume):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
+    chosen = network_of(output, resume, trains) if model is None else model
     distributed = bool(scheduler or workers)
     if distributed and (model is None or refine):
         raise ValueError(PREDICTION_ONLY)
     with framework():
         from ptycho.pipelines.open import examined_scan
         from ptycho.pipelines.reconstruct import reconstruct_run
+        from ptycho.pipelines.refine import refine_run
 
     reading = reading_of(run, output if resume else None)
     data, checks = examined_scan(scan, log, modes, in_file=distributed, reading=reading, auto=auto, force=force)
+    if model is None and chosen == PRETRAINED and data.near_field is not None and refine:
+        log("The package's network is for the far field: the scan is refined without one (--model new trains one).")
+        with watched(data, live, live_address) as progress:
+            outcome = refine_run(
+                data,
+                output,
+                run,
+                hold_out_every=hold_out_every,
+                resume=resume,
+                checks=checks,
+                auto=auto,
+                modes=modes,
+                force=force,
+                progress=progress,
+            )
+        finish(outcome, output, force)
+        return
     with watched(data, live, live_address, tensorboard) as progress:
         outcome = reconstruct_run(
             data,
             output,
             run,
-            model_folder=model,
+            model_folder=None if chosen == NEW else chosen,
             start=start,
             hold_out_every=hold_out_every,
             symmetries=symmetries,

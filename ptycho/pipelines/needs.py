@@ -1,12 +1,11 @@
 """What a scan needs beyond object and probe, found by trying: each unknown stays only if unseen frames like it.
 
 Modes of the probe, positions, a background, a varying probe, detector blur: a user cannot know which of them a scan
-needs, and each that it does not need costs time and precision. So a fit that has come to its end above the shot noise
-goes on with one more unknown at a time, and keeps it where the frames that the fit holds out are predicted better.
+needs, and each that it does not need costs time and precision. So for a fit that has come to its end above the shot
+noise one more unknown is tried at a time, and kept where the frames that the fit holds out are predicted better.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from ptycho.evaluation import verdict
 from ptycho.pipelines.assess import judgement_of
 from ptycho.progress import Progress
 from ptycho.refinement.checkpoint import FitEpoch
-from ptycho.refinement.refine import Refinement, refine
+from ptycho.refinement.refine import AT_LIMIT, Refinement, refine
 from ptycho.simulation.probes import with_modes
 
 
@@ -39,11 +38,11 @@ class Need(NamedTuple):
 NEEDS = (
     Need("probe", dict(probe_from=1)),
     Need("3 probe modes", dict(probe_from=1), modes=3),
+    Need("8 probe modes", dict(probe_from=1), modes=8),
     Need("positions", dict(positions_from=1), own_numbers=2),
     Need("background", dict(background_from=1)),
     Need("a probe that varies", dict(opr_from=1), own_numbers=1),
     Need("detector blur", dict(blur_from=1)),
-    Need("8 probe modes", dict(probe_from=1), modes=8),
 )
 """What is tried, in the order of its promise on measured scans."""
 
@@ -64,12 +63,15 @@ def with_needs(
     held_out: np.ndarray,
     *,
     decided: frozenset[str] = frozenset(),
-    seconds: float = 120.0,
-    trial_epochs: int = 10,
+    seconds: float = 75.0,
+    trial_epochs: int = 12,
     least_gain: float = 0.005,
     progress: Progress | None = None,
 ) -> Improved:
     """A fit continued with what the scan needs.
+
+    Modes are tried by fits from vacuum, with the probe that was found as their first: those come in a dozen epochs to
+    what a fit of one mode that goes on with several takes a hundred for.
 
     Args:
         scan: what was fitted.
@@ -78,7 +80,7 @@ def with_needs(
             back as it is.
         held_out: ``(P,)`` bool: frames that no fit sees.
         decided: fields of the config that the user has set, and ``modes``: nothing changes these.
-        seconds: no trial begins after so many. What was found by then is kept.
+        seconds: no trial begins that would take longer, by the epochs before. What is found by then is kept.
         trial_epochs: passes over the frames for a trial.
         least_gain: the fraction by which the criterion must fall.
         progress: told of the progress.
@@ -89,32 +91,68 @@ def with_needs(
     judgement = judgement_of(fit.result, scan, held_out, fit)
     if judgement is None or verdict(judgement).kind == "at the noise":
         return nothing
-    begin, counts = time.monotonic(), float(scan.frame_counts[fit.unseen].sum())
-    tried, kept, best, start = [], [], fit, fit.without_unseen
-    for need in _open(config, decided, start):
-        if time.monotonic() - begin > seconds:
-            break
+    clock, counts = _Clock(seconds), float(scan.frame_counts[fit.unseen].sum())
+    tried, kept, best = [], [], fit
+    for need in NEEDS:
+        start = best.without_unseen or best.result
         # The change from the best fit so far: fields that were kept stay.
         needing = RefineConfig.from_dict(config.to_dict() | need.fields)
-        trial = replace(needing, epochs=trial_epochs, focus=False)
-        image = with_more_modes(start, need.modes or 1)
-        if len(image.probe) == len(start.probe) and needing == config:
+        if _is_decided(need, config, decided) or not _changes(need, needing, config, start):
+            continue
+        modes = max(need.modes or 1, len(start.probe))
+        if clock.epochs(best, modes) < trial_epochs:
             continue
         tried.append(need.title)
-        candidate = refine(scan, trial, start=image, held_out=held_out, progress=progress)
+        trial = replace(needing, epochs=trial_epochs, focus=False)
+        if need.modes is None:
+            candidate = refine(scan, trial, start=start, held_out=held_out, progress=progress)
+        else:
+            lit = scan.with_probe(with_shared_power(start.probe, modes), known=False)
+            candidate = refine(lit, trial, held_out=held_out, progress=progress)
         # Twice what chance gives, in units of log-likelihood, of which the criterion has two to a unit.
         chance = (need.own_numbers * len(fit.unseen) + 4) / (2 * counts)
-        if candidate.criterion < best.criterion - max(least_gain * best.criterion, chance):
-            kept.append(need.title)
+        if candidate.criterion >= best.criterion - max(least_gain * best.criterion, chance):
+            continue
+        kept.append(need.title)
+        config, best = needing, candidate if need.modes is not None else _joined(best, candidate)
+        further = min(clock.epochs(best, modes), config.epochs)
+        if need.modes is None and further >= trial_epochs:
             # To its end: else the next trial would gain by going on, whatever it adds.
-            settled = replace(needing, focus=False)
-            end = refine(scan, settled, start=candidate.without_unseen, held_out=held_out, progress=progress)
-            best = end if end.criterion <= candidate.criterion else candidate
-            config, start = needing, best.without_unseen or start
+            settled = replace(config, focus=False, epochs=further)
+            end = refine(scan, settled, start=best.without_unseen, held_out=held_out, progress=progress)
+            best = _joined(best, end) if end.criterion <= best.criterion else best
     if not tried:
         return nothing
     sentence = f"Tried by held-out frames: {', '.join(tried)}; kept: {', '.join(kept) or 'none'}."
-    return Improved(_joined(fit, best) if kept else fit, config, (sentence,))
+    if kept and best.at_limit:
+        goes_on = f"`ptycho refine --modes {len(best.result.probe)}` goes on"
+        sentence += f" The image was still improving when the time for it ended: {goes_on}."
+    # That a trial ended at the limit of its epochs says nothing.
+    best = best._replace(notes=tuple(note for note in best.notes if not note.startswith(AT_LIMIT)))
+    return Improved(best if kept else fit, config, (sentence,))
+
+
+class _Clock:
+    """What is left of the time for trials."""
+
+    def __init__(self, seconds: float):
+        self.end = time.monotonic() + seconds
+
+    def epochs(self, fit: Refinement, modes: int) -> int:
+        """How many epochs of ``modes`` modes fit into it, by those of a fit: half of an epoch goes with the modes."""
+        each = float(np.median([entry["seconds"] for entry in fit.history[-6:]]))
+        each *= (1 + modes) / (1 + len(fit.result.probe))
+        return int((self.end - time.monotonic()) / max(each, 1e-6))
+
+
+def with_shared_power(probe: np.ndarray, modes: int) -> np.ndarray:
+    """A probe ``(M, N, N)`` of more modes to begin a fit with: half of the light in the first, the k-th of the others
+    with ``1 / k`` of the rest, in proportion; of that of the fit, only the shape of the first is taken."""
+    waves = with_modes(probe[:1], modes)
+    shares = np.append(0.5, 0.5 / np.arange(1, modes) / (1 / np.arange(1, modes)).sum())
+    photons = (np.abs(waves) ** 2).sum(axis=(1, 2))
+    total = float((np.abs(probe) ** 2).sum())
+    return (waves * np.sqrt(shares * total / photons)[:, None, None]).astype("complex64")
 
 
 def decided_by(run: RunConfig, modes: int | None) -> frozenset[str]:
@@ -122,13 +160,15 @@ def decided_by(run: RunConfig, modes: int | None) -> frozenset[str]:
     return frozenset(run.refine) | (frozenset() if modes is None else {"modes"})
 
 
-def _open(config: RefineConfig, decided: frozenset[str], start: Reconstruction) -> Iterator[Need]:
-    """What can be tried: nothing that the user has decided, and no fewer modes than there are."""
-    for need in NEEDS:
-        fields_decided = any(name in decided and getattr(config, name) != value for name, value in need.fields.items())
-        modes_decided = need.modes is not None and ("modes" in decided or need.modes <= len(start.probe))
-        if not fields_decided and not modes_decided:
-            yield need
+def _is_decided(need: Need, config: RefineConfig, decided: frozenset[str]) -> bool:
+    """Whether the user has decided what a need would change."""
+    by_field = any(name in decided and getattr(config, name) != value for name, value in need.fields.items())
+    return by_field or (need.modes is not None and "modes" in decided)
+
+
+def _changes(need: Need, needing: RefineConfig, config: RefineConfig, start: Reconstruction) -> bool:
+    """Whether there is anything in a need that a fit does not have."""
+    return needing != config if need.modes is None else need.modes > len(start.probe)
 
 
 def with_more_modes(image: Reconstruction, modes: int) -> Reconstruction:

@@ -113,18 +113,24 @@ def open_model(name: str | os.PathLike) -> PtychoNetwork:
 
 
 def model_for(
-    name: str | os.PathLike, scan: Scan, *, held_out: np.ndarray | None = None, progress: Progress | None = None
+    name: str | os.PathLike,
+    scan: Scan,
+    *,
+    held_out: np.ndarray | None = None,
+    probe_found: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[PtychoNetwork, Scan]:
     """A trained network (see `open_model`), and the scan with the probe that it takes; warns where the scan is far from
     what the network was trained for.
 
     A network with a probe of its own, as those of run folders, brings it where it fits the frames. Else it is the
-    scan's; where that is a guess, it is retrieved (`find_probe`) from the frames that are not held out.
+    scan's; where that is a guess, it is retrieved (`find_probe`) from the frames that are not held out, unless it was
+    ``probe_found`` by a fit before.
     """
     model = open_model(name)
     if model.probe is not None and model.settings.N != scan.N:
         model = model.without_probe()
-    if model.probe is None and not scan.probe_known and model.architecture.sees_probe:
+    if model.probe is None and not (scan.probe_known or probe_found) and model.architecture.sees_probe:
         scan = replace(scan, probe=find_probe(model, scan, held_out=held_out, progress=progress).probe)
     for sentence in far_from_training(model, scan):
         warnings.warn(sentence, UserWarning, stacklevel=2)

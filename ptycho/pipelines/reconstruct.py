@@ -75,14 +75,15 @@ def reconstruct_run(
     folder.mkdir(parents=True, exist_ok=True)
     symmetries = usual_symmetries(scan) if symmetries is None else symmetries
     held_out = held_out_frames(scan, hold_out_every)
-    config, vacuum = refine_config(run, scan), None
+    config, vacuum, given = refine_config(run, scan), None, scan
     if refined:
         vacuum = fit_from_vacuum(scan, config, held_out, folder / "checkpoint", resume, progress)
         scan = with_fitted_probe(scan, vacuum, held_out)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
     else:
-        model, scan = model_for(model_folder, scan, held_out=held_out, progress=progress)
+        found = scan is not given
+        model, scan = model_for(model_folder, scan, held_out=held_out, probe_found=found, progress=progress)
         settings = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
         trained = Trained(model, [], settings)
         write_json(folder / "config.json", settings)

@@ -24,6 +24,7 @@ def refine_network(
     held_out: np.ndarray,
     symmetries: int = 1,
     trial_epochs: int = 8,
+    plenty: float = 900.0,
     progress: Progress | None = None,
 ) -> Refinement:
     """Refine a network's image; it comes back unchanged where that makes nothing better.
@@ -37,6 +38,7 @@ def refine_network(
         held_out: ``(P,)`` bool: frames that no fit sees.
         symmetries: see `reconstruct`.
         trial_epochs: passes over the frames for each weight tried.
+        plenty: photons per object pixel from which on nothing is searched for: the counts decide, whatever the weight.
         progress: told of the progress.
     """
     _, set_aside = divided(scan, held_out, config)
@@ -45,7 +47,12 @@ def refine_network(
     start = (
         reconstruct(model, scan, held_out=hidden, symmetries=symmetries, progress=progress) if len(set_aside) else image
     )
-    if not config.h1_weight and len(set_aside):
+    photons = photons_per_object_pixel(scan)
+    # The prior weighs the gradient against residuals in units of sqrt(photons): its scale is one over those.
+    guess = 1 / np.sqrt(photons)
+    if not config.h1_weight and len(set_aside) and photons >= plenty:
+        config = replace(config, h1_weight=guess)
+    elif not config.h1_weight and len(set_aside):
 
         def misfit(weight: float) -> float:
             object_only: dict[str, Any] = dict.fromkeys((f"{name}_from" for name in UNKNOWNS), None)
@@ -53,8 +60,7 @@ def refine_network(
             fit = refine(scan, trial, start=start, held_out=held_out, progress=progress)
             return fit.history[fit.best]["criterion"]
 
-        # The prior weighs the gradient against residuals in units of sqrt(photons): its scale is one over those.
-        config = replace(config, h1_weight=best_weight(misfit, 1 / np.sqrt(photons_per_object_pixel(scan))))
+        config = replace(config, h1_weight=best_weight(misfit, guess))
     fit = refine(scan, config, start=start, held_out=held_out, progress=progress)
     return fit if fit.best > 0 else fit._replace(result=image)
 

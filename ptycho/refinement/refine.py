@@ -31,6 +31,9 @@ solution in one pass, conjugate gradients of all frames at once converge to it (
 WARM_UP_BLIND = (("lsqml", 32), ("lsqml", 32))
 """The same where the probe is not known either."""
 
+AT_LIMIT = "the fit ended at its limit"
+"""How `still_improving` begins."""
+
 FINISH = 3
 """Epochs at the end in which the held-out frames belong to the fit."""
 
@@ -140,9 +143,7 @@ def refine(
 
 def still_improving(config: RefineConfig) -> str:
     """What is said of a fit that ended at its limit."""
-    return (
-        f"the fit ended at its limit of {config.epochs} epochs while it was still improving: allow more (refine.epochs)"
-    )
+    return f"{AT_LIMIT} of {config.epochs} epochs while it was still improving: allow more (refine.epochs)"
 
 
 def finished(schedule: "_Schedule", unknowns: tuple[Unknown, ...], first: int, epochs: int) -> list[FitEpoch]:
