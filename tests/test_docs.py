@@ -40,9 +40,10 @@ SIZES = {
     f" {NETWORK.replace('--epochs ', '--set training.epochs=')} {REFINE}",
     "train": NETWORK,
     "train --from pretrained": "--epochs 1",
-    "reconstruct": f"{NETWORK} {REFINE}",
-    "reconstruct --model": REFINE,
-    "refine": "--epochs 2",
+    "reconstruct": f"{NETWORK} {REFINE} --no-auto",
+    "reconstruct --model new": f"{NETWORK} {REFINE} --no-auto",
+    "reconstruct --model": f"{REFINE} --no-auto",
+    "refine": "--epochs 2 --no-auto",
     "compare": "--epochs 1",
     "plan": "--N 24 --step 8",
     "study": "--dry-run",
@@ -63,6 +64,8 @@ NOT_RUN = {
     "KERAS_BACKEND=torch": "the tests run on another backend: `make test-torch`",
     "ptycho study dose-response -o study --scheduler": "needs a Dask scheduler at that address",
     "ptycho reconstruct scan.h5 -o image --model pretrained --no-refine --workers": "as test_spread.py does",
+    "ptycho refine scan.cxi -o image --focus-m": "needs a scan in the near field: test_near_field.py has some",
+    "ptycho refine scan.cxi -o image --near-field-m": "needs a scan in the near field: test_near_field.py has some",
     "ptycho train scan.h5 -o network --set training.devices": "needs two devices: test_devices.py has virtual ones",
     "python benchmarks/": "minutes to hours, and needs the development scans",
     "python -m benchmarks.doctor": "test_checks.py plants the same faults",
@@ -119,8 +122,8 @@ def smaller(words: list[str]) -> list[str]:
     """A command of `ptycho`, on small frames and for an epoch or two."""
     text = re.sub(r" --set training.total_frames=\d+| --epochs \d+| --rate \d+", "", shlex.join(words))
     name = words[0]
-    for special in ("train --from pretrained", "reconstruct --model"):
-        if name == special.split()[0] and special.removeprefix(name) in text:
+    for special in ("train --from pretrained", "reconstruct --model", "reconstruct --model new"):
+        if words[0] == special.split()[0] and special.removeprefix(words[0]) in text:
             name = special
     return shlex.split(f"{text} {SIZES.get(name, '')}")
 

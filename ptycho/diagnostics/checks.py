@@ -266,7 +266,8 @@ def _probe(scan: Scan, limits: Limits) -> Iterator[Check]:
         yield _check("pattern in its frame", brightness > limits.edge_brightness, finding, remedy)
     dose = scan.check_dose()
     finding = "consistent with the counts" if scan.probe_known else "a guess: rescaled to the counts"
-    yield _check("probe power", dose is not None, dose or finding, f"mark the probe as a guess: {REPAIR}", "fail")
+    remedy = f"tell the gain of the detector (--gain), or mark the probe as a guess: {REPAIR}"
+    yield _check("probe power", dose is not None, dose or finding, remedy, "fail")
 
 
 def examine_orientation(scan: Scan, limits: Limits | None = None) -> Geometry | None:

@@ -212,8 +212,8 @@ def find_geometry(
     named = (IDENTITY, FLIPS["turned by 180 degrees"]) if sound else FLIPS.values()
     trials = [Trial(map=each) for each in named]
     trials += [Trial(map=as_matrix(sign * np.array(curl.map))) for sign in signs]
-    if scan.probe_known and not sound:  # a probe of its own axes; a guess turns with the frames
-        trials += [Trial(code=code) for code in range(1, 8)]
+    if scan.probe_known:  # a probe of its own axes; a guess turns with the frames
+        trials += [Trial(code=code) for code in ((3,) if sound else range(1, 8))]
     first = errors(trials)
     best = int(np.argmin(first))
     # Turned frames and mapped positions may be the same but for the probe.

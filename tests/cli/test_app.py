@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from ptycho.cli import app as cli
 from ptycho.cli import options
 from ptycho.cli.app import app
+from ptycho.cli.compute import network_of
 from ptycho.cli.options import configured, field_help
 from ptycho.config import DEFERRED, PRESETS, SECTIONS, RefineConfig, RunConfig
 from ptycho.data.reconstruction import Reconstruction
@@ -234,6 +235,25 @@ def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
         assert file.attrs["counts_per_frame"] == pytest.approx(scan["counts"].sum((1, 2)).mean(), rel=1e-6)
         steps = np.diff(file["positions_px"][()], axis=0) - np.diff(scan["positions_px"], axis=0)
     assert np.abs(steps).max() < 1e-9
+
+
+@pytest.mark.slow
+def test_without_settings_of_a_training_the_network_is_the_package_s_own(tmp_path, monkeypatch):
+    """A run whose positions are those of another camera is set right, and judged as it was read."""
+    monkeypatch.chdir(tmp_path)
+    run(f"simulate scan.h5 {TINY['simulate']} --photons 1e6")
+    with h5py.File("scan.h5", "r+") as file:
+        file["positions_px"][...] = file["positions_px"][:, ::-1]
+        del file["object"]
+    said = " ".join(run("reconstruct scan.h5 -o run --hold-out-every 5 --force").split())
+    assert "Set right:" in said
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["model_from"] == "pretrained" and not Path("run/model.keras").exists()
+    scores = json.loads(Path("run/scores.json").read_text())
+    judged = " ".join(run("evaluate run/reconstruction.h5 scan.h5").split())
+    assert f"{scores['held_out_error']:.4f}" in judged
+    assert network_of(Path("run"), resume=True, trains=False) == "pretrained"
+    assert network_of(Path("run"), resume=False, trains=True) == "new"
 
 
 @pytest.mark.slow

@@ -90,8 +90,5 @@ def test_gaps_do_not_move_the_centre() -> None:
 
 @pytest.mark.parametrize("name", ["siemens-star-small.npz.bz2", "cryo_rotavirus_A_48x48_bin2.npz", "sim64_test.npz"])
 def test_real_scans_pass_as_they_come(name: str, data_folder: Path) -> None:
-    """Of the weak sample in ice 60 frames do not tell the orientation, with a probe that is a guess."""
     checks = examine(read_scan(data_folder / name))
-    untold = {"orientation of frames"} if name.startswith("cryo") else set()
-    assert len(checks) == CHECKS and bad(checks) == untold, [check for check in checks if check.verdict != "pass"]
-    assert not any(check.verdict in ("warn", "fail") for check in checks)
+    assert len(checks) == CHECKS and bad(checks) == set(), [check for check in checks if check.verdict != "pass"]

@@ -147,6 +147,20 @@ def test_an_affine_map_is_recovered(bright):
     np.testing.assert_allclose(y, x @ (np.eye(2) + left).T, atol=1e-3)
 
 
+def test_a_map_is_found_with_an_image_to_start_from_and_the_image_goes_with_it(bright):
+    """Positions 4 % too large, and the image that they gave: the fit ends where one from vacuum does."""
+    middle = bright.positions.mean(axis=0)
+    wrong = replace(bright, positions=1.04 * (bright.positions - middle) + middle, object=None)
+    start = refine(wrong, replace(LONG, epochs=20)).result
+    config = replace(LONG, affine_from=3, epochs=30)
+    found, vacuum = refine(wrong, config, start=start), refine(wrong, config)
+    assert found.criterion < 1.05 * vacuum.criterion
+    spread = lambda result: np.linalg.norm(result.positions_px - result.positions_px.mean(axis=0))
+    assert spread(found.result) / np.linalg.norm(bright.positions - middle) == pytest.approx(1.0, abs=0.004)
+    # At its start already, as the image was scaled with its positions.
+    assert found.history[0]["held_out_error"] < 0.7 * refine(wrong, LONG, start=start).history[0]["held_out_error"]
+
+
 @pytest.mark.parametrize("blur", [0.0, 2.0])
 def test_a_background_is_recovered(blur, noisy):
     y, x = np.mgrid[:25, :25]
