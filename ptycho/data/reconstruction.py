@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,16 @@ class Reconstruction:
         for name, kind in (("near_field", NearField), ("multislice", Multislice)):
             if name in attributes:
                 values[name] = kind.from_dict(json.loads(attributes[name]))
-        return cls(**arrays, **values, provenance=attributes)
+        record = {key: _as_written(value) for key, value in attributes.items()}
+        return cls(**arrays, **values, provenance=record)
+
+
+def _as_written(value: Any) -> Any:
+    """An attribute as it was in the record of its run: lists and tables are kept as JSON."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        with suppress(json.JSONDecodeError):  # a sentence, or a name
+            return json.loads(value)
+    return value
 
 
 _NO_ARRAYS = ("multislice", "near_field", "blur_px", "pixel_size_m", "used", "dropped", "provenance")
