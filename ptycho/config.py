@@ -283,7 +283,7 @@ class RefineConfig(Config):
     """The position of each frame (``cg``)."""
     affine_from: int | None = None
     """One linear map of all positions: scale, rotation and shear (``cg``). Scale and rotation are looked for before a
-    fit from empty space."""
+    fit from empty space, and before one from an image unless ``focus`` is off."""
     background_from: int | None = None
     """Counts that do not come from the sample, the same in all frames (``cg``)."""
     opr_from: int | None = None

@@ -39,6 +39,7 @@ NEEDS = (
     Need("probe", dict(probe_from=1)),
     Need("3 probe modes", dict(probe_from=1), modes=3),
     Need("8 probe modes", dict(probe_from=1), modes=8),
+    Need("scale and rotation of the positions", dict(affine_from=1)),
     Need("positions", dict(positions_from=1), own_numbers=2),
     Need("background", dict(background_from=1)),
     Need("a probe that varies", dict(opr_from=1), own_numbers=1),
@@ -125,8 +126,7 @@ def with_needs(
         return nothing
     sentence = f"Tried by held-out frames: {', '.join(tried)}; kept: {', '.join(kept) or 'none'}."
     if kept and best.at_limit:
-        goes_on = f"`ptycho refine --modes {len(best.result.probe)}` goes on"
-        sentence += f" The image was still improving when the time for it ended: {goes_on}."
+        sentence += " The image was still improving when the time for it ended: `ptycho refine --start` goes on."
     # That a trial ended at the limit of its epochs says nothing.
     best = best._replace(notes=tuple(note for note in best.notes if not note.startswith(AT_LIMIT)))
     return Improved(best if kept else fit, config, (sentence,))

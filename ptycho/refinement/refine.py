@@ -105,7 +105,7 @@ def refine(
         begin = time.perf_counter()
         if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
             notes += filter(None, [find_focus(solver)])
-        if config.affine_from is not None:
+        if config.affine_from is not None and (start is None or config.focus):
             find_map(solver)
         history.append(schedule.entry(0, None, (), begin))
         best = solver.snapshot()
