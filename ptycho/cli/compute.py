@@ -157,7 +157,7 @@ def reconstruct_command(
     The checks of `ptycho doctor` come first (2 to 3 s): where one fails the image would be wrong, and there is none.
     """
     run = network_settings(run, preset, probe)
-    trains = bool(run.model or run.training or start or tensorboard)
+    trains = bool(run.model or run.training or start)
     if model not in (None, NEW) and (trains or resume):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
     chosen = network_of(output, resume, trains) if model is None else model

@@ -99,8 +99,8 @@ def object_pixel(
         size = beam.object_pixel_m(N, abs(detector_pixel_m))
     if size is None or not (np.isfinite(size) and size > 0):
         raise BadFile(
-            f"{path} has positions in metres, but not all of {needed}; give what is missing (--energy-ev, "
-            "--distance-m), or --pixel-size-nm"
+            f"{path} has positions in metres, but not all of {needed}; give --pixel-size-nm, or what is missing by "
+            "--energy-ev and --distance-m"
         )
     return size
 
