@@ -1,6 +1,5 @@
 """Commands that compute an image: by a network, by refinement, by other programs."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +23,7 @@ from ptycho.cli.options import (
     configured,
     network_settings,
     reading_of,
+    recorded,
     with_probe,
 )
 from ptycho.cli.printing import finish, log, print_outcome, print_table
@@ -79,9 +79,8 @@ BY_OTHER_OPTIONS = ("N", "probe_modes", "probe_trainable")
 
 def network_of(folder: Path, resume: bool, trains: bool) -> str:
     """The network of a run that names none: of a run that is resumed the same; else the package's own, or a new one."""
-    record = folder / "config.json"
-    if resume and record.is_file():
-        return str(json.loads(record.read_text("utf-8")).get("model_from") or NEW)
+    if resume and (record := recorded(folder)):
+        return str(record.get("model_from") or NEW)
     return NEW if trains else PRETRAINED
 
 

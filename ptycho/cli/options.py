@@ -212,11 +212,14 @@ def reading_of(run: RunConfig, *folders: str | Path | None) -> ReadConfig:
     """What the user says of the scan file; if nothing, what the run in the first of some folders was told."""
     if run.reading:
         return run.make(ReadConfig)
-    for folder in folders:
-        record = Path(folder) / "config.json" if folder is not None else None
-        if record is not None and record.is_file():
-            return ReadConfig.from_dict(json.loads(record.read_text("utf-8")).get("reading", {}))
-    return ReadConfig()
+    records = (recorded(folder) for folder in folders if folder is not None)
+    return ReadConfig.from_dict(next(filter(None, records), {}).get("reading", {}))
+
+
+def recorded(folder: str | Path) -> dict[str, Any]:
+    """The settings that a run left in its folder; empty where there are none."""
+    record = Path(folder) / "config.json"
+    return json.loads(record.read_text("utf-8")) if record.is_file() else {}
 
 
 def network_settings(run: RunConfig, preset: Preset | None, probe: str | None) -> RunConfig:

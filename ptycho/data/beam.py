@@ -64,6 +64,10 @@ class Beam:
         """``wavelength distance / (N pixel)``: side of an object pixel in the far field; None without a distance."""
         return None if self.distance_m is None else self.wavelength_m * self.distance_m / (N * detector_pixel_m)
 
+    def detector_pixel_m(self, N: int, object_pixel_m: float) -> float | None:
+        """The side of a detector pixel that has this object pixel in the far field: the relation is its own inverse."""
+        return self.object_pixel_m(N, object_pixel_m)
+
 
 def object_pixel_m(N: int, detector_pixel: tuple[float, str], beam: Beam | None) -> float | None:
     """Side of an object pixel in the far field, by the side of a detector pixel and its unit; None if more is needed.

@@ -39,15 +39,14 @@ def missing(scan: Scan, shadow: Shadow) -> str:
     z2) / z1``; a parallel beam does not.
     """
     beam, pixel = scan.beam, scan.pixel_size_m
-    if beam is None or beam.distance_m is None or pixel is None:
+    detector_pixel = None if beam is None or pixel is None else beam.detector_pixel_m(scan.N, pixel)
+    if beam is None or beam.distance_m is None or pixel is None or detector_pixel is None:
         return (
             "tell the distance from the focus to the sample (--focus-m; parallel light: --near-field-m, the distance "
             "from the sample to the detector), with --energy-ev, --distance-m and --pixel-size-nm where the file "
             "lacks them"
         )
     z2 = beam.distance_m
-    # The far field's object pixel is wavelength z2 / (N detector pixel).
-    detector_pixel = beam.wavelength_m * z2 / (scan.N * pixel)
     magnification = detector_pixel * shadow.pixels / pixel * (-1 if shadow.inverted else 1)
     on_sample = f"a detector pixel seems to be {1e9 * detector_pixel / abs(magnification):.4g} nm on the sample"
     if abs(magnification - 1) < 0.02:

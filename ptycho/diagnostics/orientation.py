@@ -17,7 +17,6 @@ from ptycho.diagnostics.statistics import rescale_probe
 
 _FLIPS = ("as they are", "flipped left-right", "flipped up-down", "turned by 180 degrees")
 NAMES = (*_FLIPS, "transposed", *(f"transposed, then {flip}" for flip in _FLIPS[1:]))
-CODES = range(len(NAMES))
 
 
 def turned(frames: Shaped[Array, "*batch N N"], code: int) -> Shaped[Array, "*batch N N"]:
@@ -39,17 +38,6 @@ class Trial(NamedTuple):
     """How frames are turned, the probe not: it is of another source."""
     defocus_rad: float = 0.0
     """By which the probe is off: phase at the root mean square of its frequencies."""
-
-
-def orientation_errors(
-    scan: Scan, seed: int = 0, frames: int = 120, side: int = 64, epochs: int = 6
-) -> Float[Array, "8"]:
-    """Squared error of the amplitudes over the counts, by the code that the frames are turned with.
-
-    Of the ``frames`` nearest the middle of the scan, ``side`` pixels around the zero frequency are fitted for
-    ``epochs``: as few of each as tell the orientations apart, in 3 s on one core.
-    """
-    return fit_errors(middle_of(scan, frames, side), [Trial(code=code) for code in CODES], epochs, seed=seed)
 
 
 def middle_of(scan: Scan, frames: int, side: int) -> Scan:

@@ -25,17 +25,16 @@ def in_near_field(scan: Scan, options: ReadOptions) -> Scan:
     given, beam, pixel = options.given, scan.beam, scan.pixel_size_m
     if not given.near:
         return scan
-    if beam is None or beam.distance_m is None or pixel is None:
+    detector_pixel = None if beam is None or pixel is None else beam.detector_pixel_m(scan.N, pixel)
+    if beam is None or beam.distance_m is None or pixel is None or detector_pixel is None:
         raise ValueError(
             "the near field needs the wavelength, the distance from the sample to the detector, and the pixel: give "
             "--energy-ev, --distance-m and --detector-pixel or --pixel-size-nm (on the sample)"
         )
     z2 = beam.distance_m
     magnification = 1.0 if given.focus_m is None else (given.focus_m + z2) / given.focus_m
-    # The far field's object pixel is l z2 / (N d), d the pixel of the detector. What the user tells is on the sample.
-    side = pixel
-    if options.pixel_size_m is None:
-        side = beam.wavelength_m * z2 / (scan.N * pixel) / abs(magnification)
+    # What the user tells is on the sample.
+    side = detector_pixel / abs(magnification) if options.pixel_size_m is None else pixel
     distance = (z2 if given.near_field_m is None else given.near_field_m) / magnification
     near = NearField(distance_px=distance / side, wavelength_px=beam.wavelength_m / side, kind="fresnel")
     positions = scan.positions * (np.sign(magnification) * pixel / side)

@@ -40,9 +40,7 @@ def open_scan(
     frames stay in the file, however few there are (`StoredFrames`), where the format lets them. ``reading`` is what
     the user knows of the file.
     """
-    permissions = dict(in_memory_bytes=0) if in_file else {}
-    scan = prepared(read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions)))
-    return _scaled(_announced(scan, path, log), log, modes)
+    return _scaled(_announced(_read(path, in_file, reading), path, log), log, modes)
 
 
 def examined_scan(
@@ -60,8 +58,7 @@ def examined_scan(
     With ``auto`` frames off the centre, and positions that lie otherwise than the frames, are `set_right`. Raises
     ValueError where a check fails, unless ``force``.
     """
-    permissions = dict(in_memory_bytes=0) if in_file else {}
-    scan = prepared(read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions)))
+    scan = _read(path, in_file, reading)
     scan, checks = set_right(scan) if auto else (scan, examine(scan))
     scan = _announced(scan, path, log)
     if not force:
@@ -69,6 +66,12 @@ def examined_scan(
     for warning in sentences(checks, "warn") + sentences(checks, "undecided"):
         log(f"warning: {warning}")
     return _scaled(scan, log, modes), checks
+
+
+def _read(path: str | os.PathLike, in_file: bool, reading: ReadConfig | None) -> Scan:
+    """The scan of a file, `prepared`."""
+    permissions = dict(in_memory_bytes=0) if in_file else {}
+    return prepared(read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions)))
 
 
 def _announced(scan: Scan, path: str | os.PathLike, log: Log) -> Scan:

@@ -50,9 +50,7 @@ def refine_network(
     photons = photons_per_object_pixel(scan)
     # The prior weighs the gradient against residuals in units of sqrt(photons): its scale is one over those.
     guess = 1 / np.sqrt(photons)
-    if not config.h1_weight and len(set_aside) and photons >= plenty:
-        config = replace(config, h1_weight=guess)
-    elif not config.h1_weight and len(set_aside):
+    if not config.h1_weight and len(set_aside):
 
         def misfit(weight: float) -> float:
             object_only: dict[str, Any] = dict.fromkeys((f"{name}_from" for name in UNKNOWNS), None)
@@ -60,7 +58,7 @@ def refine_network(
             fit = refine(scan, trial, start=start, held_out=held_out, progress=progress)
             return fit.history[fit.best]["criterion"]
 
-        config = replace(config, h1_weight=best_weight(misfit, guess))
+        config = replace(config, h1_weight=guess if photons >= plenty else best_weight(misfit, guess))
     fit = refine(scan, config, start=start, held_out=held_out, progress=progress)
     return fit if fit.best > 0 else fit._replace(result=image)
 
