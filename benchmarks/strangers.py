@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
@@ -495,7 +495,12 @@ def strangers(every: int, offset: int, only: str) -> Iterator[tuple[str, int, Wr
 
 
 @app.command()
-def run(output: Path = Path("strangers.jsonl"), every: int = 1, offset: int = 0, only: str = "") -> None:
+def run(
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("strangers.jsonl"),
+    every: int = 1,
+    offset: int = 0,
+    only: str = "",
+) -> None:
     """Every so-many-th stranger; a line of JSON for each."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     done = {tuple(json.loads(line)["stranger"]) for line in output.read_text().splitlines()} if output.exists() else ()

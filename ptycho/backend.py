@@ -20,18 +20,19 @@ def backend_name() -> str:
     return keras.backend.backend()
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], *, fused: bool = True) -> Callable[..., Any]:
     """Compile a function of arrays on the backend in use; the result owns its traces, which are freed with it.
 
     TensorFlow and JAX compile with XLA, once for each shape and dtype of the arguments; PyTorch runs the function
-    unchanged. The result is differentiable. Every argument is an array: bind sizes and options with
+    unchanged. Without ``fused`` TensorFlow runs a graph operation by operation, which is ready in half the time and
+    then slower, the more so the larger the arrays. The result is differentiable. Every argument is an array: bind sizes and options with
     `functools.partial`.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow
 
-        return tensorflow.function(function, jit_compile=True, autograph=False)
+        return tensorflow.function(function, jit_compile=fused, autograph=False)
     if backend == "jax":
         import jax
 

@@ -82,8 +82,7 @@ def rotation(degrees: float) -> Float[Array, "2 2"]:
 
 def described(trial: Trial) -> str:
     """The map of a trial in words: the nearest flip, then rotation and scale."""
-    matrix = np.array(trial.map)
-    scale = float(np.sqrt(abs(np.linalg.det(matrix))))
+    matrix, scale = np.array(trial.map), _scale(trial)
     overlap = {name: float((matrix * np.array(flip)).sum()) for name, flip in FLIPS.items()}
     # The positions as they are, turned by up to 45 degrees, are not called exchanged.
     name = max(overlap, key=lambda name: overlap[name])
@@ -174,6 +173,7 @@ def find_geometry(
     guess_error_deg: float = 2.5,
     sound_within_deg: float = 8.0,
     scale_frames: int = 100,
+    least_scale: float = 0.03,
 ) -> Geometry | None:
     """The map of positions, or turn of frames, that lets a few frames from the middle fit each other best.
 
@@ -190,6 +190,8 @@ def find_geometry(
         sound_within_deg: of the angle that the curl tells, flips are not tried.
         guess_error_deg: turns below are left alone where the probe is a guess; the fit of an affine map finds them.
         scale_frames: of fewer the scale is not looked for.
+        least_scale: part by which the scale has to be off: short fits tell it no better (0.975 of a sound scan), and the
+            fit of an affine map finds what is less.
         undecided_below: where no other orientation is worse by this part, and the curl does not tell, none is chosen.
     """
     curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)
@@ -227,6 +229,9 @@ def find_geometry(
         chosen = max(equal, key=lambda trial: trial.code)  # of equal ones frames are turned: positions keep their axes
     # A guessed probe is as wide as its focus was found: it does not tell the scale. Nor does a small field.
     polished = _polished(errors, chosen, scales=scan.probe_known and len(scan) >= scale_frames)
+    scale = _scale(polished)
+    polished = polished if abs(scale - 1) >= least_scale else _mapped(polished, np.eye(2) / scale)
+    polished = polished if _differ(chosen, polished) else chosen
     # Short fits like positions that lie closer together, whose frames tell more of each other: frames held out of
     # longer ones decide.
     ends = list(dict.fromkeys([Trial(), chosen, polished]))
@@ -245,6 +250,10 @@ def find_geometry(
     differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
     return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
+
+
+def _scale(trial: Trial) -> float:
+    return float(np.sqrt(abs(np.linalg.det(np.array(trial.map)))))
 
 
 def _relative(trial: Trial) -> Float[Array, "2 2"]:

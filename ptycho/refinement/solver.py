@@ -40,9 +40,9 @@ NOT_FALLEN = 1e-6
 
 
 @lru_cache(maxsize=64)
-def _compiled(function, specification: Specification, options: tuple[tuple[str, Any], ...] = ()):
+def _compiled(function, specification: Specification, options: tuple[tuple[str, Any], ...] = (), fused: bool = True):
     """One compiled function for all scans and fits that are alike."""
-    return compiled(partial(function, specification=specification, **dict(options)))
+    return compiled(partial(function, specification=specification, **dict(options)), fused=fused)
 
 
 def gradients(
@@ -95,6 +95,8 @@ class Solver:
         chunk_pixels: pixels of all probe modes and slices worked on at once: 4 MB for each complex array on the way.
             Twice as many take twice as long a pixel where the cache ends.
         workers: chunks worked on at the same time: what one does on one core the others fill up.
+        fused_pixels: pixels of all frames, modes and slices from which XLA compiles the steps: of fewer a fit of a dozen
+            epochs takes less time than it does to compile them.
         curvature_sample: part of the frames that the curvature is taken from: it only sets the lengths of steps.
         damping: of minibatch steps, see `ptycho.refinement.minibatch`.
         seed: of the order of the frames.
@@ -115,6 +117,7 @@ class Solver:
         dark: tuple[float, float] = (1e-2, 0.1),
         chunk_pixels: int = 2**19,
         workers: int = 3,
+        fused_pixels: float = 1e6,
         curvature_sample: float = 0.1,
         damping: float = 0.3,
         seed: int = 0,
@@ -143,6 +146,7 @@ class Solver:
         photons = float((np.abs(self.state["probe"]) ** 2).sum())
         self.priors = Priors(photons * len(self.frames) / float(np.prod(self.grid.shape)))
         self.epoch = 0
+        self.fused = len(self.frames) * self.state["probe"].size * self.slices >= fused_pixels
         # As few chunks as may be, and all of one size: none is nearly empty.
         largest = max(1, chunk_pixels // (self.state["probe"].size * self.slices))
         self.chunk = -(-len(self.frames) // -(-len(self.frames) // largest))
@@ -246,7 +250,7 @@ class Solver:
         """
         function = dict(lsqml=lsqml_step, rpie=rpie_step)[method]
         options = (("likelihood", self.likelihood), ("names", tuple(names)), ("damping", self.damping))
-        step = _compiled(function, self.specification, options)
+        step = _compiled(function, self.specification, options, self.fused)
         misfits = []
         for batch in self._batches(size, batching):
             values = dict(step(self._estimate(), batch))
@@ -269,7 +273,7 @@ class Solver:
         """
         rates = dict(object=0.02, probe=0.01) if rates is None else rates
         options = (("likelihood", self.likelihood), ("names", tuple(names)), ("loss", loss))
-        step = _compiled(adam_step, self.specification, options)
+        step = _compiled(adam_step, self.specification, options, self.fused)
         unit = dict(object=1.0, probe=float(np.abs(self.state["probe"]).max()))
         scaled = {name: np.float32(rates[name] * unit[name]) for name in names}
         # (first and second moment, real and imaginary half, ...)
@@ -332,7 +336,7 @@ class Solver:
         )
         options = (("likelihood", self.likelihood), ("unknowns", tuple(unknown for unknown, _ in directions)))
         along, estimate, gram = (
-            _compiled(curvature, self.specification, options),
+            _compiled(curvature, self.specification, options, self.fused),
             self._estimate(),
             np.zeros((len(b),) * 2),
         )
@@ -474,7 +478,7 @@ class Solver:
     ) -> dict[str, np.ndarray]:
         """Sums over chunks of frames; of per-frame unknowns one value a frame of the scan, 0 for other frames."""
         options = (("likelihood", self.likelihood), ("unknowns", tuple(unknowns)), ("measures", measures))
-        function, estimate = _compiled(gradients, self.specification, options), self._estimate()
+        function, estimate = _compiled(gradients, self.specification, options, self.fused), self._estimate()
         per_frame = {unknown.name for unknown in unknowns if unknown.per_frame}
         total: dict[str, Any] = {}
         values = ahead(lambda members: function(estimate, self._batch(members)), chunks, self.workers)

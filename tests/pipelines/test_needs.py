@@ -28,15 +28,16 @@ def errors(scan, held_out, fit):
 
 
 @pytest.mark.slow
-def test_a_background_is_found_and_a_blur_is_not(hazy, monkeypatch):
+def test_what_a_scan_needs_is_kept_until_it_is_at_the_noise(hazy, monkeypatch):
     scan, held_out, fit = hazy
     assert not fit.at_limit
     assert errors(scan, held_out, fit).error > 2 * errors(scan, held_out, fit).shot_noise
-    blur, background = Need("detector blur", dict(blur_from=1)), Need("background", dict(background_from=1))
-    monkeypatch.setattr(needs, "NEEDS", (background, blur))
+    turn, background = Need("affine", dict(affine_from=1)), Need("background", dict(background_from=1))
+    monkeypatch.setattr(needs, "NEEDS", (turn, background, Need("positions", dict(positions_from=1))))
     improved = with_needs(scan, CONFIG, fit, held_out)
-    assert improved.notes == ("Tried by held-out frames: background, detector blur; kept: background.",)
-    assert improved.config.background_from == 1 and improved.config.blur_from is None
+    # Then the fit is at the noise, and nothing more is tried.
+    assert improved.notes == ("Tried by held-out frames: affine, background; kept: background.",)
+    assert improved.config.background_from == 1 and improved.config.affine_from is None
     # Where the sample scatters few photons: in bright pixels, a part that all frames share may be of either.
     dim = scan.mean_pattern < 25
     assert improved.fit.result.background[dim].mean() == pytest.approx(20, rel=0.1)
