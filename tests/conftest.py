@@ -1,10 +1,12 @@
 """Small scans that the tests share, made here; and the folder of measured ones."""
 
+import hashlib
 import os
 import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -23,6 +25,28 @@ def run_graphs_as_traced() -> None:
 def quick_graphs():
     if "tensorflow" in sys.modules:
         run_graphs_as_traced()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_search_of_the_geometry_for_each_scan():
+    """Commands look for the geometry of what they open, five seconds of many a test: once for frames that are alike."""
+    from ptycho.diagnostics import checks
+
+    search, found = checks.find_geometry, {}
+
+    def remembered(scan, **limits):
+        if not isinstance(scan.counts, np.ndarray):
+            return search(scan, **limits)
+        arrays = (scan.counts, scan.positions, scan.probe, scan.mask)
+        content = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).digest()
+        key = (content, scan.counts.dtype, scan.N, scan.probe_known, scan.near_field, *sorted(limits.items()))
+        if key not in found:
+            found[key] = search(scan, **limits)
+        return found[key]
+
+    checks.find_geometry = remembered
+    yield
+    checks.find_geometry = search
 
 
 @pytest.fixture(scope="session")

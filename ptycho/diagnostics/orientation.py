@@ -5,13 +5,14 @@ the conjugate of object and probe, so that only the phase of the probe tells the
 flips left-right, 2 up-down, 4 transposes first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.arrays import Array, Complex, Float, Shaped
+from ptycho.arrays import Array, Complex, Float, Int, Shaped
 from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.statistics import rescale_probe
 
@@ -63,9 +64,15 @@ def fit_errors(
     ePIE (Maiden & Rodenburg, Ultramicroscopy 109, 1256 (2009)) on batches of frames, see `_fit_errors`. With
     ``held_out_every`` every k-th frame is kept from the fit, and the error is that of these frames at its end.
     """
-    groups = [trials[first : first + at_once] for first in range(0, len(trials), at_once)]
+    groups = [list(trials[first : first + at_once]) for first in range(0, len(trials), at_once)]
     rng = lambda: np.random.default_rng(seed)  # the same batches for all
-    return np.concatenate([_fit_errors(scan, group, epochs, rng(), fits_probe, held_out_every) for group in groups])
+    errors = []
+    for group in groups:
+        # Steps are traced for each number of trials: half of the most, or all, the last one again in the empty places.
+        places = at_once // 2 if 2 * len(group) <= at_once else at_once
+        filled = group + group[-1:] * (places - len(group))
+        errors.append(_fit_errors(scan, filled, epochs, rng(), fits_probe, held_out_every)[: len(group)])
+    return np.concatenate(errors)
 
 
 def _fit_errors(
@@ -75,67 +82,102 @@ def _fit_errors(
     rng: np.random.Generator,
     fits_probe: bool,
     held_out_every: int | None,
-    power: float = 0.5,
 ) -> Float[Array, " K"]:
-    """Errors in the last epoch, each batch's before its step.
+    """Errors in the last epoch, each batch's before its step (`_epie_step`).
 
-    The misfit of amplitudes, ``sum (sqrt(e) - sqrt(n))^2``, has the derivative ``u = 1 - sqrt(n / e)`` by the expected
-    counts e, so that ``-J^T u / 2`` is the change of the exit waves that brings them to the measured amplitudes. The
-    object takes it times ``conj(P)`` over the illumination of the batch, ``power`` of it the maximum of one frame's:
-    where little light falls, steps are short. A guessed probe follows from the third epoch on.
+    A guessed probe follows from the third epoch on.
     """
     from keras import ops
 
-    from ptycho.physics.forward import Diffraction, centring, frame_probes
+    from ptycho.physics.forward import Diffraction, frame_probes
     from ptycho.physics.grid import ObjectGrid
-    from ptycho.physics.patches import accumulate_at, extract_at, patch_index
+    from ptycho.physics.patches import extract_at, patch_index
 
     K, N = len(trials), scan.N
     middle = scan.positions.mean(axis=0)
     # Positions are rows: p A^T.
     mapped_positions = np.stack([middle + (scan.positions - middle) @ np.array(trial.map).T for trial in trials])
     grid = ObjectGrid.around(mapped_positions.reshape(-1, 2), N)
+    shape = tuple(int(np.ceil(side / 32)) * 32 for side in grid.shape)  # few shapes, for each of which steps are traced
     counts, mask = np.asarray(scan.counts, np.float32), scan.mask.astype(np.float32)
     used = ops.convert_to_tensor(np.stack([turned(mask, trial.code) for trial in trials])[:, None])
     roots = np.sqrt(np.maximum(counts, 0)) * mask
     measured = ops.convert_to_tensor(np.stack([turned(roots, trial.code) for trial in trials]))
     positions = np.rint(grid.on_grid(mapped_positions)).astype(np.int32)
-    index = patch_index(positions, (N, N), grid.shape)
-    sample = ops.ones((K, *grid.shape), "complex64")
+    index = patch_index(positions, (N, N), shape)
+    sample = ops.ones((K, *shape), "complex64")
     probe = ops.convert_to_tensor(np.stack([defocused(scan.probe, trial.defocus_rad) for trial in trials])[:, None])
-    brightest = float(illumination(scan.probe).max())
-    uncentred = ops.convert_to_tensor(centring(N).conj())  # probes have this ramp on their way to the far field
-    scaled = lambda change, scale: change / ops.cast(scale, "complex64")
+    brightest = ops.convert_to_tensor(np.float32(illumination(scan.probe).max()))
     errors = ops.zeros(K)
     size = int(np.clip(len(scan) // 15, 1, 8))  # small, as later batches profit from earlier ones
     frames = np.arange(len(scan))
     judges = frames[:0] if held_out_every is None else frames[held_out_every // 2 :: held_out_every]
     for epoch in range(epochs):
         errors = ops.zeros(K)
+        step = _compiled_step(shape, fits_probe and not scan.probe_known and epoch >= 2)
         order = rng.permutation(np.setdiff1d(frames, judges))
         for batch in (order[first : first + size] for first in range(0, len(order), size)):
-            at = ops.take(index, batch, axis=1)
-            patches = extract_at(sample, at)
-            model = Diffraction([patches], frame_probes(probe)[0])
-            amplitudes = ops.sqrt(ops.maximum(model.expected, 1e-12))
-            # u = d sum (sqrt(e) - sqrt(n))^2 / de = 1 - sqrt(n / e)
-            misfit = (1 - ops.take(measured, batch, axis=1) / amplitudes) * used
-            errors = errors + ops.sum(ops.square(misfit * amplitudes), axis=(1, 2, 3))
-            chi = model.adjoint(misfit)
-            intensity = ops.broadcast_to(ops.sum(ops.square(ops.abs(probe)), axis=2), patches.shape)
-            # O -= sum_j conj(P) chi / (2 (p max |P|^2 + (1 - p) sum_j |P|^2)), where chi = J^T u has the factor 2 of J
-            scale = power * brightest + (1 - power) * accumulate_at(intensity, at, grid.shape)
-            sample = sample - scaled(accumulate_at(model.slice_gradients(chi)[0], at, grid.shape), 2 * scale)
-            if fits_probe and not scan.probe_known and epoch >= 2:
-                change = ops.sum(model.probe_gradient(chi), axis=1, keepdims=True) * uncentred
-                # ePIE of the probe: over the largest sum_j |O_j|^2 of the batch
-                transmitted = ops.max(ops.sum(ops.square(ops.abs(patches)), axis=1), axis=(1, 2))
-                probe = probe - scaled(change, 2 * transmitted[:, None, None, None, None])
+            of_batch = (ops.take(values, batch, axis=1) for values in (measured, index))
+            sample, probe, error = step(sample, probe, *of_batch, used, brightest)
+            errors = errors + error
     if len(judges):
         expected = Diffraction([extract_at(sample, ops.take(index, judges, axis=1))], frame_probes(probe)[0]).expected
         misfit = (ops.sqrt(ops.maximum(expected, 1e-12)) - ops.take(measured, judges, axis=1)) * used
         errors, counts = ops.sum(ops.square(misfit), axis=(1, 2, 3)), counts[judges]
     return ops.convert_to_numpy(errors) / max(float((counts * mask).sum()), 1e-30)
+
+
+def _epie_step(
+    sample: Complex[Array, "K H W"],
+    probe: Complex[Array, "K 1 M N N"],
+    measured: Float[Array, "K B N N"],
+    index: Int[Array, "K B N N"],
+    used: Float[Array, "K 1 N N"],
+    brightest: Float[Array, ""],
+    *,
+    shape: tuple[int, int],
+    fits_probe: bool,
+    power: float = 0.5,
+) -> tuple[Complex[Array, "K H W"], Complex[Array, "K 1 M N N"], Float[Array, " K"]]:
+    """Object and probe after a batch of frames, and the errors before, of K trials.
+
+    The misfit of amplitudes, ``sum (sqrt(e) - sqrt(n))^2``, has the derivative ``u = 1 - sqrt(n / e)`` by the expected
+    counts e, so that ``-J^T u / 2`` is the change of the exit waves that brings them to the measured amplitudes. The
+    object takes it times ``conj(P)`` over the illumination of the batch, ``power`` of it the maximum of one frame's:
+    where little light falls, steps are short.
+    """
+    from keras import ops
+
+    from ptycho.physics.forward import Diffraction, centring, frame_probes
+    from ptycho.physics.patches import accumulate_at, extract_at
+
+    scaled = lambda change, scale: change / ops.cast(scale, "complex64")
+    patches = extract_at(sample, index)
+    model = Diffraction([patches], frame_probes(probe)[0])
+    amplitudes = ops.sqrt(ops.maximum(model.expected, 1e-12))
+    # u = d sum (sqrt(e) - sqrt(n))^2 / de = 1 - sqrt(n / e)
+    misfit = (1 - measured / amplitudes) * used
+    errors = ops.sum(ops.square(misfit * amplitudes), axis=(1, 2, 3))
+    chi = model.adjoint(misfit)
+    intensity = ops.broadcast_to(ops.sum(ops.square(ops.abs(probe)), axis=2), patches.shape)
+    # O -= sum_j conj(P) chi / (2 (p max |P|^2 + (1 - p) sum_j |P|^2)), where chi = J^T u has the factor 2 of J
+    scale = power * brightest + (1 - power) * accumulate_at(intensity, index, shape)
+    sample = sample - scaled(accumulate_at(model.slice_gradients(chi)[0], index, shape), 2 * scale)
+    if fits_probe:
+        uncentred = ops.convert_to_tensor(centring(probe.shape[-1]).conj())  # their ramp on the way to the far field
+        change = ops.sum(model.probe_gradient(chi), axis=1, keepdims=True) * uncentred
+        # ePIE of the probe: over the largest sum_j |O_j|^2 of the batch
+        transmitted = ops.max(ops.sum(ops.square(ops.abs(patches)), axis=1), axis=(1, 2))
+        probe = probe - scaled(change, 2 * transmitted[:, None, None, None, None])
+    return sample, probe, errors
+
+
+@lru_cache(maxsize=16)
+def _compiled_step(shape: tuple[int, int], fits_probe: bool) -> Callable[..., tuple[Array, Array, Array]]:
+    from ptycho.backend import compiled
+
+    # XLA takes longer to compile than the fit takes.
+    return compiled(partial(_epie_step, shape=shape, fits_probe=fits_probe), fused=False)
 
 
 def defocused(probe: Complex[Array, "M N N"], defocus_rad: float) -> Complex[Array, "M N N"]:
