@@ -53,7 +53,7 @@ def examined_scan(
     auto: bool = True,
     force: bool = False,
 ) -> tuple[Scan, list[Check]]:
-    """As `open_scan`, and the checks of `ptycho doctor`, whose warnings are logged.
+    """As `open_scan`, and the checks of `ptycho doctor`, whose warnings, and failures with ``force``, are logged.
 
     With ``auto`` frames off the centre, and positions that lie otherwise than the frames, are `set_right`. Raises
     ValueError where a check fails, unless ``force``.
@@ -63,7 +63,7 @@ def examined_scan(
     scan = _announced(scan, path, log)
     if not force:
         require_sound(checks)
-    for warning in sentences(checks, "warn") + sentences(checks, "undecided"):
+    for warning in sentences(checks, "fail") + sentences(checks, "warn") + sentences(checks, "undecided"):
         log(f"warning: {warning}")
     return _scaled(scan, log, modes), checks
 
