@@ -259,7 +259,9 @@ def values(folder: Path, v: int, rng: np.random.Generator) -> Stranger:
         case 1:
             return Stranger(ours(path, scan, counts=(raw - dark).astype("int16")), scan, given)
         case 2:
-            return Stranger(ours(path, scan, counts=(raw - dark).astype("int32").astype("uint16")), scan, given)
+            # Where bright counts come near 65535 too, nothing can tell them from wrapped ones.
+            wrapped = (raw - dark).astype("int32").astype("uint16")
+            return Stranger(ours(path, scan, counts=wrapped), scan, given, "signed")
         case 3:
             return Stranger(ours(path, scan, counts=raw.astype("uint16")), scan, given)
         case 4:

@@ -25,8 +25,8 @@ def compiled(function: Callable[..., Any], *, fused: bool = True) -> Callable[..
 
     TensorFlow and JAX compile with XLA, once for each shape and dtype of the arguments; PyTorch runs the function
     unchanged. Without ``fused`` TensorFlow runs a graph operation by operation, which is ready in half the time and
-    then slower, the more so the larger the arrays. The result is differentiable. Every argument is an array: bind sizes and options with
-    `functools.partial`.
+    then slower, the more so the larger the arrays. The result is differentiable. Every argument is an array: bind
+    sizes and options with `functools.partial`.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":

@@ -190,8 +190,8 @@ def find_geometry(
         sound_within_deg: of the angle that the curl tells, flips are not tried.
         guess_error_deg: turns below are left alone where the probe is a guess; the fit of an affine map finds them.
         scale_frames: of fewer the scale is not looked for.
-        least_scale: part by which the scale has to be off: short fits tell it no better (0.975 of a sound scan), and the
-            fit of an affine map finds what is less.
+        least_scale: part by which the scale has to be off: short fits tell it no better (0.975 of a sound scan), and
+            the fit of an affine map finds what is less.
         undecided_below: where no other orientation is worse by this part, and the curl does not tell, none is chosen.
     """
     curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)

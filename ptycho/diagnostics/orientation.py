@@ -98,7 +98,8 @@ def _fit_errors(
     # Positions are rows: p A^T.
     mapped_positions = np.stack([middle + (scan.positions - middle) @ np.array(trial.map).T for trial in trials])
     grid = ObjectGrid.around(mapped_positions.reshape(-1, 2), N)
-    shape = tuple(int(np.ceil(side / 32)) * 32 for side in grid.shape)  # few shapes, for each of which steps are traced
+    # Few shapes, for each of which steps are traced
+    shape = (-(-grid.shape[0] // 32) * 32, -(-grid.shape[1] // 32) * 32)
     counts, mask = np.asarray(scan.counts, np.float32), scan.mask.astype(np.float32)
     used = ops.convert_to_tensor(np.stack([turned(mask, trial.code) for trial in trials])[:, None])
     roots = np.sqrt(np.maximum(counts, 0)) * mask

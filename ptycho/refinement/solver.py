@@ -95,8 +95,8 @@ class Solver:
         chunk_pixels: pixels of all probe modes and slices worked on at once: 4 MB for each complex array on the way.
             Twice as many take twice as long a pixel where the cache ends.
         workers: chunks worked on at the same time: what one does on one core the others fill up.
-        fused_pixels: pixels of all frames, modes and slices from which XLA compiles the steps: of fewer a fit of a dozen
-            epochs takes less time than it does to compile them.
+        fused_pixels: pixels of all frames, modes and slices from which XLA compiles the steps: of fewer a fit of a
+            dozen epochs takes less time than it does to compile them.
         curvature_sample: part of the frames that the curvature is taken from: it only sets the lengths of steps.
         damping: of minibatch steps, see `ptycho.refinement.minibatch`.
         seed: of the order of the frames.
