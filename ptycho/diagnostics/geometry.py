@@ -228,14 +228,14 @@ def find_geometry(
         equal = [trial for trial, error in zip(alike, compared) if error <= (1 + equal_within) * compared.min()]
         chosen = max(equal, key=lambda trial: trial.code)  # of equal ones frames are turned: positions keep their axes
     # A guessed probe is as wide as its focus was found: it does not tell the scale. Nor does a small field.
-    polished = _polished(errors, chosen, scan.probe_known and len(scan) >= scale_frames)
-    polished = _told(polished, chosen, least_scale)
+    polished = _told(_polished(errors, chosen, scan.probe_known and len(scan) >= scale_frames), chosen, least_scale)
     # Short fits like positions that lie closer together, whose frames tell more of each other: frames held out of
     # longer ones decide.
     ends = list(dict.fromkeys([Trial(), chosen, polished]))
     final = longer(ends, 3 * epochs, 5) if len(ends) > 1 else np.ones(1)
     polished = ends[int(np.argmin(final))]
-    gain, apart = (float(a / max(b, 1e-30) - 1) for a, b in ((final[0], final.min()), (min(another), first[best])))
+    gain = float(final[0] / max(final.min(), 1e-30) - 1)
+    apart = float(min(another) / max(first[best], 1e-30) - 1)
     agrees = curl.decided and _agrees(polished, curl)
     if not scan.probe_known or _is_another(Trial(), polished):
         needed = guess_margin if agrees and not scan.probe_known else margin

@@ -51,7 +51,7 @@ def test_a_fitted_background_is_part_of_the_result(noisy, tmp_path):
     y, x = np.mgrid[:25, :25]
     background = 5 * np.exp(-((y - 8) ** 2 + (x - 12) ** 2) / 200)
     scan = drawn(noisy, background=background)
-    # Amplitudes are biased where few photons fall, and a background takes the bias up.
+    # By amplitudes it depends on rounding where the fit stops: then 0.47 to 0.69 of this background is wrong.
     config = replace(LONG, noise="poisson", background_from=1, background_blur_px=2.0)
     result = assert_judged_as_fitted(scan, config, tmp_path)
     assert np.linalg.norm(result.background - background) < 0.5 * np.linalg.norm(background)
