@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# XLA computes the same without LLVM's optimisation, and is ready in two thirds of the time; read when a backend starts,
+# in the processes that tests start too.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+
 
 @cache
 def run_graphs_as_traced() -> None:

@@ -58,7 +58,8 @@ def test_two_devices_give_the_losses_of_one(backend):
     """To 1e-4: gradients are sums in float32 (6e-8) of some thousand terms in another order, over some dozen steps."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed: pip install 'ptycho[{backend}]'")
-    two = dict(KERAS_BACKEND=backend, XLA_FLAGS="--xla_force_host_platform_device_count=2", CUDA_VISIBLE_DEVICES="")
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    two = dict(KERAS_BACKEND=backend, XLA_FLAGS=flags, CUDA_VISIBLE_DEVICES="")
     command = [sys.executable, "-c", TRAIN_ON_ONE_AND_TWO]
     done = subprocess.run(command, env=os.environ | two, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -31,7 +31,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sor
 SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2"]
 """Files that readers of the pages bring along: here all are the tiny scan (formats are found by what is in a file)."""
 
-SMALL = dict(stages=2, width=4, gridsize=2)
+SMALL = dict(stages=1, width=4, gridsize=2)
 NETWORK = f"--epochs 1 {' '.join(f'--set model.{name}={value}' for name, value in SMALL.items())}"
 REFINE = "--set refine.epochs=2 --set refine.h1_weight=0.1"  # with a weight given none is sought
 SIZES = {

@@ -70,14 +70,19 @@ def _check_sizes(frames: int, size: int) -> None:
 
 def median_cells(points: Real[Array, "P 2"], index: Int[Array, " cell"], count: int) -> list[np.ndarray]:
     """Cut frames in two across their longer side, recursively, until there are ``count`` equal cells."""
-    if count == 1:
-        return [index]
-    axis = np.argmax(np.ptp(points[index], axis=0))
-    ordered = index[np.argsort(points[index, axis], kind="stable")]
-    left = count // 2
-    # In the ratio of the cells that each half will hold, so that all end with equally many frames
-    cut = len(index) * left // count
-    return median_cells(points, ordered[:cut], left) + median_cells(points, ordered[cut:], count - left)
+
+    def cut(frames: np.ndarray, places: np.ndarray, cells: int) -> list[np.ndarray]:
+        if cells == 1:
+            return [frames]
+        low, high = places.min(axis=0), places.max(axis=0)
+        order = places[:, int(high[1] - low[1] > high[0] - low[0])].argsort(kind="stable")
+        left = cells // 2
+        # In the ratio of the cells that each half will hold, so that all end with equally many frames
+        at = len(frames) * left // cells
+        first, second = order[:at], order[at:]
+        return cut(frames[first], places[first], left) + cut(frames[second], places[second], cells - left)
+
+    return cut(index, points[index], count)
 
 
 def _compact_group(

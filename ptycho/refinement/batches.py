@@ -39,7 +39,9 @@ def batches(
     # As few batches as may be, and as even: -(-a // b) rounds up.
     count = -(-len(frames) // size)
     size = -(-len(frames) // count)
-    if how == "random":
+    if count == 1:
+        order = np.asarray(frames)
+    elif how == "random":
         order = rng.permutation(frames)
     else:
         # Cells of `count` neighbours, the members of each in random order: batch k takes the k-th of every cell.

@@ -27,13 +27,13 @@ from ptycho.typed import field_types
 
 TINY = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
-    "train": "--epochs 2 --set model.stages=2 --set model.width=4 --set model.gridsize=2",
+    "train": "--epochs 2 --set model.stages=1 --set model.width=4 --set model.gridsize=2",
     "compare": "--epochs 2",
     "refine": "--epochs 4",
     "study": "--dry-run",
     "plan": "--N 24",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
-    " --set model.stages=2 --set model.width=4 --set model.gridsize=2 --set training.epochs=2",
+    " --set model.stages=1 --set model.width=4 --set model.gridsize=2 --set training.epochs=2",
 }
 
 

@@ -117,7 +117,7 @@ def test_checks_information_and_copies_are_the_same(stored: Scan, small_scan: Sc
 def test_training_reconstruction_and_refinement_are_the_same(stored: Scan, path: Path) -> None:
     images, losses = [], []
     for scan in (stored, read_scan(path)):
-        model = build_model(ModelConfig(N=24, gridsize=3, stages=2, width=4), scan.probe)
+        model = build_model(ModelConfig(N=24, gridsize=3, stages=1, width=4), scan.probe)
         losses.append([entry["loss"] for entry in train(model, scan, TrainingConfig(epochs=2))])
         network = reconstruct(model, scan)
         images.append((network.object, refine(scan, RefineConfig(epochs=6), start=network).result.object))

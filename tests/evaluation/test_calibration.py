@@ -16,7 +16,7 @@ VIEWS = 4
 
 @pytest.fixture(scope="module")
 def model(small_scan):
-    network = build_model(ModelConfig(N=small_scan.N, stages=2, width=4, gridsize=2), small_scan.probe)
+    network = build_model(ModelConfig(N=small_scan.N, stages=1, width=4, gridsize=2), small_scan.probe)
     train(network, small_scan, TrainingConfig(epochs=3))
     return network
 

@@ -25,7 +25,7 @@ from tests.cli.test_app import run as command
 
 SCARCE = 300.0
 """Photons per object pixel below which `usual_symmetries` averages eight views."""
-TINY = RunConfig(model=dict(stages=2, width=4, gridsize=2), training=dict(epochs=2))
+TINY = RunConfig(model=dict(stages=1, width=4, gridsize=2), training=dict(epochs=2))
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def client(cluster):
 
 def network(scan, **kind):
     """A network that does something: its last layers are random."""
-    model = build_model(ModelConfig(N=scan.N, stages=2, width=4, **kind), scan.probe)
+    model = build_model(ModelConfig(N=scan.N, stages=1, width=4, **kind), scan.probe)
     rng = np.random.default_rng(0)
     for net in model.nets:
         net.head.kernel.assign(0.5 * normal(rng, *net.head.kernel.shape))

@@ -20,7 +20,7 @@ from tests.helpers import normal
 @pytest.fixture
 def model(small_scan):
     """A network that does something: its last layers are random."""
-    network = build_model(ModelConfig(N=small_scan.N, stages=2, width=4), small_scan.probe)
+    network = build_model(ModelConfig(N=small_scan.N, stages=1, width=4), small_scan.probe)
     rng = np.random.default_rng(0)
     for net in network.nets:
         net.head.weights[0].assign(0.5 * normal(rng, *net.head.weights[0].shape))
@@ -42,7 +42,7 @@ def test_withheld_frames_are_not_looked_at(model, small_scan):
 @pytest.mark.parametrize("settings", [{}, dict(architecture="single"), dict(architecture="cnn", stages=1)])
 def test_positions_are_those_of_the_object(small_scan, settings):
     """Light fell where they say, as the probe has it: the coverage is that of the probes put there."""
-    network = build_model(ModelConfig(N=small_scan.N, **(dict(stages=2, width=4) | settings)), small_scan.probe)
+    network = build_model(ModelConfig(N=small_scan.N, **(dict(stages=1, width=4) | settings)), small_scan.probe)
     result = reconstruct(network, small_scan)
     n = small_scan.N
     light = np.sum(np.abs(small_scan.probe) ** 2, axis=0)
@@ -114,7 +114,7 @@ def test_the_network_of_the_package_reconstructs_a_near_field():
 def test_a_near_field_is_streamed_as_it_is_predicted(small_scan, architecture):
     """Frame by frame, with the transfer function of the scan."""
     near = replace(small_scan, near_field=NearField(distance_px=40.0, wavelength_px=0.5))
-    network = build_model(ModelConfig(N=24, stages=2, width=4, architecture=architecture))
+    network = build_model(ModelConfig(N=24, stages=1, width=4, architecture=architecture))
     for net in network.nets:
         net.head.weights[0].assign(0.5 * normal(np.random.default_rng(0), *net.head.weights[0].shape))
     stream = Stream(network, near.positions, probe=near.probe, transfer=near.transfer)

@@ -18,7 +18,7 @@ from ptycho.training.pretrain import pretrain, random_scan
 from ptycho.training.train import train
 from tests.helpers import normal
 
-TINY = ModelConfig(N=32, gridsize=3, stages=2, width=4)
+TINY = ModelConfig(N=32, gridsize=3, stages=1, width=4)
 
 
 def test_every_drawn_scan_can_be_simulated():
@@ -55,14 +55,14 @@ def test_pretraining_learns_and_says_from_what():
 @pytest.mark.slow
 def test_a_trained_network_serves_another_size_probe_and_number_of_modes(small_scan):
     """Trained on frames of N 24 without a probe of its own, it reconstructs N 32 with two modes, as it is."""
-    network = build_model(ModelConfig(N=24, gridsize=3, stages=2, width=4))
+    network = build_model(ModelConfig(N=24, gridsize=3, stages=1, width=4))
     train(network, small_scan, TrainingConfig(epochs=2))
     other = simulate(SimulationConfig(N=32, positions=49, step_px=5.0, probe_modes=2))
     result = reconstruct(network, other)
     assert np.isfinite(result.object).all()
     np.testing.assert_array_equal(result.probe, other.probe)
     # The same as that of a network that has this probe as its own.
-    settings = ModelConfig(N=32, probe_modes=2, gridsize=3, stages=2, width=4)
+    settings = ModelConfig(N=32, probe_modes=2, gridsize=3, stages=1, width=4)
     owner = build_model(settings, other.probe, start=network)
     np.testing.assert_allclose(reconstruct(owner, other).object, result.object, atol=1e-5)
     for net, source in zip(owner.nets, network.nets, strict=True):

@@ -20,7 +20,7 @@ from ptycho.training.schedule import Epoch, learning_rate, should_stop
 from ptycho.training.train import train
 from tests.helpers import frame_counts, to_numpy
 
-QUICK = dict(stages=2, width=4, gridsize=2)
+QUICK = dict(stages=1, width=4, gridsize=2)
 
 
 def model_for(scan, **settings):
@@ -42,7 +42,7 @@ def test_training_without_truth_beats_a_flat_object():
     """
     sample = SimulationConfig(N=32, positions=225, step_px=4.0, jitter_px=1.0, object_kind="lines", seed=3)
     scan = simulate(sample)
-    model = model_for(scan, gridsize=3, width=8)
+    model = model_for(scan, gridsize=3, width=8, stages=2)
     history = train(model, scan, TrainingConfig(epochs=15, batch_groups=1, learning_rate=3e-3))
     scores = compare_objects(reconstruct(model, scan).object, scan.object)
     assert scores.snr_db > scores.flat.snr_db + 3
