@@ -66,7 +66,7 @@ def doctor_command(
 def evaluate_command(
     run: RunConfig,
     reconstruction: Annotated[Path, Existing],
-    against: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The scan, or a file with the truth.")],
+    against: Annotated[Path, typer.Argument(exists=True, help="The scan, or a file with the truth.")],
     margin: Annotated[float, typer.Option(help="Part of the true object left out on every side.")] = 0.16,
     every: Annotated[int | None, typer.Option(help="Judge by frames 0, k, 2k, ... of the scan.")] = None,
 ) -> None:
@@ -106,8 +106,9 @@ def view_command(
     """Open the report of a run, or make one of a bare scan: its frames, positions and probe."""
     import webbrowser
 
-    page = path / "report.html" if path.is_dir() else output or path.with_suffix(".html")
-    if not path.is_dir():
+    is_run = path.is_dir() and path.suffix.lower() != ".zspy"
+    page = path / "report.html" if is_run else output or path.with_suffix(".html")
+    if not is_run:
         with framework():
             from ptycho.output.report import save_report
             from ptycho.pipelines.provenance import software

@@ -22,7 +22,8 @@ from ptycho.config import DEFERRED, PRESETS, SECTIONS, Preset, ReadConfig, RunCo
 from ptycho.typed import Config, field_types
 
 Existing = typer.Argument(exists=True, dir_okay=False, show_default=False)
-ScanFile = Annotated[Path, Existing]
+ScanFile = Annotated[Path, typer.Argument(exists=True, show_default=False)]
+"""A Zarr store is a folder."""
 Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)]
 ConfigFile = Annotated[
     Path | None,

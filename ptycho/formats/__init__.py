@@ -137,7 +137,7 @@ def convert(
     (`Scan.cropped`, `Scan.binned`).
     """
     source, target = Path(source), Path(target)
-    if source.is_file() and not _recognising(_scans, source) and _recognising(_products, source):
+    if source.exists() and not _recognising(_scans, source) and _recognising(_products, source):
         if crop is not None or bin != 1 or mend:
             raise ValueError(f"{source} is a result, without frames; leave --mend, --crop and --bin out")
         product = read_product(source, options=options)
@@ -186,7 +186,7 @@ def _products(format: Format) -> Access[Product] | None:
 
 def _read(select: Selector[Content], path: str | Path, name: str | None, options: ReadOptions) -> Content:
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     format = None if name is None else _named(select, "read", name)
     try:
@@ -226,7 +226,10 @@ def _write(select: Selector[Content], content: Content, path: Path, name: str | 
 
 def _recognising(select: Selector[Content], path: Path) -> Format | None:
     """The first format that recognises a file. Arrays alone are no frames where a format knows them for a result."""
-    recognises = lambda format, access: access is not None and access.recognises(path)
+    in_folder = path.is_dir()
+    recognises = lambda format, access: (
+        access is not None and (format.folders or not in_folder) and access.recognises(path)
+    )
     format = next((format for format in FORMATS if recognises(format, select(format))), None)
     is_result = format is array.FORMAT and any(recognises(other, other.products) for other in FORMATS)
     return None if is_result else format
@@ -263,6 +266,8 @@ def _to_write(select: Selector[Content], path: Path, name: str | None) -> Format
 
 
 def _unrecognised(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder, and no Zarr store of HyperSpy (.zspy): name the file in it that holds the frames"
     for format in FORMATS:
         if format.products and format.products.recognises(path):
             return (

@@ -46,3 +46,5 @@ class Format:
     """The reader itself pairs frames and positions, as the user says (`ptycho.formats._placing`)."""
     in_metres: bool = False
     """Files need energy, distance and pixel size, which are made up where a scan does not know them."""
+    folders: bool = False
+    """What it reads may be a folder, as a Zarr store is."""

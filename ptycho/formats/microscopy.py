@@ -35,6 +35,8 @@ LENGTHS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "nm": 1e-
 def recognises_scan(path: Path) -> bool:
     """By its suffix; HDF5 of that suffix that py4DSTEM wrote has its own format, which comes first."""
     suffix = path.suffix.lower()
+    if path.is_dir():
+        return suffix == ".zspy"
     return suffix in READERS and (suffix not in (".emd", ".de5", ".hspy") or is_hdf5(path))
 
 
@@ -142,4 +144,5 @@ FORMAT = Format(
     needs="a file named " + ", ".join(READERS) + "; and pip install ptycho[microscopy]",
     scans=Access(recognises_scan, read_scan),
     raster=True,
+    folders=True,
 )

@@ -169,3 +169,12 @@ def test_files_of_microscopes_name_the_extra_or_what_is_wrong(tmp_path: Path) ->
     assert recognised(tmp_path / "a.dm4") == ["microscopy"]
     with pytest.raises(BadFile, match=r"pip install ptycho\[microscopy\]|is damaged, or of a kind"):
         read(tmp_path / "a.dm4")
+
+
+def test_a_folder_is_read_where_it_is_a_zarr_store_only(tmp_path: Path) -> None:
+    (tmp_path / "a.zspy").mkdir()
+    with pytest.raises(BadFile, match=r"pip install ptycho\[microscopy\]|is damaged, or of a kind"):
+        read(tmp_path / "a.zspy")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(BadFile, match="is a folder, and no Zarr store"):
+        read(tmp_path / "run")

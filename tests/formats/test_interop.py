@@ -128,3 +128,32 @@ def test_ptylab_and_we_have_the_same_positions_and_its_results_are_read(tmp_path
     np.testing.assert_array_equal(product.object, np.load(image))
     np.testing.assert_allclose(product.positions, corners + 16 // 2, atol=1e-5)
     assert product.pixel_size_m == pytest.approx(PIXEL, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- RosettaSciIO
+
+
+@pytest.mark.filterwarnings("ignore:The NestedDirectoryStore is deprecated:FutureWarning")  # RosettaSciIO 0.15
+@pytest.mark.parametrize("kind", ["hspy", "zspy"])
+def test_what_rosettasciio_writes_is_read(kind: str, tmp_path: Path) -> None:
+    """A raster of 3 x 5 frames, calibrated; a `.zspy` is a folder."""
+    writer = pytest.importorskip(f"rsciio.{kind}", reason="RosettaSciIO is not installed: make test-interop")
+    scan, path = scan_of(), tmp_path / f"scan.{kind}"
+    names, steps, units = ("y", "x", "ky", "kx"), (0.6, 0.4, 2.0, 2.0), ("nm", "nm", "mrad", "mrad")
+    data = scan.counts.reshape(3, 5, 16, 16)
+    axes = [
+        dict(name=name, scale=step, offset=0.0, units=unit, size=size, navigate=k < 2, index_in_array=k)
+        for k, (name, step, unit, size) in enumerate(zip(names, steps, units, data.shape, strict=True))
+    ]
+    about = dict(General=dict(title=""), Signal=dict(signal_type=""), Acquisition_instrument=dict(TEM=dict(beam_energy=300.0)))
+    other = dict.fromkeys(("original_metadata", "learning_results", "models", "tmp_parameters"), {})
+    versions = dict(package="test", package_version="1")
+    signal = dict(data=data, axes=axes, metadata=about, attributes=dict(_lazy=False), package_info=versions, **other)
+    writer.file_writer(str(path), signal)
+    assert path.is_dir() == (kind == "zspy")
+    read = read_scan(path)
+    np.testing.assert_array_equal(read.counts, scan.counts)
+    assert read.beam == Beam(energy_eV=3e5, particle="electron")
+    assert read.pixel_size_m == pytest.approx(read.beam.wavelength_m / (16 * 2e-3), rel=1e-6)
+    raster = np.stack(np.mgrid[:3, :5], axis=-1).reshape(-1, 2) * (0.6e-9, 0.4e-9) / read.pixel_size_m
+    np.testing.assert_allclose(read.positions - read.positions[0], raster, atol=1e-6)
