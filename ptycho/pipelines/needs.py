@@ -120,11 +120,7 @@ def with_needs(
             continue
         tried.append(need.title)
         trial = replace(needing, epochs=trial_epochs, focus=False)
-        if need.modes is None:
-            candidate = refine(scan, trial, start=start, held_out=held_out, progress=progress)
-        else:
-            lit = scan.with_probe(with_shared_power(start.probe, modes), known=False)
-            candidate = refine(lit, trial, held_out=held_out, progress=progress)
+        candidate = _tried(scan, trial, need.modes and modes, start, held_out, progress)
         # Twice what chance gives, in units of log-likelihood, of which the criterion has two to a unit.
         chance = (need.own_numbers * len(fit.unseen) + 4) / (2 * counts)
         # The criterion of another likelihood is another one: that of the start stands at the head of the trial.
@@ -142,12 +138,28 @@ def with_needs(
         judgement = judgement_of(best.result, scan, held_out, best)
     if not tried:
         return nothing
-    sentence = f"Tried by held-out frames: {', '.join(tried)}; kept: {', '.join(kept) or 'none'}."
+    once = dict.fromkeys  # the likelihood is tried first and last
+    sentence = f"Tried by held-out frames: {', '.join(once(tried))}; kept: {', '.join(once(kept)) or 'none'}."
     if kept and best.at_limit:
         sentence += " The image was still improving when the time for it ended: `ptycho refine --start` goes on."
     # That a trial ended at the limit of its epochs says nothing.
     best = best._replace(notes=tuple(note for note in best.notes if not note.startswith(AT_LIMIT)))
     return Improved(best if kept else fit, config, (sentence,))
+
+
+def _tried(
+    scan: Scan,
+    trial: RefineConfig,
+    modes: int | None,
+    start: Reconstruction,
+    held_out: np.ndarray,
+    progress: Progress | None,
+) -> Refinement:
+    """A fit that goes on from a result with one more unknown; with other ``modes`` one from vacuum."""
+    if modes is None:
+        return refine(scan, trial, start=start, held_out=held_out, progress=progress)
+    guess = scan.with_probe(with_shared_power(start.probe, modes), known=False)
+    return refine(guess, trial, held_out=held_out, progress=progress)
 
 
 class _Clock:

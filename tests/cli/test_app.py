@@ -223,7 +223,7 @@ def test_a_run_folder_holds_everything(tmp_path, monkeypatch):
     for words in ("orientation of frames", "How it was made", "total_frames", "keras", "Fourier ring correlation"):
         assert words in page
     config = json.loads(Path("run/config.json").read_text())
-    assert config["model"]["stages"] == 2
+    assert config["model"]["stages"] == 1
     assert config["training"]["epochs"] == 2
     assert config["versions"]["keras"]
     with np.load("scan.npz") as scan, h5py.File("run/reconstruction.h5") as file:
