@@ -33,6 +33,12 @@ def quick_graphs():
         run_graphs_as_traced()
 
 
+def pytest_collection_modifyitems(items):
+    """Modules with slow tests first, lest one process end with them while the other has nothing left to do."""
+    slow = {item.module for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.module not in slow)
+
+
 finished = itertools.count(1)
 
 
