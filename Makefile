@@ -21,7 +21,7 @@ test: .venv/installed-test
 	$(PYTEST)
 # The tests of physics, layers, losses and training, which must agree on every backend.
 REFINE := $(addprefix tests/refinement/test_,unknowns.py minibatch.py batches.py priors.py)
-NUMERICAL := tests/physics tests/network $(REFINE) tests/compat tests/training/test_train.py tests/test_backends.py tests/test_devices.py tests/test_model_factory.py
+NUMERICAL := tests/physics tests/network $(REFINE) tests/compat tests/training/test_train.py tests/test_backends.py tests/test_model_factory.py tests/test_devices.py::test_devices_that_are_not_there_are_missed
 test-backends: test-tensorflow test-jax test-torch
 # PyTorch's threads wait for each other by spinning: those of two processes on two cores took ten times as long.
 test-torch test-ptychi: export OMP_NUM_THREADS = 1

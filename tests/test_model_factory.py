@@ -181,9 +181,10 @@ def test_two_threads_build_and_use_models():
 
 @pytest.mark.slow
 def test_deleted_models_free_their_memory():
-    """Build, train and delete 20 models. After five (pools filled), fifteen more add nothing.
+    """Build, train and delete 15 models. After a few (pools filled) more of them add nothing.
 
-    One kept trace is 10 MB here, what TensorFlow keeps of a new set of variable names 2.4 MB: 150 MB or 36 MB for 15.
+    One kept trace is 10 MB here, what TensorFlow keeps of a new set of variable names 2.4 MB: 80 MB or 19 MB for the
+    eight between the medians, which a pool that was just emptied does not move.
     """
     process = psutil.Process()
     inputs = scans(np.random.default_rng(0), 2, 2, 16)
@@ -195,9 +196,9 @@ def test_deleted_models_free_their_memory():
         gc.collect()
         return process.memory_info().rss / 1e6
 
-    gc.freeze()  # what there is already is none of the models', and need not be searched through twenty times
-    used = [cycle() for _ in range(20)]
-    assert used[-1] - used[4] < 30, [round(u) for u in used]
+    gc.freeze()  # what there is already is none of the models', and need not be searched through each time
+    used = [cycle() for _ in range(15)]
+    assert np.median(used[-5:]) - np.median(used[2:7]) < 10, [round(u) for u in used]
 
 
 @pytest.mark.slow

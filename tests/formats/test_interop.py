@@ -145,8 +145,10 @@ def test_what_rosettasciio_writes_is_read(kind: str, tmp_path: Path) -> None:
         dict(name=name, scale=step, offset=0.0, units=unit, size=size, navigate=k < 2, index_in_array=k)
         for k, (name, step, unit, size) in enumerate(zip(names, steps, units, data.shape, strict=True))
     ]
-    about = dict(General=dict(title=""), Signal=dict(signal_type=""), Acquisition_instrument=dict(TEM=dict(beam_energy=300.0)))
-    other = dict.fromkeys(("original_metadata", "learning_results", "models", "tmp_parameters"), {})
+    about = dict(
+        General=dict(title=""), Signal=dict(signal_type=""), Acquisition_instrument=dict(TEM=dict(beam_energy=300.0))
+    )
+    other = {key: {} for key in ("original_metadata", "learning_results", "models", "tmp_parameters")}
     versions = dict(package="test", package_version="1")
     signal = dict(data=data, axes=axes, metadata=about, attributes=dict(_lazy=False), package_info=versions, **other)
     writer.file_writer(str(path), signal)
