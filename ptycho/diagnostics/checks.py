@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ptycho.arrays import Array, Bool, Int, Real
+from ptycho.config import STEP_UNITS
 from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.geometry import Geometry, find_geometry
 from ptycho.diagnostics.near_field import in_near_field, missing
@@ -224,7 +225,7 @@ def _positions(scan: Scan, limits: Limits) -> Iterator[Check]:
     yield _check("overlap", overlap < limits.overlap, finding, remedy)
 
 
-POSITION_UNITS = {"mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10}
+POSITION_UNITS = {name: STEP_UNITS[name] for name in ("mm", "um", "nm", "A")}
 """Metres of each unit that positions may be in where a file does not tell."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
+from ptycho.config import STEP_UNITS
 from ptycho.data.beam import ELEMENTARY_CHARGE_C, Beam
 from ptycho.data.frames import Counts
 from ptycho.data.product import Product
@@ -32,9 +33,8 @@ Array = np.ndarray
 MADE_UP = {"energy": 1e4, "distance": 1.0, "pixel size": 1e-9}
 """eV, m and m, where a scan does not know them."""
 GROUP = "ptycho"
-UNITS = {
-    "m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "pm": 1e-12,
-    "A": 1e-10, "Å": 1e-10, "angstrom": 1e-10,
+UNITS = {name: metres for name, metres in STEP_UNITS.items() if name != "px"} | {
+    "cm": 1e-2, "Å": STEP_UNITS["A"], "angstrom": STEP_UNITS["A"],
     "eV": 1.0, "keV": 1e3, "MeV": 1e6, "J": 1 / ELEMENTARY_CHARGE_C,
 }  # fmt: skip
 """Metres, or electron volts."""

@@ -19,7 +19,7 @@ from ptycho.data.scan import Scan
 from ptycho.formats._container import DEFAULT, ReadOptions, why
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import is_hdf5
-from ptycho.formats._metres import beam_of
+from ptycho.formats._metres import UNITS, beam_of, known_unit
 from ptycho.formats._raster import RasterFacts, raster_scan
 from ptycho.io import BadFile
 
@@ -29,7 +29,8 @@ READERS = {
     ".emd": "emd", ".ser": "tia", ".emi": "tia", ".app5": "topspin",
 }  # fmt: skip
 """Modules of RosettaSciIO by the suffix of the file."""
-LENGTHS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "nm": 1e-9, "A": 1e-10, "Å": 1e-10, "pm": 1e-12}
+LENGTHS = ("m", "mm", "um", "nm", "pm", "A", "Å", "angstrom")
+"""Units that an axis of distances, or of reciprocal ones, may have, in any spelling."""
 
 
 def recognises_scan(path: Path) -> bool:
@@ -111,10 +112,17 @@ class _Lazy:
         return _numbers(self.path, np.asarray(self._data[rows]))
 
 
+def _in_metres(unit: str) -> float | None:
+    """The metres of a unit of length; None for any other unit."""
+    name = known_unit(unit)
+    return UNITS[name] if name in LENGTHS else None
+
+
 def _length(axis: Mapping[str, Any]) -> float | None:
     """The step of an axis in metres; None where it is not calibrated."""
     unit, scale = str(axis.get("units") or "").replace(" ", ""), abs(float(axis.get("scale") or 0.0))
-    return scale * LENGTHS[unit] if unit in LENGTHS and scale else None
+    metres = _in_metres(unit)
+    return scale * metres if metres and scale else None
 
 
 def _detector_pixel(axis: Mapping[str, Any]) -> tuple[float, str] | None:
@@ -126,8 +134,8 @@ def _detector_pixel(axis: Mapping[str, Any]) -> tuple[float, str] | None:
         return scale, unit
     for ending in ("^-1", "$^{-1}$", "⁻¹", "^{-1}"):
         unit = f"1/{unit.removesuffix(ending)}" if unit.endswith(ending) else unit
-    length = unit.removeprefix("1/").strip("()")
-    return (scale / LENGTHS[length], "1/m") if unit.startswith("1/") and length in LENGTHS else None
+    metres = _in_metres(unit.removeprefix("1/"))
+    return (scale / metres, "1/m") if unit.startswith("1/") and metres else None
 
 
 def _instrument(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
