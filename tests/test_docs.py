@@ -63,7 +63,7 @@ NOT_RUN = {
     "KERAS_BACKEND=jax": "the tests run on another backend: `make test-jax`",
     "KERAS_BACKEND=torch": "the tests run on another backend: `make test-torch`",
     "ptycho study dose-response -o study --scheduler": "needs a Dask scheduler at that address",
-    "ptycho reconstruct scan.h5 -o image --model pretrained --no-refine --workers": "as test_spread.py does",
+    "ptycho reconstruct scan.h5 -o image --model pretrained --no-refine --workers": "as test_distributed.py does",
     "ptycho refine scan.cxi -o image --focus-m": "needs a scan in the near field: test_near_field.py has some",
     "ptycho refine scan.cxi -o image --near-field-m": "needs a scan in the near field: test_near_field.py has some",
     "ptycho train scan.h5 -o network --set training.devices": "needs two devices: test_devices.py has virtual ones",
@@ -230,6 +230,17 @@ def test_the_options_and_settings_in_the_text_exist():
                 assert name in known, f"{page} speaks of {text}"
             for name in re.findall(r"--set (\w+\.\w+)=", text):
                 assert name in settings | {"section.name"}, f"{page} speaks of {text}"
+
+
+def test_the_tests_that_pages_name_exist():
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    for page in PAGES:
+        for text in spoken(page):
+            for name in re.findall(r"test_\w+(?:\.py)?", text):
+                known = name in files if name.endswith(".py") else any(f"def {name}(" in code for code in files.values())
+                assert known, f"{page} speaks of {text}"
+            for path in re.findall(r"\btests/[\w/.]+", text):
+                assert (ROOT / path).exists(), f"{page} speaks of {text}"
 
 
 def test_what_is_not_run_is_on_a_page():
