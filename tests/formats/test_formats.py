@@ -96,7 +96,7 @@ def test_a_file_is_known_by_its_content_not_its_name(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said_with_keys_and_formats(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_scan(tmp_path / "nowhere.npz")
-    with pytest.raises(FileNotFoundError, match=tmp_path.name):
+    with pytest.raises(ValueError, match=f"{tmp_path.name} is a folder"):
         read_scan(tmp_path)
     path = tmp_path / "odd.npz"
     np.savez(path, intensities=np.ones((4, 4)), where=np.ones((3, 2)))
