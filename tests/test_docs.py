@@ -52,6 +52,7 @@ SIZES = {
 
 NOT_RUN = {
     "git clone": "needs the address of the repository",
+    "git worktree add": "needs the history of the repository",
     "pytest": "tests that run tests",
     "ruff": "linters, which `make lint` runs",
     "mypy": "linters, which `make lint` runs",
@@ -237,7 +238,9 @@ def test_the_tests_that_pages_name_exist():
     for page in PAGES:
         for text in spoken(page):
             for name in re.findall(r"test_\w+(?:\.py)?", text):
-                known = name in files if name.endswith(".py") else any(f"def {name}(" in code for code in files.values())
+                known = (
+                    name in files if name.endswith(".py") else any(f"def {name}(" in code for code in files.values())
+                )
                 assert known, f"{page} speaks of {text}"
             for path in re.findall(r"\btests/[\w/.]+", text):
                 assert (ROOT / path).exists(), f"{page} speaks of {text}"

@@ -38,5 +38,5 @@ def test_a_canvas_larger_than_memory_is_refused_however_well_it_is_covered(monke
     monkeypatch.setattr(grid, "memory_bytes", lambda: 27_648)
     assert ObjectGrid.around(SPREAD, 16).shape == (24, 24)
     monkeypatch.setattr(grid, "memory_bytes", lambda: 27_647)
-    with pytest.raises(ValueError, match="the object would take 2.76e-05 GB"):
+    with pytest.raises(ValueError, match=r"the object would take 2\.76e-05 GB"):
         ObjectGrid.around(SPREAD, 16)
