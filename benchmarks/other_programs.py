@@ -21,8 +21,7 @@ import typer
 from ptycho.config import ReadConfig, SimulationConfig
 from ptycho.data.beam import Beam
 from ptycho.data.scan import Scan
-from ptycho.formats import read_scan
-from ptycho.formats._container import ReadOptions
+from ptycho.formats import ReadOptions, read_scan
 from ptycho.io import BadFile
 from ptycho.simulation.simulate import simulate
 
@@ -136,7 +135,7 @@ def simulated() -> tuple[Scan, Scan]:
     settings = SimulationConfig(N=N, positions=100, step_px=STEP_PX, jitter_px=1.0, photons=1e4, seed=1)
     points = np.stack(np.mgrid[: RASTER[0], : RASTER[1]], axis=-1).reshape(-1, 2) * STEP_PX + N / 2
     raster = replace(simulate(settings, positions=points), beam=ELECTRONS, pixel_size_m=PIXEL_M)
-    pixel = PHOTONS.wavelength_m * 1.0 / (N * DETECTOR_PIXEL_M)
+    pixel = PHOTONS.object_pixel_m(N, DETECTOR_PIXEL_M)
     return raster, replace(simulate(replace(settings, seed=2)), beam=PHOTONS, pixel_size_m=pixel)
 
 
@@ -146,7 +145,7 @@ def written(folder: Path, raster: Scan, anywhere: Scan) -> Path:
     np.savez(
         path, frames=raster.counts.reshape(*RASTER, raster.N, raster.N), step_m=step, mrad=MRAD,
         counts=anywhere.counts, positions_m=anywhere.positions * anywhere.pixel_size_m,
-        wavelength_m=PHOTONS.wavelength_m, distance_m=1.0, detector_pixel_m=DETECTOR_PIXEL_M,
+        wavelength_m=PHOTONS.wavelength_m, distance_m=PHOTONS.distance_m, detector_pixel_m=DETECTOR_PIXEL_M,
     )  # fmt: skip
     return path
 

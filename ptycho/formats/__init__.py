@@ -137,7 +137,7 @@ def convert(
     (`Scan.cropped`, `Scan.binned`).
     """
     source, target = Path(source), Path(target)
-    if source.exists() and not _recognising(_scans, source) and _recognising(_products, source):
+    if source.is_file() and not _recognising(_scans, source) and _recognising(_products, source):
         if crop is not None or bin != 1 or mend:
             raise ValueError(f"{source} is a result, without frames; leave --mend, --crop and --bin out")
         product = read_product(source, options=options)
@@ -186,7 +186,7 @@ def _products(format: Format) -> Access[Product] | None:
 
 def _read(select: Selector[Content], path: str | Path, name: str | None, options: ReadOptions) -> Content:
     path = Path(path)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):  # opening a pipe would block
         raise FileNotFoundError(f"there is no file {path}")
     format = None if name is None else _named(select, "read", name)
     try:

@@ -40,7 +40,7 @@ def batches(
     count = -(-len(frames) // size)
     size = -(-len(frames) // count)
     if count == 1:
-        order = np.asarray(frames)
+        order = np.asarray(frames)  # a batch is summed: its order does not matter
     elif how == "random":
         order = rng.permutation(frames)
     else:

@@ -3,6 +3,7 @@
 import bz2
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -98,6 +99,9 @@ def test_what_cannot_be_read_is_said_with_keys_and_formats(tmp_path: Path) -> No
         read_scan(tmp_path / "nowhere.npz")
     with pytest.raises(ValueError, match=f"{tmp_path.name} is a folder"):
         read_scan(tmp_path)
+    os.mkfifo(tmp_path / "pipe.h5")  # opened, it would wait for somebody to write
+    with pytest.raises(FileNotFoundError, match=r"pipe\.h5"):
+        read_scan(tmp_path / "pipe.h5")
     path = tmp_path / "odd.npz"
     np.savez(path, intensities=np.ones((4, 4)), where=np.ones((3, 2)))
     with pytest.raises(ValueError) as error:
