@@ -488,12 +488,12 @@ def outcome(stranger: Stranger, folder: Path) -> dict[str, Any]:
 
 
 def strangers(every: int, offset: int, only: str) -> Iterator[tuple[str, int, Writer]]:
-    number = 0
-    for name, (writer, variations) in KINDS.items():
-        for v in range(variations):
-            if (number + offset) % every == 0 and only in name:
-                yield name, v, writer
-            number += 1
+    """Every so-many-th of: the first variation of each kind, the second of each kind, and so on."""
+    listed = [(v, name, writer) for name, (writer, variations) in KINDS.items() for v in range(variations)]
+    listed.sort(key=lambda stranger: stranger[0])  # stable: the kinds stay in their order
+    for v, name, writer in listed[offset::every]:
+        if only in name:
+            yield name, v, writer
 
 
 @app.command()
