@@ -8,6 +8,7 @@ masked. Small negative values are read noise around a dark that was subtracted: 
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from ptycho.arrays import Array, Bool, Float, Int, Real
 from ptycho.data.frames import Counts, StoredFrames, chunks, mapped
@@ -43,6 +44,9 @@ def sound(counts: Counts, mask: Bool[Array, "N N"] | None = None) -> Sound:
     survey = _survey(frames, used)
     if not survey.frames:
         return Sound(counts, used, ())  # no frame holds counts: `Scan` says what it holds
+    bits = _wrapped_above(survey, used)
+    if bits:
+        return _unwrapped(counts, used, bits)
     peak = float(survey.high[used].max(initial=0.0))
     wrapped = _wrapped(frames, used)
     wild = [value for value in survey.at if value > 4 * max(peak, 1.0)] if wrapped is None else []
@@ -203,6 +207,43 @@ def _wrapped(frames: Counts, used: Bool[Array, "N N"], sample: int = 64) -> floa
             "in a signed dtype"
         )
     return float(0.75 * limit // 1 + 1)
+
+
+def _wrapped_above(survey: Survey, used: Bool[Array, "N N"]) -> int:
+    """The bits of a signed integer in which bright counts wrapped round and came out below 0; 0 where none did.
+
+    Read noise is never below 0 by half the range of the dtype, and a mark does not turn bright in other frames.
+    """
+    low, high = survey.low[used], survey.high[used]
+    for bits in (8, 16, 32) if survey.integers else ():
+        limit = 2 ** (bits - 1)
+        within = low.min(initial=0.0) >= -limit and high.max(initial=0.0) < limit
+        if within and ((low <= -limit / 2) & (high >= limit / 2)).any():
+            return bits
+    return 0
+
+
+def _unwrapped(counts: Counts, used: Bool[Array, "N N"], bits: int) -> Sound:
+    """Frames whose bright counts are above 0 again, and the mask without the pixels that may have wrapped round twice.
+
+    ``2^bits`` is added below an eighth of the negative range: read noise does not come down there.
+    """
+    unwrapped = mapped(counts, _turned_up, bits)
+    brightest = np.max([chunk.max(axis=0) for chunk in chunks(unwrapped)], axis=0)
+    twice = used & (brightest >= 0.9 * 2**bits)
+    if twice.any():
+        # Whoever wraps twice may look dim: what lies among bright pixels counts as bright.
+        twice = used & ndimage.binary_fill_holes(brightest >= 2 ** (bits - 1))
+    rest = sound(unwrapped, used & ~twice)
+    lost = f" {twice.sum()} pixels are so bright that they may have wrapped round twice: masked." if twice.any() else ""
+    note = f"Counts above {2 ** (bits - 1) - 1} had wrapped round and were below 0: {2**bits} was added to them.{lost}"
+    return Sound(rest.counts, rest.mask, (note, *rest.notes))
+
+
+def _turned_up(frames: Real[Array, "B N N"], bits: int) -> Real[Array, "B N N"]:
+    wide = frames.astype(np.int64 if bits == 32 else np.int32)
+    wide[wide < -(2 ** (bits - 4))] += 2**bits
+    return wide
 
 
 def _only_counts(frames: Real[Array, "B N N"], zeroed: bytes, above: float | None) -> Real[Array, "B N N"]:

@@ -93,6 +93,28 @@ def test_counts_that_wrapped_round_become_zero() -> None:
     assert "wrapped round in uint16" in result.notes[0]
 
 
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32"])
+def test_bright_counts_that_wrapped_below_zero_are_turned_up_again(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    counts = counts_of("float64")
+    raw = np.rint(counts * (50000 / counts.max()) + rng.normal(0, 5, (40, 32, 32)))
+    assert (raw > 32767).any() and (raw < 0).any()
+    result = sound(raw.astype(np.int64).astype(np.int16).astype(dtype))
+    np.testing.assert_array_equal(result.counts, np.maximum(raw, 0))
+    assert result.mask.all() and "65536 was added" in result.notes[0] and "read noise" in result.notes[1]
+
+
+def test_pixels_that_may_have_wrapped_twice_are_masked() -> None:
+    counts = counts_of("float64")
+    raw = np.rint(counts * (90000 / counts.max())).astype(np.int64)
+    result = sound(raw.astype(np.int16))
+    lost = (raw > 0.9 * 65536).any(axis=0)
+    assert lost.any() and not result.mask[lost].any() and "twice" in result.notes[0]
+    kept = (raw < 32768).all(axis=0)
+    assert result.mask[kept].all()
+    np.testing.assert_array_equal(result.counts[:, kept], raw[:, kept])
+
+
 def test_wrapped_counts_beside_bright_ones_are_refused() -> None:
     rng = np.random.default_rng(0)
     raw = np.rint(rng.normal(0, 5, (40, 32, 32))).astype(np.int64)
