@@ -382,7 +382,8 @@ def _checked_positions(positions: Any, frames: int, least_spread_px: float = 1e-
     if frames > 1 and spread < least_spread_px:
         raise ValueError(
             f"Scan.positions are all the same: {positions[0].tolist()} within {spread:.3g} pixels; expected "
-            "object pixels: divide positions in metres by the pixel size"
+            "object pixels: divide positions in metres by the pixel size, or tell the unit that a file has them in "
+            "(--position-unit)"
         )
     return positions
 

@@ -215,7 +215,8 @@ def _positions(scan: Scan, limits: Limits) -> Iterator[Check]:
     too_many = repeated > limits.repeated_fraction * len(scan)
     yield _check("repeated positions", too_many, f"{repeated} of {len(scan)}", remedy)
     overlap, (smallest, largest) = scan.overlap, limits.impossible_overlap
-    finding = f"{100 * overlap:.1f} % (step {scan.step_px:.3g}, probe {scan.probe_diameter_px:.3g} pixels)"
+    share = f"{100 * overlap:.1f} %" if overlap >= 0 else "none"
+    finding = f"{share} (step {scan.step_px:.3g}, probe {scan.probe_diameter_px:.3g} pixels)"
     # No two frames of a step beyond the window have a pixel in common, whatever the probe.
     if overlap > largest or (overlap < smallest and scan.probe_known) or scan.step_px > scan.N:
         yield Check("overlap", "fail", finding, unit_remedy(scan))
