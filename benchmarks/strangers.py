@@ -252,6 +252,7 @@ def values(folder: Path, v: int, rng: np.random.Generator) -> Stranger:
     scan = scan_of(v, photons=(1e5, 1e6)[v % 2])
     gain, dark = 8.0, 200.0
     raw = np.rint(scan.counts * gain + dark + rng.normal(0, 3, scan.counts.shape))
+    saturated = np.minimum(raw, 65535).astype("uint16")
     path, given = folder / "a.h5", ["--gain", "8"]
     match v % 9:
         case 0:
@@ -263,9 +264,9 @@ def values(folder: Path, v: int, rng: np.random.Generator) -> Stranger:
             wrapped = (raw - dark).astype("int32").astype("uint16")
             return Stranger(ours(path, scan, counts=wrapped), scan, given, "signed")
         case 3:
-            return Stranger(ours(path, scan, counts=raw.astype("uint16")), scan, given)
+            return Stranger(ours(path, scan, counts=saturated), scan, given)
         case 4:
-            file = {f"{DETECTOR}/data": raw.astype("uint16"), f"{DETECTOR}/data_dark": np.full((scan.N,) * 2, dark)}
+            file = {f"{DETECTOR}/data": saturated, f"{DETECTOR}/data_dark": np.full((scan.N,) * 2, dark)}
             return Stranger(cxi(folder / "a.cxi", scan, **file), unlit(scan), given)
         case 5:
             counts = scan.counts.copy()

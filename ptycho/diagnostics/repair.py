@@ -89,8 +89,8 @@ def _lowered(scan: Scan) -> Scan:
     level = pedestal(scan)
     if level is None:
         return scan
-    # Integers stay integers where a level of many counts is rounded.
-    level = float(round(level)) if level >= 20 else level
+    if level >= 20 and scan.counts.dtype.kind in "iu":
+        level = float(round(level))  # integers stay integers
     scan = replace(scan, counts=without_pedestal(scan.counts, level))
     return _noted(scan, f"all counts stood on a pedestal of {level:.4g}, which was subtracted")
 

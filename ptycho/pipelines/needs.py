@@ -73,6 +73,7 @@ def with_needs(
     decided: frozenset[str] = frozenset(),
     seconds: float = 75.0,
     trial_epochs: int = 12,
+    trial_patience: int = 4,
     least_gain: float = 0.005,
     near_noise: float = 1.3,
     no_misfit: float = 1.1,
@@ -92,6 +93,7 @@ def with_needs(
         decided: fields of the config that the user has set, and ``modes``: nothing changes these.
         seconds: no trial begins that would take longer, by the epochs before. What is found by then is kept.
         trial_epochs: passes over the frames for a trial.
+        trial_patience: passes in which a trial that goes on from the best fit has to gain something.
         least_gain: the fraction by which the criterion must fall.
         near_noise: the amplitudes' error over shot noise up to which the Poisson likelihood is tried: simulated scans
             are at 1.1 to 1.2 by then, the measured star at 2.1, where amplitudes fit better (`is_bright`).
@@ -120,6 +122,8 @@ def with_needs(
             continue
         tried.append(need.title)
         trial = replace(needing, epochs=trial_epochs, focus=False)
+        if need.modes is None:
+            trial = replace(trial, patience=trial_patience, tolerance=least_gain / 2)
         candidate = _tried(scan, trial, need.modes and modes, start, held_out, progress)
         # Twice what chance gives, in units of log-likelihood, of which the criterion has two to a unit.
         chance = (need.own_numbers * len(fit.unseen) + 4) / (2 * counts)

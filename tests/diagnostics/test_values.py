@@ -191,6 +191,15 @@ def test_a_pedestal_is_told_from_a_background_and_subtracted() -> None:
         assert scan.mean_counts == pytest.approx(12 * healthy.mean_counts, rel=0.1)
 
 
+def test_a_pedestal_of_counts_that_are_not_whole_is_not_rounded() -> None:
+    healthy = scan_of(photons=300.0)
+    raised = replace(healthy, counts=healthy.counts + 41.67)
+    excess = prepared(raised).counts - healthy.counts
+    # What the dimmest pixels count is taken with the pedestal; rounding alone would be 0.33.
+    dimmest = np.quantile(healthy.mean_pattern, 0.02)
+    np.testing.assert_allclose(excess[healthy.counts > dimmest + 1], -dimmest, atol=0.01)
+
+
 def test_a_run_leaves_empty_frames_out_also_where_most_are_empty() -> None:
     healthy = scan_of()
     counts = healthy.counts.copy()
