@@ -422,6 +422,7 @@ def _figure(title: str, frame: tuple[int, int], **options: Any) -> "Figure":
         title=Title(text=title, text_color=INK),
         frame_width=frame[0],
         frame_height=frame[1],
+        width_policy="min",  # in a row that wraps a figure would be drawn for a wider frame than it has
         html_attributes={"role": "figure", "aria-label": title},
         background_fill_alpha=0,
         border_fill_alpha=0,
