@@ -8,7 +8,6 @@ masked. Small negative values are read noise around a dark that was subtracted: 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from ptycho.arrays import Array, Bool, Float, Int, Real
 from ptycho.data.frames import Counts, StoredFrames, chunks, mapped
@@ -232,6 +231,8 @@ def _unwrapped(counts: Counts, used: Bool[Array, "N N"], bits: int) -> Sound:
     brightest = np.max([chunk.max(axis=0) for chunk in chunks(unwrapped)], axis=0)
     twice = used & (brightest >= 0.9 * 2**bits)
     if twice.any():
+        from scipy import ndimage
+
         # Whoever wraps twice may look dim: what lies among bright pixels counts as bright.
         twice = used & ndimage.binary_fill_holes(brightest >= 2 ** (bits - 1))
     rest = sound(unwrapped, used & ~twice)
