@@ -211,10 +211,11 @@ def _wrapped(frames: Counts, used: Bool[Array, "N N"], sample: int = 64) -> floa
 def _wrapped_above(survey: Survey, used: Bool[Array, "N N"]) -> int:
     """The bits of a signed integer in which bright counts wrapped round and came out below 0; 0 where none did.
 
-    Read noise is never below 0 by half the range of the dtype, and a mark does not turn bright in other frames.
+    Read noise is never below 0 by half the range of 16 bits (of 8 bits it may be), and a mark does not turn bright in
+    other frames.
     """
     low, high = survey.low[used], survey.high[used]
-    for bits in (8, 16, 32) if survey.integers else ():
+    for bits in (16, 32) if survey.integers else ():
         limit = 2 ** (bits - 1)
         within = low.min(initial=0.0) >= -limit and high.max(initial=0.0) < limit
         if within and ((low <= -limit / 2) & (high >= limit / 2)).any():

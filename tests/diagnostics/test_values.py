@@ -104,6 +104,12 @@ def test_bright_counts_that_wrapped_below_zero_are_turned_up_again(dtype: str) -
     assert result.mask.all() and "65536 was added" in result.notes[0] and "read noise" in result.notes[1]
 
 
+def test_strong_read_noise_is_not_taken_for_counts_that_wrapped() -> None:
+    raw = np.rint(np.random.default_rng(0).normal(0, 30, (40, 32, 32))).clip(-127, 127)
+    assert raw.min() < -64 and raw.max() > 64
+    np.testing.assert_array_equal(sound(raw).counts, np.maximum(raw, 0))
+
+
 def test_pixels_that_may_have_wrapped_twice_are_masked() -> None:
     counts = counts_of("float64")
     raw = np.rint(counts * (90000 / counts.max())).astype(np.int64)
