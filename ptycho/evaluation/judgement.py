@@ -112,7 +112,7 @@ def verdict(
     residual_ratio: float | None = None,
     *,
     at_noise: float = 1.2,
-    no_misfit: float = 1.2,
+    no_misfit: float = 1.1,
     noisy: float = 1.6,
     least_explained: float = 0.5,
     agreeing_ratio: float = 1.3,
@@ -127,7 +127,7 @@ def verdict(
             only, and agrees with those it is made of.
         at_noise: the error over shot noise up to which an image is at the noise.
         no_misfit: `Judgement.misfit` up to which it is, too, where its own noise raises the error to ``noisy`` at most;
-            fits of sound simulated scans of 144 frames leave 1.06 to 1.17.
+            fits of sound simulated scans of 144 frames leave 0.98 to 1.04.
         least_explained: the fraction explained below which it is none: wrong geometry left 0.3 (docs/results.md).
         agreeing_ratio: ``residual_ratio`` up to which the frames agree with an image that explains little.
         overfitted: error over shot noise of the frames that it is made of below which an image follows their noise.

@@ -76,7 +76,6 @@ def with_needs(
     trial_patience: int = 4,
     least_gain: float = 0.005,
     near_noise: float = 1.3,
-    no_misfit: float = 1.1,
     progress: Progress | None = None,
 ) -> Improved:
     """A fit continued with what the scan needs, until it is at the noise.
@@ -97,7 +96,6 @@ def with_needs(
         least_gain: the fraction by which the criterion must fall.
         near_noise: the amplitudes' error over shot noise up to which the Poisson likelihood is tried: simulated scans
             are at 1.1 to 1.2 by then, the measured star at 2.1, where amplitudes fit better (`is_bright`).
-        no_misfit: of a `verdict` that nothing more is needed.
         progress: told of the progress.
     """
     nothing = Improved(fit, config, ())
@@ -107,7 +105,7 @@ def with_needs(
     clock, counts = _Clock(seconds), float(scan.frame_counts[fit.unseen].sum())
     tried, kept, best = [], [], fit
     for need in NEEDS:
-        if judgement is None or verdict(judgement, no_misfit=no_misfit).kind == "at the noise":
+        if judgement is None or verdict(judgement).kind == "at the noise":
             break
         start = best.without_unseen or best.result
         # The change from the best fit so far: fields that were kept stay.

@@ -114,7 +114,7 @@ class Solver:
         margin_px: int = MARGIN_PX,
         amplitude_bound: float | None = None,
         probe_support: np.ndarray | None = None,
-        dark: tuple[float, float] = (1e-2, 0.1),
+        dark: tuple[float, float] = (1e-2, 0.03),
         chunk_pixels: int = 2**19,
         workers: int = 3,
         fused_pixels: float = 1e6,
