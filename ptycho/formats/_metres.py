@@ -83,13 +83,6 @@ def unit(file: Hdf5, key: str, default: float = 1.0) -> float:
     return UNITS[name]
 
 
-def quantity(file: Hdf5, *keys: str, default: float = 1.0) -> float | None:
-    """A number in m or eV by its units; None if there is none of the keys."""
-    key = file.first(*keys)
-    value = None if key is None else file.number(key)
-    return None if key is None or value is None else value * unit(file, key, default)
-
-
 def object_pixel(
     path: Path, options: ReadOptions, beam: Beam | None, N: int, detector_pixel_m: float | None, needed: str
 ) -> float:
