@@ -526,7 +526,7 @@ OUTCOMES = ("right", "refused", "warned", "silent", "refused, no remedy", "unjud
 
 
 @app.command()
-def table(record: Path = Path("strangers.jsonl")) -> None:
+def table(record: Annotated[Path, typer.Argument()] = Path("strangers.jsonl")) -> None:
     """The confusion table by kind, with times."""
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     print(f"| kind | strangers | {' | '.join(OUTCOMES)} | median s |\n|{'---|' * (len(OUTCOMES) + 3)}")
