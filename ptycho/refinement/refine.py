@@ -258,8 +258,8 @@ def make_solver(
         margin_px=margin,
         amplitude_bound=config.amplitude_bound,
         probe_support=None if config.probe_support is None else disc(scan.N, config.probe_support),
-        # With the lower and the higher rate steps of all frames at once settle at 31.8 and 31.5 dB, batch after batch at
-        # 27.4 and 27.9 (sim64_test).
+        # With the lower and the higher rate steps of all frames at once settle at 31.8 and 31.5 dB, those batch after
+        # batch at 27.4 and 27.9 (sim64_test).
         dark=(1e-2, 0.03 if config.method == "cg" else 0.1),
         seed=config.seed,
     )
