@@ -53,7 +53,7 @@ def test_a_fitted_background_is_part_of_the_result(tmp_path):
     scan = drawn(simulate(replace(SMALL, positions=225)), background=background)
     config = replace(LONG, noise="poisson", background_from=1, background_blur_px=2.0)
     result = assert_judged_as_fitted(scan, config, tmp_path)
-    # Of four scans that differ in their noise 0.22 to 0.32 was wrong; of 100 frames instead of 225, 0.33 to 0.62.
+    # Of four scans of other seeds 0.22 to 0.32 was wrong; of the 100 frames of `noisy`, 0.62.
     assert np.linalg.norm(result.background - background) < 0.5 * np.linalg.norm(background)
     bare = replace(result, background=None)
     frames = np.arange(0, 225, 7)
