@@ -1,7 +1,10 @@
 """Commands that compute an image: by a network, by refinement, by other programs."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,6 +32,10 @@ from ptycho.cli.options import (
 from ptycho.cli.printing import finish, log, print_outcome, print_table
 from ptycho.cli.surroundings import framework, watched
 from ptycho.config import DEFERRED, RunConfig
+from ptycho.progress import Progress
+
+if TYPE_CHECKING:  # heavy, and here only for its type
+    from ptycho.pipelines.assess import Outcome
 
 commands = typer.Typer()
 
@@ -82,6 +89,16 @@ def network_of(folder: Path, resume: bool, trains: bool) -> str:
     if resume and (record := recorded(folder)):
         return str(record.get("model_from") or NEW)
     return NEW if trains else PRETRAINED
+
+
+def completed(
+    compute: Callable[..., "Outcome"], watching: AbstractContextManager[Progress], folder: Path, force: bool
+) -> "Outcome":
+    """What a run came to, watched while it computes; its verdict is printed, and decides the exit code."""
+    with watching as progress:
+        outcome = compute(progress=progress)
+    finish(outcome, folder, force)
+    return outcome
 
 
 @commands.command(name="train")
@@ -172,42 +189,30 @@ def reconstruct_command(
     data, checks = examined_scan(scan, log, modes, in_file=distributed, reading=reading, auto=auto, force=force)
     if model is None and chosen == PRETRAINED and data.near_field is not None and refine:
         log("The package's network is for the far field: the scan is refined without one (--model new trains one).")
-        with watched(data, live, live_address) as progress:
-            outcome = refine_run(
-                data,
-                output,
-                run,
-                hold_out_every=hold_out_every,
-                resume=resume,
-                checks=checks,
-                auto=auto,
-                modes=modes,
-                force=force,
-                progress=progress,
-            )
-        finish(outcome, output, force)
+        compute = partial(refine_run, data, output, run, hold_out_every=hold_out_every, resume=resume, checks=checks)
+        compute = partial(compute, auto=auto, modes=modes, force=force)
+        completed(compute, watched(data, live, live_address), output, force)
         return
-    with watched(data, live, live_address, tensorboard) as progress:
-        outcome = reconstruct_run(
-            data,
-            output,
-            run,
-            model_folder=None if chosen == NEW else chosen,
-            start=start,
-            hold_out_every=hold_out_every,
-            symmetries=symmetries,
-            tile_frames=tile_frames,
-            refined=refine,
-            resume=resume,
-            checks=checks,
-            auto=auto,
-            modes=modes,
-            force=force,
-            scheduler=scheduler,
-            workers=workers,
-            progress=progress,
-        )
-    finish(outcome, output, force)
+    compute = partial(
+        reconstruct_run,
+        data,
+        output,
+        run,
+        model_folder=None if chosen == NEW else chosen,
+        start=start,
+        hold_out_every=hold_out_every,
+        symmetries=symmetries,
+        tile_frames=tile_frames,
+        refined=refine,
+        resume=resume,
+        checks=checks,
+        auto=auto,
+        modes=modes,
+        force=force,
+        scheduler=scheduler,
+        workers=workers,
+    )
+    outcome = completed(compute, watched(data, live, live_address, tensorboard), output, force)
     if refine and "uncertainty_calibration" in outcome.result.provenance:
         log(f"the uncertainty is that of the network's image: {output / 'network.h5'}")
 
@@ -269,21 +274,9 @@ def refine_command(
 
     reading = reading_of(run, output if resume else None, start)
     data, checks = examined_scan(scan, log, modes, reading=reading, auto=auto, force=force)
-    with watched(data, live, live_address) as progress:
-        outcome = refine_run(
-            data,
-            output,
-            run,
-            start=start,
-            hold_out_every=hold_out_every,
-            resume=resume,
-            checks=checks,
-            auto=auto,
-            modes=modes,
-            force=force,
-            progress=progress,
-        )
-    finish(outcome, output, force)
+    compute = partial(refine_run, data, output, run, start=start, hold_out_every=hold_out_every, resume=resume)
+    compute = partial(compute, checks=checks, auto=auto, modes=modes, force=force)
+    completed(compute, watched(data, live, live_address), output, force)
 
 
 @commands.command(name="compare")

@@ -197,16 +197,10 @@ def find_geometry(
     curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)
     if curl is None:
         return None
-    small = middle_of(scan, frames, side)
+    defocus = 0.0 if scan.probe_known else best_defocus(middle_of(scan, frames, side), curl, defoci_rad)
+    middle = lambda count: _middle_in_focus(scan, count, side, defocus)
+    small, wider = middle(frames), middle(2 * frames)
     errors = lambda trials, count=epochs: fit_errors(small, trials, count, fits_probe=False)
-    defocus = 0.0
-    if not scan.probe_known:
-        maps = [IDENTITY, *([curl.map] if curl.decided else [])]
-        tried = [Trial(map=each, defocus_rad=a) for each in maps for a in defoci_rad]
-        defocus = tried[int(np.argmin(errors(tried, 1)))].defocus_rad
-        small = small.with_probe(defocused(small.probe, defocus), known=False)
-    wider = middle_of(scan, 2 * frames, side)
-    wider = wider if scan.probe_known else wider.with_probe(defocused(wider.probe, defocus), known=False)
     longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
     signs = (1.0, -1.0)
     # Where the curl tells that the scan is as it should be, but for a sign, only that is tried.
@@ -240,13 +234,34 @@ def find_geometry(
     if not scan.probe_known or _is_another(Trial(), polished):
         needed = guess_margin if agrees and not scan.probe_known else margin
     else:
-        # The error rises with the square of the displacement until it saturates: far moved for little is no valley.
-        moved = (wider.positions - wider.positions.mean(axis=0)) @ (np.array(polished.map) - np.eye(2)).T
-        needed = min(turn_margin * max(1.0, float((moved**2).sum(axis=1).mean())), 2 * margin)
+        needed = min(turn_margin * max(1.0, _squared_displacement_px(wider, polished)), 2 * margin)
     # The focus of a guess is not quite right, which turns the best angle by a degree or two.
     differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
     return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
+
+
+def best_defocus(middle: Scan, curl: "Curl", defoci_rad: Sequence[float]) -> float:
+    """Defocus in rad at the probe's edge, of some, with which a few frames fit best, as they are or mapped as the curl
+    tells."""
+    maps = [IDENTITY, *([curl.map] if curl.decided else [])]
+    tried = [Trial(map=each, defocus_rad=defocus) for each in maps for defocus in defoci_rad]
+    return tried[int(np.argmin(fit_errors(middle, tried, 1, fits_probe=False)))].defocus_rad
+
+
+def _middle_in_focus(scan: Scan, frames: int, side: int, defocus_rad: float) -> Scan:
+    """Some frames from the middle, a guessed probe brought into focus."""
+    middle = middle_of(scan, frames, side)
+    return middle if scan.probe_known else middle.with_probe(defocused(middle.probe, defocus_rad), known=False)
+
+
+def _squared_displacement_px(scan: Scan, trial: Trial) -> float:
+    """Mean square of how far the map of a trial moves the frames.
+
+    The error rises with it until it saturates: far moved for little is no valley.
+    """
+    moved = (scan.positions - scan.positions.mean(axis=0)) @ (np.array(trial.map) - np.eye(2)).T
+    return float((moved**2).sum(axis=1).mean())
 
 
 def _told(polished: Trial, chosen: Trial, least_scale: float) -> Trial:

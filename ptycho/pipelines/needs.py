@@ -110,18 +110,18 @@ def with_needs(
         start = best.without_unseen or best.result
         # The change from the best fit so far: fields that were kept stay.
         needing = RefineConfig.from_dict(config.to_dict() | need.fields)
-        if _is_decided(need, config, decided) or not _changes(need, needing, config, start):
-            continue
         error, noise, _ = judgement.amplitude
-        if need.near_noise and error > near_noise * noise:
-            continue
         modes = max(need.modes or 1, len(start.probe))
-        if clock.epochs(best, modes) < trial_epochs:
+        if (
+            _is_decided(need, config, decided)
+            or not _changes(need, needing, config, start)
+            or (need.near_noise and error > near_noise * noise)
+            or clock.epochs(best, modes) < trial_epochs
+        ):
             continue
         tried.append(need.title)
-        trial = replace(needing, epochs=trial_epochs, focus=False)
-        if need.modes is None:
-            trial = replace(trial, patience=trial_patience, tolerance=least_gain / 2)
+        patience = dict(patience=trial_patience, tolerance=least_gain / 2) if need.modes is None else {}
+        trial = replace(needing, epochs=trial_epochs, focus=False, **patience)
         candidate = _tried(scan, trial, need.modes and modes, start, held_out, progress)
         # Twice what chance gives, in units of log-likelihood, of which the criterion has two to a unit.
         chance = (need.own_numbers * len(fit.unseen) + 4) / (2 * counts)

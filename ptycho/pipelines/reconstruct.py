@@ -82,11 +82,7 @@ def reconstruct_run(
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
     else:
-        found = scan is not given
-        model, scan = model_for(model_folder, scan, held_out=held_out, probe_found=found, progress=progress)
-        settings = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
-        trained = Trained(model, [], settings)
-        write_json(folder / "config.json", settings)
+        trained, scan = loaded(model_folder, scan, folder, held_out, scan is not given, progress)
     model = trained.model
     with dask_client(scheduler, workers) if scheduler or workers else nullcontext() as client:
         image = reconstruct(
@@ -117,6 +113,21 @@ def reconstruct_run(
     outcome = replace(outcome, before=before, fit=None if fit is None else fit.history, notes=notes)
     write_run(folder, scan, outcome, trained.settings, checks, trained.history, force=force)
     return outcome
+
+
+def loaded(
+    model_folder: str | os.PathLike,
+    scan: Scan,
+    folder: Path,
+    held_out: np.ndarray,
+    probe_found: bool,
+    progress: Progress | None,
+) -> tuple[Trained, Scan]:
+    """A network trained before, and the scan as it takes it; the folder records both."""
+    model, scan = model_for(model_folder, scan, held_out=held_out, probe_found=probe_found, progress=progress)
+    settings = provenance(scan) | dict(model=model.settings.to_dict(), model_from=str(model_folder))
+    write_json(folder / "config.json", settings)
+    return Trained(model, [], settings), scan
 
 
 def with_uncertainty(

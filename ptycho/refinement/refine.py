@@ -95,18 +95,15 @@ def refine(
     fitted, stopping = divided(scan, held_out, config)
     solver = make_solver(scan, fitted, stopping, config, start)
     schedule = _Schedule(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_loss))
-    warm_up = () if start is not None or config.method != "cg" else WARM_UP
-    if warm_up and config.probe_from is not None:
-        warm_up = WARM_UP_BLIND
+    warm_up: tuple[tuple[str, int], ...] = ()
+    if start is None and config.method == "cg":
+        warm_up = WARM_UP if config.probe_from is None else WARM_UP_BLIND
     checkpoint = None if folder is None else Checkpoint(Path(folder), config, solver)
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
     notes: list[str] = []
     if not history:
         begin = time.perf_counter()
-        if start is None and config.focus and config.probe_from is not None and not scan.probe_known:
-            notes += filter(None, [find_focus(solver)])
-        if config.affine_from is not None and (start is None or config.focus):
-            find_map(solver)
+        notes += searched(solver, config, start)
         history.append(schedule.entry(0, None, (), begin))
         best = solver.snapshot()
     # The epochs at the end are among those that the config allows.
@@ -115,9 +112,8 @@ def refine(
     for epoch in range(len(history), limit + 1):
         values = [entry["criterion"] for entry in history[len(warm_up) :]]
         # Two units of log-likelihood: a gain below that may be noise of the held-out frames.
-        settled = epoch > len(warm_up) and has_settled(
-            values, config.patience, config.tolerance, 1 / schedule.totals[1]
-        )
+        least = 1 / schedule.totals[1]
+        settled = epoch > len(warm_up) and has_settled(values, config.patience, config.tolerance, least)
         if settled:
             break
         plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
@@ -139,6 +135,16 @@ def refine(
         history += finished(schedule, unknowns, len(history), finish)
     result = result_of(solver, config, unknowns)
     return Refinement(result, history, best_epoch, tuple(notes), at_limit, stopping, without_unseen)
+
+
+def searched(solver: Solver, config: RefineConfig, start: Reconstruction | None) -> list[str]:
+    """Begin with the focus and the map of the positions that short fits like best; what is to be told of them."""
+    notes = []
+    if start is None and config.focus and config.probe_from is not None and not solver.scan.probe_known:
+        notes += filter(None, [find_focus(solver)])
+    if config.affine_from is not None and (start is None or config.focus):
+        find_map(solver)
+    return notes
 
 
 def still_improving(config: RefineConfig) -> str:
