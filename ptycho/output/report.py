@@ -28,6 +28,7 @@ from ptycho.output.panels import (
     small_image,
     small_panels,
 )
+from ptycho.refinement.held_out_photons import PhotonTrial
 
 
 def save_report(
@@ -39,6 +40,7 @@ def save_report(
     findings: Sequence[str] = (),
     training: History = (),
     fit: History = (),
+    smoothing: Sequence[PhotonTrial] = (),
     settings: Mapping[str, object] | None = None,
     checks: Sequence[Check] | None = None,
     object_side_px: int = 704,
@@ -53,6 +55,7 @@ def save_report(
         scores: those of the object against the true one, beside those of a flat object.
         findings: sentences about scan and result.
         training, fit: histories of the network's training and of the refinement, as `train` and `refine` return them.
+        smoothing: weights of total variation, as `try_total_variation` returns them.
         settings: configuration and versions, shown as JSON.
         checks: the checks of the scan; None runs `examine`, which looks for the orientation of frames only without a
             result.
@@ -79,6 +82,9 @@ def save_report(
         if history:
             curves = curve_panel("epoch", label, epoch_curves(history, titles), logarithmic=True)
             sections.append(Plots(heading, curves))
+    if smoothing:
+        curves = {"held-out photons": tuple(zip(*smoothing, strict=True))}
+        sections.append(Plots("Total variation", curve_panel("weight", "deviance a photon", curves, logarithmic=False)))
     if scores is not None:
         sections.append(_correlation({"correlation": scores}))
     checks = examine(scan, orientation=result is None) if checks is None else checks

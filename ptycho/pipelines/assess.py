@@ -30,6 +30,7 @@ from ptycho.evaluation.lattice import lattice_share
 from ptycho.network.build import PtychoNetwork
 from ptycho.pipelines.provenance import Record
 from ptycho.refinement.checkpoint import FitEpoch
+from ptycho.refinement.held_out_photons import PhotonTrial
 from ptycho.refinement.refine import Refinement, with_own_weights
 
 
@@ -60,6 +61,8 @@ class Outcome:
     """What the refinement started from, assessed alike; None where nothing was refined, or from vacuum."""
     fit: list[FitEpoch] | None = None
     """The epochs of the refinement, see `Refinement`."""
+    smoothing: tuple[PhotonTrial, ...] = ()
+    """Weights of total variation that were tried by held-out photons."""
 
     withheld_error = renamed_attribute("withheld_error", "held_out_error")
 
@@ -82,6 +85,8 @@ class Outcome:
             record["before_refinement"] = self.before.to_dict()
         if self.fit:
             record["refinement"] = self.fit
+        if self.smoothing:
+            record["total_variation"] = [trial._asdict() for trial in self.smoothing]
         return record
 
     def sentences(self) -> list[str]:

@@ -130,13 +130,13 @@ def with_needs(
         if candidate.criterion >= before - max(least_gain * before, chance):
             continue
         kept.append(need.title)
-        config, best = needing, candidate if need.modes is not None else _joined(best, candidate)
+        config, best = needing, candidate if need.modes is not None else joined(best, candidate)
         further = min(clock.epochs(best, modes), config.epochs)
         if need.modes is None and further >= trial_epochs:
             # To its end: else the next trial would gain by going on, whatever it adds.
             settled = replace(config, focus=False, epochs=further)
             end = refine(scan, settled, start=best.without_unseen, held_out=held_out, progress=progress)
-            best = _joined(best, end) if end.criterion <= best.criterion else best
+            best = joined(best, end) if end.criterion <= best.criterion else best
         judgement = judgement_of(best.result, scan, held_out, best)
     if not tried:
         return nothing
@@ -208,7 +208,7 @@ def with_more_modes(image: Reconstruction, modes: int) -> Reconstruction:
     return replace(image, probe=with_modes(image.probe, modes)) if len(image.probe) < modes else image
 
 
-def _joined(before: Refinement, after: Refinement) -> Refinement:
+def joined(before: Refinement, after: Refinement) -> Refinement:
     """A fit that went on from another: one history."""
     first = before.history[: before.best + 1]
     further: list[FitEpoch] = [{**entry, "epoch": entry["epoch"] + before.best} for entry in after.history[1:]]

@@ -27,6 +27,7 @@ from ptycho.pipelines.assess import (
 )
 from ptycho.pipelines.needs import decided_by, with_needs
 from ptycho.pipelines.open import held_out_frames, model_for
+from ptycho.pipelines.prior import Smoothed, with_total_variation
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.refine import refine_config
 from ptycho.pipelines.train import Trained, train_network
@@ -75,10 +76,13 @@ def reconstruct_run(
     folder.mkdir(parents=True, exist_ok=True)
     symmetries = usual_symmetries(scan) if symmetries is None else symmetries
     held_out = held_out_frames(scan, hold_out_every)
-    config, vacuum, given = refine_config(run, scan), None, scan
+    config, decided = refine_config(run, scan), decided_by(run, modes)
+    given, vacuum = scan, None
     if refined:
-        vacuum = fit_from_vacuum(scan, config, held_out, folder / "checkpoint", resume, progress)
-        scan = with_fitted_probe(scan, vacuum, held_out)
+        vacuum = fit_from_vacuum(
+            scan, config, held_out, folder / "checkpoint", resume, decided if auto else None, progress
+        )
+        config, scan = vacuum.config, with_fitted_probe(scan, vacuum.fit, held_out)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
     else:
@@ -100,10 +104,9 @@ def reconstruct_run(
     if vacuum is not None:
         image.save(folder / "network.h5")
         before = assess(image, scan, held_out)
-        fit, choice = better_fit(model, scan, config, image, vacuum, held_out, symmetries, progress)
-        notes = (choice,)
+        fit, choice = better_fit(model, scan, config, image, vacuum.fit, held_out, symmetries, progress)
+        notes = (*vacuum.notes, choice)
         if auto:
-            decided = decided_by(run, modes)
             fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
             notes += tried
         result = replace(fit.result, provenance=image.provenance | dict(refine=config.to_dict()))
@@ -111,6 +114,7 @@ def reconstruct_run(
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, findings, fit)
     outcome = replace(outcome, before=before, fit=None if fit is None else fit.history, notes=notes)
+    outcome = replace(outcome, smoothing=() if vacuum is None else vacuum.trials)
     write_run(folder, scan, outcome, trained.settings, checks, trained.history, force=force)
     return outcome
 
@@ -147,11 +151,25 @@ def with_uncertainty(
 
 
 def fit_from_vacuum(
-    scan: Scan, config: RefineConfig, held_out: np.ndarray, folder: Path, resume: bool, progress: Progress | None
-) -> Refinement:
-    """What the scan gives without a network: no prior draws the fit to what it starts from."""
+    scan: Scan,
+    config: RefineConfig,
+    held_out: np.ndarray,
+    folder: Path,
+    resume: bool,
+    decided: frozenset[str] | None,
+    progress: Progress | None,
+) -> Smoothed:
+    """What the scan gives without a network: no prior draws the fit to what it starts from.
+
+    The total variation that the photons ask for stays in the config (`with_total_variation`), unless ``decided`` is
+    None.
+    """
     plain = replace(config, h1_weight=0.0, l2_weight=0.0)
-    return refine(scan, plain, held_out=held_out, folder=folder, resume=resume, progress=progress)
+    fit = refine(scan, plain, held_out=held_out, folder=folder, resume=resume, progress=progress)
+    if decided is None:
+        return Smoothed(fit, config)
+    smoothed = with_total_variation(scan, plain, fit, held_out, decided=decided, progress=progress)
+    return smoothed._replace(config=replace(config, tv_weight=smoothed.config.tv_weight))
 
 
 def with_fitted_probe(scan: Scan, fit: Refinement, held_out: np.ndarray) -> Scan:

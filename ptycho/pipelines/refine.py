@@ -13,10 +13,12 @@ from ptycho.diagnostics.checks import Check, examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
 from ptycho.pipelines.needs import decided_by, with_more_modes, with_needs
 from ptycho.pipelines.open import fits_probe, held_out_frames
+from ptycho.pipelines.prior import with_total_variation
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
 from ptycho.reconstruction.probe_retrieval import is_bright
+from ptycho.refinement.held_out_photons import PhotonTrial
 from ptycho.refinement.refine import refine
 
 
@@ -70,15 +72,20 @@ def refine_run(
         scan, config, start=image, held_out=held_out, folder=folder / "checkpoint", resume=resume, progress=progress
     )
     notes: tuple[str, ...] = ()
+    trials: tuple[PhotonTrial, ...] = ()
     if auto:
         decided = decided_by(run, modes)
-        fit, config, notes = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
+        fit, config, trials, notes = with_total_variation(
+            scan, config, fit, held_out, decided=decided, progress=progress
+        )
+        fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
+        notes += tried
         settings |= dict(refine=config.to_dict())
         write_json(folder / "config.json", settings)
     write_json(folder / "history.json", fit.history)
     result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
-    outcome = replace(outcome, before=before, fit=fit.history, notes=notes)
+    outcome = replace(outcome, before=before, fit=fit.history, smoothing=trials, notes=notes)
     write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome

@@ -65,6 +65,7 @@ def write_run(
         findings=outcome.sentences(),
         training=epochs,
         fit=fit,
+        smoothing=outcome.smoothing,
         settings=settings | result.provenance,
         checks=checks,
     )

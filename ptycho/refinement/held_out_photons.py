@@ -1,0 +1,130 @@
+"""The weight of total variation, chosen by photons that the fits have not seen.
+
+Each photon of a scan goes at random to one of two scans of the same frames, so that no overlap is lost: the parts of a
+Poisson count are independent Poisson counts. Of fits to the one with different weights the best predicts the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ptycho.config import RefineConfig
+from ptycho.data.reconstruction import Reconstruction
+from ptycho.data.scan import Scan
+from ptycho.refinement.refine import WARM_UP, make_solver
+from ptycho.refinement.unknowns import Object
+from ptycho.training.batches import thin_counts
+
+
+class PhotonTrial(NamedTuple):
+    """A weight, and how well a fit with it predicts the held-out photons."""
+
+    weight: float
+    deviance: float
+    """A quarter of the Poisson deviance, for each held-out photon."""
+
+
+def try_total_variation(
+    scan: Scan,
+    config: RefineConfig,
+    estimate: Reconstruction,
+    frames: np.ndarray,
+    *,
+    guess: float,
+    factor: float = 3.0,
+    weights: int = 5,
+    part: float = 0.1,
+    first_epochs: int = 12,
+    epochs: int = 8,
+    most_frames: int = 1024,
+) -> list[PhotonTrial]:
+    """Fits of the object alone with growing weights of total variation, from 0 on; they end when a weight is worse.
+
+    Each fit goes on from the last: as the weight grows, what the noise has put into the image goes.
+
+    Args:
+        scan: P frames.
+        config: of the fit.
+        estimate: of the scan; everything but the object is taken from it.
+        frames: indices of those that may be looked at.
+        guess: the smallest weight beside 0.
+        factor: from one weight to the next.
+        weights: how many are tried at most, beside 0.
+        part: of the photons that are held out.
+        first_epochs: passes over the frames without total variation, from vacuum.
+        epochs: passes with each weight.
+        most_frames: those nearest the middle of the scan tell enough.
+    """
+    middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
+    distance = np.abs(scan.positions[frames] - middle).max(axis=1)
+    frames = np.sort(frames[np.argsort(distance, kind="stable")[:most_frames]])
+    fitted, judging = divided_photons(scan.subset(frames), part, config.seed)
+    estimate = of_frames(estimate, frames)
+    everything, none = np.arange(len(frames)), np.arange(0)
+    poisson = replace(config, noise="poisson")
+    solver = make_solver(fitted, everything, none, config, at_exposure(estimate, 1 - part))
+    judge = make_solver(judging, everything, none, poisson, at_exposure(estimate, part))
+    photons = max(float(judging.frame_counts.sum()), 1.0)
+    solver.vacuum()
+    for method, pieces in WARM_UP:
+        if method != "cg":
+            solver.minibatch_epoch(method, ["object"], -(-len(frames) // pieces))
+    trials: list[PhotonTrial] = []
+    for k in range(-1, weights):
+        weight = 0.0 if k < 0 else guess * factor**k
+        solver.priors = solver.priors._replace(tv=weight)
+        solver.forget_last_step()
+        for _ in range(first_epochs if k < 0 else epochs):
+            solver.cg_step((Object(),))
+        judge.state["object"] = solver.state["object"]
+        trials.append(PhotonTrial(weight, judge.evaluate()["deviance"] / photons))
+        if k > 0 and trials[-1].deviance > trials[-2].deviance:
+            break
+    return trials
+
+
+def best_total_variation(trials: Sequence[PhotonTrial]) -> float:
+    """The weight of the best prediction: the vertex of a parabola over the logarithm of three weights, where there are
+    two others beside the best; 0 where none is better than that."""
+    best = int(np.argmin([trial.deviance for trial in trials]))
+    if trials[best].weight == 0 or best < 2 or best + 1 >= len(trials):
+        return trials[best].weight
+    around = trials[best - 1 : best + 2]
+    a, b, _ = np.polyfit(np.log([trial.weight for trial in around]), [trial.deviance for trial in around], 2)
+    # d = a x^2 + b x + c with x = log w is lowest at x = -b / (2 a)
+    return float(np.exp(-b / (2 * a)))
+
+
+def divided_photons(scan: Scan, part: float, seed: int) -> tuple[Scan, Scan]:
+    """Two scans of the same frames: ``1 - part`` of the photons, and the others. Their probes are scaled alike."""
+    counts = np.where(scan.mask, scan.counts, 0).astype(scan.counts.dtype)  # a masked pixel may hold anything
+    rest, taken = thin_counts(counts, 1 - part, np.random.default_rng([seed, 2]))
+    probe = lambda fraction: (scan.probe * np.sqrt(fraction)).astype("complex64")
+    return (
+        replace(scan, counts=rest, probe=probe(1 - part), object=None),
+        replace(scan, counts=taken, probe=probe(part), object=None),
+    )
+
+
+def at_exposure(estimate: Reconstruction, fraction: float) -> Reconstruction:
+    """An estimate of the same sample at another exposure."""
+    root = np.float32(np.sqrt(fraction))
+    changes: dict[str, Any] = dict(probe=estimate.probe * root)
+    if estimate.opr_modes is not None:
+        changes["opr_modes"] = estimate.opr_modes * root
+    if estimate.background is not None:
+        changes["background"] = estimate.background * np.float32(fraction)
+    return replace(estimate, **changes)
+
+
+def of_frames(estimate: Reconstruction, frames: np.ndarray) -> Reconstruction:
+    """An estimate of some of its frames."""
+    weights, used = estimate.opr_weights, estimate.used_frames
+    return replace(
+        estimate,
+        positions_px=estimate.positions_px[frames],
+        opr_weights=None if weights is None else weights[frames],
+        used_frames=None if used is None else used[frames],
+    )
