@@ -83,8 +83,9 @@ def save_report(
             curves = curve_panel("epoch", label, epoch_curves(history, titles), logarithmic=True)
             sections.append(Plots(heading, curves))
     if smoothing:
-        curves = {"held-out photons": tuple(zip(*smoothing, strict=True))}
-        sections.append(Plots("Total variation", curve_panel("weight", "deviance a photon", curves, logarithmic=False)))
+        points = [trial.weight for trial in smoothing], [trial.deviance for trial in smoothing]
+        panel = curve_panel("weight", "deviance a photon", {"held-out photons": points}, logarithmic=False)
+        sections.append(Plots("Total variation", panel))
     if scores is not None:
         sections.append(_correlation({"correlation": scores}))
     checks = examine(scan, orientation=result is None) if checks is None else checks

@@ -120,8 +120,9 @@ def with_needs(
         ):
             continue
         tried.append(need.title)
-        patience = dict(patience=trial_patience, tolerance=least_gain / 2) if need.modes is None else {}
-        trial = replace(needing, epochs=trial_epochs, focus=False, **patience)
+        trial = replace(needing, epochs=trial_epochs, focus=False)
+        if need.modes is None:
+            trial = replace(trial, patience=trial_patience, tolerance=least_gain / 2)
         candidate = _tried(scan, trial, need.modes and modes, start, held_out, progress)
         # Twice what chance gives, in units of log-likelihood, of which the criterion has two to a unit.
         chance = (need.own_numbers * len(fit.unseen) + 4) / (2 * counts)

@@ -44,7 +44,8 @@ def with_total_variation(
         decided: fields of the config that the user has set.
         plenty: photons per object pixel from which on the counts decide, and nothing is tried.
         least: the smallest weight tried, over one by the root of the photons per object pixel: simulated scans of 9 to
-            110 photons per object pixel were best at 0.17 to 0.36 (docs/decisions/014-total-variation-by-held-out-photons.md).
+            110 photons per object pixel were best at 0.17 to 0.36
+            (docs/decisions/014-total-variation-by-held-out-photons.md).
         progress: told of the progress.
     """
     photons = photons_per_object_pixel(scan)

@@ -38,8 +38,8 @@ FINISH = 3
 """Epochs at the end in which the held-out frames belong to the fit."""
 
 FINISH_SMOOTH = 20
-"""The same with total variation, which slow phase follows slowly: 0.2 to 0.8 dB more in six of seven simulated scans of 9
-to 104 photons per object pixel, 0.2 less in one (docs/decisions/014-total-variation-by-held-out-photons.md)."""
+"""The same with total variation, which slow phase follows slowly: of seven simulated scans of 9 to 104 photons on an
+object pixel five gain 0.2 to 0.8 dB, two lose 0.1 (docs/decisions/014-total-variation-by-held-out-photons.md)."""
 
 
 class Refinement(NamedTuple):
@@ -143,7 +143,7 @@ def refine(
 
 def searched(solver: Solver, config: RefineConfig, start: Reconstruction | None) -> list[str]:
     """Begin with the focus and the map of the positions that short fits like best; what is to be told of them."""
-    notes = []
+    notes: list[str] = []
     if start is None and config.focus and config.probe_from is not None and not solver.scan.probe_known:
         notes += filter(None, [find_focus(solver)])
     if config.affine_from is not None and (start is None or config.focus):
