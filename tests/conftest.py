@@ -92,3 +92,21 @@ def small_scan():
     from ptycho.simulation.simulate import simulate
 
     return simulate(SimulationConfig(N=24, positions=144, step_px=4.0, jitter_px=1.0, photons=1e5, seed=3))
+
+
+@pytest.fixture(scope="session")
+def dim():
+    """A scan of about 20 photons on an object pixel."""
+    from ptycho.config import SimulationConfig
+    from ptycho.simulation.simulate import simulate
+
+    return simulate(SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=500, seed=3))
+
+
+@pytest.fixture(scope="session")
+def dim_fit(dim):
+    """The fit to it from vacuum."""
+    from ptycho.config import RefineConfig
+    from ptycho.refinement.refine import refine
+
+    return refine(dim, RefineConfig(noise="poisson"))

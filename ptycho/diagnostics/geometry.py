@@ -197,9 +197,10 @@ def find_geometry(
     curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)
     if curl is None:
         return None
-    defocus = 0.0 if scan.probe_known else best_defocus(middle_of(scan, frames, side), curl, defoci_rad)
-    middle = lambda count: _middle_in_focus(scan, count, side, defocus)
-    small, wider = middle(frames), middle(2 * frames)
+    small, wider = (middle_of(scan, count, side) for count in (frames, 2 * frames))
+    if not scan.probe_known:
+        defocus = best_defocus(small, curl, defoci_rad)
+        small, wider = (each.with_probe(defocused(each.probe, defocus), known=False) for each in (small, wider))
     errors = lambda trials, count=epochs: fit_errors(small, trials, count, fits_probe=False)
     longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
     signs = (1.0, -1.0)
@@ -241,18 +242,12 @@ def find_geometry(
     return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
 
 
-def best_defocus(middle: Scan, curl: "Curl", defoci_rad: Sequence[float]) -> float:
+def best_defocus(middle: Scan, curl: Curl, defoci_rad: Sequence[float]) -> float:
     """Defocus in rad at the probe's edge, of some, with which a few frames fit best, as they are or mapped as the curl
     tells."""
     maps = [IDENTITY, *([curl.map] if curl.decided else [])]
     tried = [Trial(map=each, defocus_rad=defocus) for each in maps for defocus in defoci_rad]
     return tried[int(np.argmin(fit_errors(middle, tried, 1, fits_probe=False)))].defocus_rad
-
-
-def _middle_in_focus(scan: Scan, frames: int, side: int, defocus_rad: float) -> Scan:
-    """Some frames from the middle, a guessed probe brought into focus."""
-    middle = middle_of(scan, frames, side)
-    return middle if scan.probe_known else middle.with_probe(defocused(middle.probe, defocus_rad), known=False)
 
 
 def _squared_displacement_px(scan: Scan, trial: Trial) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
+from ptycho.physics.grid import nearest_the_middle
 from ptycho.refinement.refine import WARM_UP, make_solver
 from ptycho.refinement.unknowns import Object
 from ptycho.training.batches import thin_counts
@@ -57,9 +58,7 @@ def try_total_variation(
         epochs: passes with each weight.
         most_frames: those nearest the middle of the scan tell enough.
     """
-    middle = (scan.positions.min(axis=0) + scan.positions.max(axis=0)) / 2
-    distance = np.abs(scan.positions[frames] - middle).max(axis=1)
-    frames = np.sort(frames[np.argsort(distance, kind="stable")[:most_frames]])
+    frames = frames[nearest_the_middle(scan.positions[frames], most_frames)]
     fitted, judging = divided_photons(scan.subset(frames), part, config.seed)
     estimate = of_frames(estimate, frames)
     everything, none = np.arange(len(frames)), np.arange(0)

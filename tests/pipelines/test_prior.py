@@ -6,24 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptycho.config import RefineConfig, RunConfig, SimulationConfig
-from ptycho.data.scan import Scan
+from ptycho.config import RefineConfig, RunConfig
 from ptycho.pipelines.prior import with_total_variation
 from ptycho.pipelines.refine import refine_run
-from ptycho.refinement.refine import Refinement, refine
-from ptycho.simulation.simulate import simulate
 
 POISSON = RefineConfig(noise="poisson", epochs=40)
-
-
-@pytest.fixture(scope="module")
-def dim() -> Scan:
-    return simulate(SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=500, seed=3))
-
-
-@pytest.fixture(scope="module")
-def plain(dim) -> Refinement:
-    return refine(dim, POISSON)
 
 
 def test_a_dim_scan_gets_its_total_variation_and_says_so(dim, tmp_path):
@@ -48,18 +35,18 @@ def test_a_dim_scan_gets_its_total_variation_and_says_so(dim, tmp_path):
         (replace(POISSON, method="lsqml"), frozenset()),
     ],
 )
-def test_what_the_user_has_decided_stays(dim, plain, config, decided):
-    smoothed = with_total_variation(dim, config, plain, np.zeros(225, bool), decided=decided)
-    assert smoothed == (plain, config, (), ())
+def test_what_the_user_has_decided_stays(dim, dim_fit, config, decided):
+    smoothed = with_total_variation(dim, config, dim_fit, np.zeros(225, bool), decided=decided)
+    assert smoothed == (dim_fit, config, (), ())
 
 
-def test_of_plenty_of_photons_nothing_is_tried(dim, plain):
-    assert with_total_variation(dim, POISSON, plain, np.zeros(225, bool), plenty=5.0) == (plain, POISSON, (), ())
+def test_of_plenty_of_photons_nothing_is_tried(dim, dim_fit):
+    assert with_total_variation(dim, POISSON, dim_fit, np.zeros(225, bool), plenty=5.0) == (dim_fit, POISSON, (), ())
 
 
-def test_held_out_frames_have_the_last_word(dim, plain):
+def test_held_out_frames_have_the_last_word(dim, dim_fit):
     """A fit that cannot be improved upon is not replaced."""
-    history = [{**entry, "criterion": 0.0} for entry in plain.history]
-    smoothed = with_total_variation(dim, POISSON, plain._replace(history=history), np.zeros(225, bool))
-    assert smoothed.fit.result is plain.result and smoothed.config == POISSON
+    history = [{**entry, "criterion": 0.0} for entry in dim_fit.history]
+    smoothed = with_total_variation(dim, POISSON, dim_fit._replace(history=history), np.zeros(225, bool))
+    assert smoothed.fit.result is dim_fit.result and smoothed.config == POISSON
     assert "not taken" in smoothed.notes[0]

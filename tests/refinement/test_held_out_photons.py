@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ptycho.config import RefineConfig, SimulationConfig
-from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects, frame_error
 from ptycho.refinement.held_out_photons import (
     PhotonTrial,
@@ -16,21 +15,10 @@ from ptycho.refinement.held_out_photons import (
     of_frames,
     try_total_variation,
 )
-from ptycho.refinement.refine import Refinement, refine
+from ptycho.refinement.refine import refine
 from ptycho.simulation.simulate import simulate
 
 POISSON = RefineConfig(noise="poisson")
-
-
-@pytest.fixture(scope="module")
-def dim() -> Scan:
-    """About 20 photons on an object pixel."""
-    return simulate(SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=500, seed=3))
-
-
-@pytest.fixture(scope="module")
-def plain(dim) -> Refinement:
-    return refine(dim, POISSON)
 
 
 def test_every_photon_is_in_one_of_two_scans_and_masked_pixels_in_neither(dim):
@@ -47,14 +35,14 @@ def test_every_photon_is_in_one_of_two_scans_and_masked_pixels_in_neither(dim):
     assert shared == pytest.approx((np.abs(dim.probe) ** 2).sum(), rel=1e-5)
 
 
-def test_the_weight_that_predicts_held_out_photons_makes_the_image_better(dim, plain):
-    trials = try_total_variation(dim, POISSON, plain.result, np.arange(225), guess=0.02)
+def test_the_weight_that_predicts_held_out_photons_makes_the_image_better(dim, dim_fit):
+    trials = try_total_variation(dim, POISSON, dim_fit.result, np.arange(225), guess=0.02)
     weight = best_total_variation(trials)
-    going_on = lambda tv: refine(dim, replace(POISSON, tv_weight=tv), start=plain.without_unseen).result
+    going_on = lambda tv: refine(dim, replace(POISSON, tv_weight=tv), start=dim_fit.without_unseen).result
     snr = lambda image: compare_objects(image.object, dim.object).snr_db
     chosen = snr(going_on(weight))
     # By more than a fit from other noise differs (0.4 dB over four seeds), and as good as a third or three times of it.
-    assert chosen > snr(plain.result) + 1.0
+    assert chosen > snr(dim_fit.result) + 1.0
     assert chosen > max(snr(going_on(weight / 3)), snr(going_on(3 * weight))) - 0.4
 
 
@@ -80,12 +68,12 @@ def test_the_vertex_of_a_parabola_is_the_weight():
     assert best_total_variation([PhotonTrial(0.0, -1.0), *trials[1:]]) == 0
 
 
-def test_an_estimate_of_some_frames_at_another_exposure_expects_their_counts_in_proportion(dim, plain):
+def test_an_estimate_of_some_frames_at_another_exposure_expects_their_counts_in_proportion(dim, dim_fit):
     frames = np.arange(20, 60)
-    some = at_exposure(of_frames(plain.result, frames), 0.25)
+    some = at_exposure(of_frames(dim_fit.result, frames), 0.25)
     np.testing.assert_allclose(
         np.concatenate(list(some.expected_batches())),
-        0.25 * np.concatenate(list(plain.result.expected_batches(frames))),
+        0.25 * np.concatenate(list(dim_fit.result.expected_batches(frames))),
         rtol=1e-4,
         atol=1e-6,
     )
