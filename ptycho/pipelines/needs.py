@@ -64,6 +64,41 @@ class Improved(NamedTuple):
     """A sentence on what was tried and kept; none where nothing was tried."""
 
 
+def with_likelihood(
+    scan: Scan,
+    config: RefineConfig,
+    fit: Refinement,
+    held_out: np.ndarray,
+    *,
+    decided: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+) -> Improved:
+    """A fit by the Poisson likelihood, where one of amplitudes explains nothing of frames with few counts.
+
+    Least squares of amplitudes is biased in dim pixels. Where most pixels are dim and the contrast is weak, as in a
+    cell under the electron microscope, the bias is more than what the sample does to the frames. The fit begins from
+    vacuum, with the probe that was found: an object that makes up for the bias would stay.
+    """
+    judgement = judgement_of(fit.result, scan, held_out, fit)
+    open_question = config.noise == "amplitude" and config.method == "cg" and "noise" not in decided
+    if not open_question or judgement is None or not judgement.sparse:
+        return Improved(fit, config, ())
+    before = judgement.deviance
+    if before.error < before.mean_frame:
+        return Improved(fit, config, ())
+    likely = replace(config, noise="poisson", focus=False)
+    probe = (fit.without_unseen or fit.result).probe
+    trial = refine(scan.with_probe(probe, known=False), likely, held_out=held_out, progress=progress)
+    after = judgement_of(trial.result, scan, held_out, trial)
+    if after is None or not after.deviance.error < before.error:
+        return Improved(fit, config, ())
+    sentence = (
+        "Least squares of amplitudes explained nothing of the held-out frames: the Poisson likelihood is fitted "
+        f"(deviance {after.deviance.error:.4g}, {before.error:.4g} before)."
+    )
+    return Improved(trial._replace(notes=(*fit.notes, *trial.notes)), replace(config, noise="poisson"), (sentence,))
+
+
 def with_needs(
     scan: Scan,
     config: RefineConfig,

@@ -25,7 +25,7 @@ from ptycho.pipelines.assess import (
     transmits_too_little,
     verdict_of,
 )
-from ptycho.pipelines.needs import decided_by, with_needs
+from ptycho.pipelines.needs import decided_by, with_likelihood, with_needs
 from ptycho.pipelines.open import held_out_frames, model_for
 from ptycho.pipelines.prior import Smoothed, with_total_variation
 from ptycho.pipelines.provenance import provenance
@@ -161,15 +161,17 @@ def fit_from_vacuum(
 ) -> Smoothed:
     """What the scan gives without a network: no prior draws the fit to what it starts from.
 
-    The total variation that the photons ask for stays in the config (`with_total_variation`), unless ``decided`` is
-    None.
+    The likelihood and the total variation that the photons ask for stay in the config (`with_likelihood`,
+    `with_total_variation`), unless ``decided`` is None.
     """
     plain = replace(config, h1_weight=0.0, l2_weight=0.0)
     fit = refine(scan, plain, held_out=held_out, folder=folder, resume=resume, progress=progress)
     if decided is None:
         return Smoothed(fit, config)
+    fit, plain, notes = with_likelihood(scan, plain, fit, held_out, decided=decided, progress=progress)
     smoothed = with_total_variation(scan, plain, fit, held_out, decided=decided, progress=progress)
-    return smoothed._replace(config=replace(config, tv_weight=smoothed.config.tv_weight))
+    found = replace(config, noise=smoothed.config.noise, tv_weight=smoothed.config.tv_weight)
+    return smoothed._replace(config=found, notes=(*notes, *smoothed.notes))
 
 
 def with_fitted_probe(scan: Scan, fit: Refinement, held_out: np.ndarray) -> Scan:

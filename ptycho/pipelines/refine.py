@@ -11,7 +11,7 @@ from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.diagnostics.checks import Check, examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
-from ptycho.pipelines.needs import decided_by, with_more_modes, with_needs
+from ptycho.pipelines.needs import decided_by, with_likelihood, with_more_modes, with_needs
 from ptycho.pipelines.open import fits_probe, held_out_frames
 from ptycho.pipelines.prior import with_total_variation
 from ptycho.pipelines.provenance import provenance
@@ -75,11 +75,13 @@ def refine_run(
     trials: tuple[PhotonTrial, ...] = ()
     if auto:
         decided = decided_by(run, modes)
-        fit, config, trials, notes = with_total_variation(
+        if start is None:
+            fit, config, notes = with_likelihood(scan, config, fit, held_out, decided=decided, progress=progress)
+        fit, config, trials, smoothed = with_total_variation(
             scan, config, fit, held_out, decided=decided, progress=progress
         )
         fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
-        notes += tried
+        notes += smoothed + tried
         settings |= dict(refine=config.to_dict())
         write_json(folder / "config.json", settings)
     write_json(folder / "history.json", fit.history)

@@ -18,6 +18,9 @@ from ptycho.physics.noise import root_scatter
 FAINT = 1e-6
 """Photons added to an expected count at the least before something is divided by its root."""
 
+LEAST_RATIO = 2.0**-23
+"""Of counts to expected ones, which a deviance tells from 0: the spacing of float32 at 1."""
+
 
 class Likelihood(NamedTuple):
     """The objective. Functions are compiled for each value of it."""
@@ -70,8 +73,10 @@ class Residuals:
         expected = self.expected + self.likelihood.dark
         excess = self.counts - expected
         # k log(k / e) - (k - e), with k / e = 1 + (k - e) / e
-        # By `log1p`: of a million counts, rounding would leave more than their noise.
-        logarithms = self.counts * ops.log1p(ops.where(self.counts > 0, excess / expected, 0.0))
+        # By `log1p`: of a million counts, rounding would leave more than their noise. A simulated count of 1e-9, no
+        # photon at all, must not round to log(0).
+        ratio = ops.maximum(excess / expected, LEAST_RATIO - 1)
+        logarithms = self.counts * ops.log1p(ops.where(self.counts > 0, ratio, 0.0))
         return 0.5 * ops.sum(self.used * (logarithms - excess))
 
     def shot_noise(self) -> Float[Array, ""]:

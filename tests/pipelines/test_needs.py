@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptycho.config import RefineConfig, RunConfig
+from ptycho.config import RefineConfig, RunConfig, SimulationConfig
 from ptycho.pipelines import needs
 from ptycho.pipelines.assess import judgement_of
-from ptycho.pipelines.needs import Need, decided_by, with_needs
+from ptycho.pipelines.needs import Need, decided_by, with_likelihood, with_needs
 from ptycho.refinement.refine import refine
+from ptycho.simulation.simulate import simulate
 
 CONFIG = RefineConfig(noise="poisson", epochs=60)
 
@@ -64,3 +65,30 @@ def test_nothing_is_tried_where_nothing_can_be_gained_or_the_user_decided(hazy, 
     sound = replace(small_scan, object=None)
     good = refine(sound, CONFIG)
     assert with_needs(sound, CONFIG, good, held_out).notes == ()
+
+
+def test_where_amplitudes_explain_nothing_the_likelihood_is_fitted():
+    """Most pixels of this scan count nothing, and its sample hardly scatters: the bias of amplitudes is all they fit."""
+    config = SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=1000, seed=3)
+    sample = (simulate(config).object ** 0.03).astype("complex64")
+    scan = replace(simulate(config, object=sample), object=None, probe_known=False)
+    held_out = scan.held_out_mask(7)
+    amplitudes = RefineConfig(noise="amplitude", probe_from=1, focus=False, epochs=40)
+    fit = refine(scan, amplitudes, held_out=held_out)
+    likely, chosen, notes = with_likelihood(scan, amplitudes, fit, held_out)
+    assert chosen == replace(amplitudes, noise="poisson")
+    assert "likelihood is fitted" in notes[0]
+    deviance = [judgement_of(each.result, scan, held_out, each).deviance for each in (fit, likely)]
+    assert deviance[0].error >= deviance[0].mean_frame
+    assert deviance[1].error < deviance[0].error
+    assert with_likelihood(scan, amplitudes, fit, held_out, decided=frozenset({"noise"})) == (fit, amplitudes, ())
+
+
+def test_amplitudes_that_explain_the_frames_stay(dim, dim_fit, monkeypatch):
+    """And nothing is tried for scans whose pixels count, or for fits by the likelihood."""
+    monkeypatch.setattr(needs, "refine", None)
+    none = np.zeros(len(dim), bool)
+    amplitudes = replace(CONFIG, noise="amplitude")
+    assert judgement_of(dim_fit.result, dim, none, dim_fit).sparse
+    for config in (amplitudes, CONFIG):
+        assert with_likelihood(dim, config, dim_fit, none) == (dim_fit, config, ())

@@ -77,6 +77,16 @@ def test_a_noiseless_scan_is_recovered_from_empty_space(own):
     np.testing.assert_array_equal(found.result.probe, scan.probe)
 
 
+@pytest.mark.parametrize(("frames", "kept"), [(9, 0), (25, 2), (90, 9), (100, 10), (144, 10), (240, 12)])
+def test_a_small_scan_is_stopped_by_a_tenth_of_its_frames(frames, kept):
+    scan = simulate(replace(SMALL, positions=240, noise=False))
+    held_out = np.arange(len(scan)) >= frames
+    fitted, stopping = fit.divided(scan, held_out, LONG)
+    assert len(stopping) == kept
+    assert sorted([*fitted, *stopping]) == list(range(frames))
+    assert len(fit.divided(scan, held_out, replace(LONG, held_out=0.0))[1]) == 0
+
+
 @pytest.mark.parametrize("own", [dict(), dict(noise="poisson")], ids=str)
 @pytest.mark.parametrize("near", [None, NearField(distance_px=12.0, wavelength_px=0.5)], ids=["far", "near"])
 def test_the_misfit_nears_the_shot_noise(own, near):
