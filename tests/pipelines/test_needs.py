@@ -68,7 +68,7 @@ def test_nothing_is_tried_where_nothing_can_be_gained_or_the_user_decided(hazy, 
 
 
 def test_where_amplitudes_explain_nothing_the_likelihood_is_fitted():
-    """Most pixels of this scan count nothing, and its sample hardly scatters: the bias of amplitudes is all they fit."""
+    """Most pixels count nothing, and the sample hardly scatters: the bias of amplitudes is all they fit."""
     config = SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=1000, seed=3)
     sample = (simulate(config).object ** 0.03).astype("complex64")
     scan = replace(simulate(config, object=sample), object=None, probe_known=False)
