@@ -81,7 +81,7 @@ def evaluate_command(
     # Read as the run that made the result read it.
     remembered = ReadConfig.from_dict(result.provenance.get("reading", {}))
     reading = run.make(ReadConfig) if run.reading else remembered
-    data = prepared(read_as_told(against, reading))
+    data = prepared(read_as_told(against, reading), gain_told=reading.gain is not None)
     if was_set_right(result.provenance.get("notes", ())):
         data, _ = set_right(data)
     every = every or int(result.provenance.get("hold_out_every", 0)) or None

@@ -20,7 +20,7 @@ from ptycho.diagnostics.checks import (
 from ptycho.diagnostics.geometry import with_geometry
 from ptycho.diagnostics.pixels import proposed_mask, unsound_pixels
 from ptycho.diagnostics.statistics import centred_scan, evenly_spread, looks_like_counts, squared
-from ptycho.diagnostics.values import pedestal, without_pedestal
+from ptycho.diagnostics.values import detector_gain, divided_by_gain, pedestal, without_pedestal
 
 
 def repaired(scan: Scan) -> Scan:
@@ -37,11 +37,12 @@ def repaired(scan: Scan) -> Scan:
     return scan
 
 
-def prepared(scan: Scan, most_frames: int = 1024) -> Scan:
+def prepared(scan: Scan, most_frames: int = 1024, *, gain_told: bool = False) -> Scan:
     """The scan as a run takes it: without what no fit should see; each change becomes a sentence in `Scan.notes`.
 
     A pedestal is subtracted, dead and hot pixels and gaps are masked, as at most ``most_frames`` of the frames show
-    them, and frames without light are left out. Nothing is moved, turned or rescaled.
+    them, and frames without light are left out. Unless it was told, a gain is taken out where the frames tell it and
+    the probe is a guess. Nothing is moved or turned.
     """
     scan = _lowered(scan)
     sample = scan if len(scan) <= most_frames else scan.subset(evenly_spread(len(scan), most_frames))
@@ -49,6 +50,8 @@ def prepared(scan: Scan, most_frames: int = 1024) -> Scan:
     if bad.any() and (scan.mask & ~bad).any():
         scan = replace(scan, mask=scan.mask & ~bad)
         scan = _noted(scan, f"{bad.sum()} dead or hot pixels and gaps are masked", "Prepared")
+    if not gain_told and not scan.probe_known:
+        scan = _in_photons(scan)
     return _without_frames(scan, 0.01, "Prepared")
 
 
@@ -93,6 +96,15 @@ def _lowered(scan: Scan) -> Scan:
         level = float(round(level))  # integers stay integers
     scan = replace(scan, counts=without_pedestal(scan.counts, level))
     return _noted(scan, f"all counts stood on a pedestal of {level:.4g}, which was subtracted")
+
+
+def _in_photons(scan: Scan) -> Scan:
+    gain = detector_gain(scan)
+    if gain is None:
+        return scan
+    note = f"counts vary {gain:.3g} times as much as photons do, in dim and bright pixels alike: they were divided by"
+    note += " that gain (--gain 1 leaves them)"
+    return _noted(replace(scan, counts=divided_by_gain(scan.counts, gain)), note, "Prepared")
 
 
 def _centred(scan: Scan) -> Scan:

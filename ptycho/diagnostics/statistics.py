@@ -99,8 +99,9 @@ class CountStatistics:
 def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0.5) -> CountStatistics:
     """Judge frames (P, N, N) by their statistics: photon counts, their square roots (amplitudes), or unclear.
 
-    Integers are counts; values whose squares are integers are amplitudes of counts. Anything else is unclear:
-    normalised, background-subtracted, or noise-free. Integers whose variance over mean is ``rounded_below`` may be
+    Integers are counts; values whose squares are integers are amplitudes of counts; multiples of one value that scatter
+    as photons do, or more, are counts over a gain. Anything else is unclear: normalised, background-subtracted, or
+    noise-free. Integers whose variance over mean is ``rounded_below`` may be
     rounded amplitudes, for which it is 1/4 at most.
     """
     values = sampled(counts, sample).astype(np.float64)
@@ -121,6 +122,9 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
     elif square_integers > 0.99:
         verdict = "amplitude"
         sentence = f"These are amplitudes, square roots of photon counts: the squares are whole numbers; {facts}."
+    elif ratio >= rounded_below and (step := quantum(counts, below=1.0)) is not None:
+        verdict = "counts"
+        sentence = f"These are photon counts over a gain: all are multiples of {step:.4g}; {facts}."
     return CountStatistics(
         integer_fraction=integers,
         square_integer_fraction=square_integers,
@@ -129,6 +133,23 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
         verdict=verdict,
         sentence=sentence,
     )
+
+
+def quantum(frames: Counts, below: float = 0.5, tolerance: float = 0.02) -> float | None:
+    """The step of which all values are multiples, where it is under ``below``: counts over a gain, or normalised.
+
+    None where there is none, or the frames are integers.
+    """
+    if frames.dtype.kind != "f":
+        return None
+    values = sampled(frames)
+    values = values[np.isfinite(values) & (values > 0)]
+    if not len(values) or (step := float(values.min())) >= below:
+        return None
+    multiples = values / step
+    whole = np.abs(multiples - np.rint(multiples)) <= tolerance
+    # Many different multiples: a few values could be multiples of the smallest by chance.
+    return step if whole.all() and len(np.unique(np.rint(multiples))) > 8 else None
 
 
 def _integer_fraction(values: Float[Array, "..."], precision: float) -> float:

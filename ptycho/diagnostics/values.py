@@ -283,6 +283,56 @@ def pedestal(scan: Scan, least_frames: int = 8, sample: int = 64) -> float | Non
     return level if variance < 0.3 * level else None
 
 
+def detector_gain(
+    scan: Scan,
+    *,
+    least_frames: int = 64,
+    sample: int = 256,
+    bins: int = 12,
+    least_counts: float = 50.0,
+    least: float = 1.4,
+    alike: float = 0.8,
+    least_range: float = 8.0,
+) -> float | None:
+    """Counts that the detector gives for a photon, where the scatter of the frames tells; None where it does not.
+
+    Of n photons a pixel counts ``k = g n``, of variance ``g^2 n``: variance over mean is g in dim and bright pixels
+    alike. A sample that changes what falls on a pixel adds to that, more so in bright pixels (Janesick, Photon
+    Transfer, SPIE 2007).
+
+    Args:
+        scan: P frames.
+        least_frames: with fewer, nothing is said.
+        sample: frames that are looked at.
+        bins: pixels of like mean are taken together; so many quantiles.
+        least_counts: in a bin; those with fewer are left out.
+        least: from which on a gain is told from the scatter that samples add.
+        alike: least over largest ratio of all bins.
+        least_range: of the means of the bins, largest over least.
+    """
+    frames = scan.counts[evenly_spread(len(scan), sample)][:, scan.mask].astype(np.float64)
+    if len(frames) < least_frames:
+        return None
+    mean, variance = frames.mean(axis=0), frames.var(axis=0, ddof=1)
+    parts = [part for part in np.array_split(np.argsort(mean), bins) if mean[part].sum() * len(frames) >= least_counts]
+    means = np.array([mean[part].mean() for part in parts])
+    if len(means) < 2 or means.max() < least_range * means.min():
+        return None
+    ratios = np.array([variance[part].sum() / mean[part].sum() for part in parts])
+    if ratios.min() < least or ratios.min() < alike * ratios.max():
+        return None
+    return float(np.median(ratios[: (len(ratios) + 1) // 2]))  # the sample adds least in dim pixels
+
+
+def divided_by_gain(counts: Counts, gain: float) -> Counts:
+    """Photons: counts over a gain; float32."""
+    return mapped(counts, _divided, gain)
+
+
+def _divided(frames: Real[Array, "B N N"], gain: float) -> Float[Array, "B N N"]:
+    return frames.astype(np.float32) / np.float32(gain)
+
+
 def without_pedestal(counts: Counts, level: float) -> Counts:
     """Counts less a level, 0 where they are below; float32, unless the level is an integer."""
     return mapped(counts, _lowered, level)

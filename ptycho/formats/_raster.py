@@ -16,8 +16,8 @@ from ptycho.data.frames import Counts, chunks, mapped, picked
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, turned
 from ptycho.diagnostics.repair import moved
-from ptycho.diagnostics.statistics import compact, sampled
-from ptycho.diagnostics.values import sound, without_pedestal
+from ptycho.diagnostics.statistics import compact, quantum
+from ptycho.diagnostics.values import divided_by_gain, sound, without_pedestal
 from ptycho.formats._container import ReadOptions
 from ptycho.formats._metres import assembled, beam_of
 from ptycho.io import BadFile
@@ -244,33 +244,15 @@ def padded(frames: Shaped[Array, "B h w"], N: int) -> Shaped[Array, "B N N"]:
 
 def _in_counts(frames: Counts, gain: float | None, notes: list[str]) -> Counts:
     """Frames in counts, none below 0: divided by the gain, or by the step of values that are multiples of one."""
-    if gain is None and (quantum := _quantum(frames)) is not None:
-        notes.append(f"The frames are counts times {quantum:.4g}: they were divided by it.")
-        return compact(mapped(frames, _divided_whole, quantum))
+    if gain is None and (step := quantum(frames)) is not None:
+        notes.append(f"The frames are counts times {step:.4g}: they were divided by it.")
+        return compact(mapped(frames, _divided_whole, step))
     if gain is not None:
-        frames = mapped(frames, _divided, gain)
+        frames = divided_by_gain(frames, gain)
     if frames.dtype.kind != "u" and any(chunk.min() < 0 for chunk in chunks(frames)):
         frames = mapped(frames, np.maximum, 0)
         notes.append("Counts below 0, of the electronics, were set to 0.")
     return frames
-
-
-def _quantum(frames: Counts, tolerance: float = 0.02) -> float | None:
-    """The step of which all values are multiples, where it is below 1: counts that were normalised. None else."""
-    if frames.dtype.kind != "f":
-        return None
-    values = sampled(frames)
-    values = values[np.isfinite(values) & (values > 0)]
-    if not len(values) or (step := float(values.min())) >= 0.5:
-        return None
-    multiples = values / step
-    whole = np.abs(multiples - np.rint(multiples)) <= tolerance
-    # Many different multiples: a few values could be multiples of the smallest by chance.
-    return step if whole.all() and len(np.unique(np.rint(multiples))) > 8 else None
-
-
-def _divided(frames: Real[Array, "B h w"], gain: float) -> Float[Array, "B h w"]:
-    return frames.astype(np.float32) / np.float32(gain)
 
 
 def _divided_whole(frames: Real[Array, "B h w"], gain: float) -> Float[Array, "B h w"]:

@@ -216,7 +216,6 @@ def image_warnings(
     *,
     patches: np.ndarray | None = None,
     amplitude_bound: float | None = None,
-    raster_share: float = 0.25,
 ) -> tuple[str, ...]:
     """Warnings about a result of a scan, see `warnings_about` and `lattice_share`."""
     share = lattice_share(result.object, result.coverage, result.positions_px)
@@ -224,7 +223,7 @@ def image_warnings(
         f"{100 * share:.0f} % of the variance of the phase is at the lattice of the scan: a raster leaves its pattern "
         "in object and probe; fit the positions, or scan on a jittered grid or a spiral"
     )
-    return ((raster,) if share > raster_share else ()) + tuple(
+    return ((raster,) if share > RASTER_SHARE else ()) + tuple(
         warnings_about(
             result.object,
             result.coverage,
@@ -234,6 +233,15 @@ def image_warnings(
             amplitude_bound=amplitude_bound,
         )
     )
+
+
+RASTER_SHARE = 0.25
+"""Of the variance of the phase that is at the lattice of the scan, from which on it is the raster's artefact."""
+
+
+def shows_raster(image: Reconstruction) -> bool:
+    """Whether the raster of the scan stands out in an image, see `lattice_share`."""
+    return lattice_share(image.object, image.coverage, image.positions_px) > RASTER_SHARE
 
 
 def transmits_too_little(result: Reconstruction, scan: Scan) -> bool:

@@ -71,7 +71,9 @@ def examined_scan(
 def _read(path: str | os.PathLike, in_file: bool, reading: ReadConfig | None) -> Scan:
     """The scan of a file, `prepared`."""
     permissions = dict(in_memory_bytes=0) if in_file else {}
-    return prepared(read_scan(Path(path), options=ReadOptions.of(reading or ReadConfig(), **permissions)))
+    reading = reading or ReadConfig()
+    scan = read_scan(Path(path), options=ReadOptions.of(reading, **permissions))
+    return prepared(scan, gain_told=reading.gain is not None)
 
 
 def _announced(scan: Scan, path: str | os.PathLike, log: Log) -> Scan:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ptycho.config import RefineConfig
+from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
+from ptycho.pipelines.assess import judgement_of
 from ptycho.pipelines.needs import joined
 from ptycho.progress import Progress
 from ptycho.refinement.from_network import photons_per_object_pixel
@@ -36,6 +38,9 @@ def with_total_variation(
 ) -> Smoothed:
     """A fit continued with total variation, where held-out photons, and then held-out frames, like it.
 
+    A weak sample under a weak beam gets more of it than the photons ask for, as long as the image is no better than the
+    mean frame and held-out frames like it: noise that is not quite Poisson's is alike in both parts of the photons.
+
     Args:
         scan: what was fitted.
         config: of the fit; other methods than ``cg``, and fits with total variation, come back as they are.
@@ -58,10 +63,33 @@ def with_total_variation(
     weight = best_total_variation(trials)
     if weight == 0:
         return Smoothed(fit, config, trials, ("Total variation, tried by held-out photons: none.",))
-    smooth = replace(config, tv_weight=weight)
-    further = refine(scan, replace(smooth, focus=False), start=fit.without_unseen, held_out=held_out, progress=progress)
+    further = _smoothed(scan, config, weight, fit.without_unseen, held_out, progress)
     found = f"Total variation, chosen by held-out photons: weight {weight:.2g}"
+    while no_better_than_mean(further, scan, held_out):
+        heavier = _smoothed(scan, config, 3 * weight, fit.without_unseen, held_out, progress)
+        if heavier.criterion >= further.criterion:
+            break
+        further, weight = heavier, 3 * weight
+        found = f"Total variation, chosen by held-out photons, then frames: weight {weight:.2g}"
     scores = f"{further.criterion:.4g} on held-out frames, {fit.criterion:.4g} without"
     if further.criterion >= fit.criterion:
         return Smoothed(fit, config, trials, (f"{found}; not taken: {scores}.",))
-    return Smoothed(joined(fit, further), smooth, trials, (f"{found}; {scores}.",))
+    return Smoothed(joined(fit, further), replace(config, tv_weight=weight), trials, (f"{found}; {scores}.",))
+
+
+def _smoothed(
+    scan: Scan,
+    config: RefineConfig,
+    weight: float,
+    start: Reconstruction,
+    held_out: np.ndarray,
+    progress: Progress | None,
+) -> Refinement:
+    smooth = replace(config, tv_weight=weight, focus=False)
+    return refine(scan, smooth, start=start, held_out=held_out, progress=progress)
+
+
+def no_better_than_mean(fit: Refinement, scan: Scan, held_out: np.ndarray) -> bool:
+    """Whether the mean frame predicts held-out frames as well as a fit, which then holds more noise than sample."""
+    judgement = judgement_of(fit.result, scan, held_out, fit)
+    return judgement is not None and judgement.deciding.error >= judgement.deciding.mean_frame

@@ -22,6 +22,7 @@ from ptycho.pipelines.assess import (
     assess,
     assess_fully,
     network_warnings,
+    shows_raster,
     transmits_too_little,
     verdict_of,
 )
@@ -196,10 +197,13 @@ def better_fit(
 ) -> tuple[Refinement, str]:
     """The network's image refined, or the fit from vacuum: what predicts frames better that neither has seen.
 
-    Returns it with a sentence about the choice. A dark image of a network is not refined.
+    Returns it with a sentence about the choice. A dark image of a network is not refined, nor one with the raster of
+    the scan in it that the fit has not.
     """
     if transmits_too_little(image, scan):
         return vacuum, "The network's image is dark: the result is a fit from vacuum."
+    if shows_raster(image) and not shows_raster(vacuum.result):
+        return vacuum, "The network's image holds the pattern of the raster: the result is a fit from vacuum."
     refined = refine_network(model, scan, config, image, held_out=held_out, symmetries=symmetries, progress=progress)
     network, without = refined.criterion, vacuum.criterion
     scores = f"{min(network, without):.4g} on held-out frames, {max(network, without):.4g}"

@@ -12,7 +12,7 @@ from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import centre_offset, examine
 from ptycho.diagnostics.repair import prepared, repaired
 from ptycho.diagnostics.statistics import guessed_probe, zero_frequency
-from ptycho.diagnostics.values import pedestal, sound
+from ptycho.diagnostics.values import detector_gain, pedestal, sound
 from tests.diagnostics.scans import scan_of
 
 CORNER = np.zeros((32, 32), bool)
@@ -204,6 +204,39 @@ def test_a_pedestal_of_counts_that_are_not_whole_is_not_rounded() -> None:
     # What the dimmest pixels count is taken with the pedestal; rounding alone would be 0.33.
     dimmest = np.quantile(healthy.mean_pattern, 0.02)
     np.testing.assert_allclose(excess[healthy.counts > dimmest + 1], -dimmest, atol=0.01)
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.96, 30.0])
+def test_a_gain_is_told_by_the_scatter_of_frames_that_hardly_differ(gain) -> None:
+    """Cells under the electron microscope: photons of one pattern, counted several times each."""
+    rng = np.random.default_rng(0)
+    strong = scan_of(P=120)
+    photons = rng.poisson(strong.mean_pattern, strong.counts.shape)
+    weak = replace(strong, counts=(gain * photons).astype("float32"), probe_known=False)
+    found = detector_gain(weak)
+    ready = prepared(weak)
+    if gain == 1:
+        assert found is None
+        np.testing.assert_array_equal(ready.counts, weak.counts)
+        return
+    # Half of 12 bins of 85 pixels: a variance of 120 frames is off by sqrt(2 / 120), 1.8 % of the mean of 510.
+    assert found == pytest.approx(gain, rel=0.03)
+    assert "divided by that gain" in ready.notes[-1] and "--gain 1" in ready.notes[-1]
+    np.testing.assert_allclose(ready.counts, photons * np.float32(gain / found), rtol=1e-5)
+    check = next(check for check in examine(ready, orientation=False) if check.name == "values")
+    assert check.verdict == "pass" and "gain" in check.finding
+    for left in (prepared(weak, gain_told=True), prepared(replace(weak, probe_known=True))):
+        np.testing.assert_array_equal(left.counts, weak.counts)
+
+
+@pytest.mark.parametrize("changes", [dict(), dict(photons=300.0), dict(P=63)])
+def test_what_a_sample_does_to_the_scatter_is_no_gain(changes) -> None:
+    strong = scan_of(**(dict(P=120) | changes))
+    assert detector_gain(strong) is None
+    if "P" in changes:  # and of so few frames nothing is said
+        assert (
+            detector_gain(replace(strong, counts=2 * np.random.default_rng(0).poisson(5, strong.counts.shape))) is None
+        )
 
 
 def test_a_run_leaves_empty_frames_out_also_where_most_are_empty() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ptycho.config import RefineConfig, RunConfig
+from ptycho.pipelines import prior
 from ptycho.pipelines.prior import with_total_variation
 from ptycho.pipelines.refine import refine_run
 
@@ -50,3 +51,29 @@ def test_held_out_frames_have_the_last_word(dim, dim_fit):
     smoothed = with_total_variation(dim, POISSON, dim_fit._replace(history=history), np.zeros(225, bool))
     assert smoothed.fit.result is dim_fit.result and smoothed.config == POISSON
     assert "not taken" in smoothed.notes[0]
+
+
+def test_an_image_no_better_than_the_mean_frame_gets_more_of_it_while_frames_like_it(dim, dim_fit, monkeypatch):
+    """The weight rises threefold each time; the first that held-out frames do not like is not taken."""
+    scores = iter([0.9, 0.8, 0.7, 0.75])
+    weights = []
+
+    def fitted(scan, config, **keywords):
+        weights.append(config.tv_weight)
+        return dim_fit._replace(history=[{**entry, "criterion": next(scores)} for entry in dim_fit.history[:1]], best=0)
+
+    starting = dim_fit._replace(history=[{**entry, "criterion": 1.0} for entry in dim_fit.history])
+    monkeypatch.setattr(prior, "refine", fitted)
+    monkeypatch.setattr(prior, "no_better_than_mean", lambda *_: True)
+    smoothed = with_total_variation(dim, POISSON, starting, np.zeros(225, bool))
+    assert weights == pytest.approx([weights[0] * 3**k for k in range(4)])
+    assert smoothed.config.tv_weight == weights[2]
+    assert smoothed.notes[0].startswith("Total variation, chosen by held-out photons, then frames")
+
+
+def test_a_fit_is_beside_the_mean_frame_by_what_decides(dim, dim_fit):
+    none = np.zeros(225, bool)
+    assert not prior.no_better_than_mean(dim_fit, dim, none)
+    noise = np.random.default_rng(0).normal(0, 2, dim_fit.without_unseen.object.shape)
+    wrong = replace(dim_fit.without_unseen, object=np.exp(1j * noise).astype("complex64"))
+    assert prior.no_better_than_mean(dim_fit._replace(without_unseen=wrong), dim, none)

@@ -14,7 +14,7 @@ from ptycho.config import ModelConfig, NearField, RefineConfig, RunConfig, Simul
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.formats import write_scan
 from ptycho.network.build import build_model
-from ptycho.pipelines.assess import assess, image_warnings, network_warnings, with_residuals
+from ptycho.pipelines.assess import assess, image_warnings, network_warnings, shows_raster, with_residuals
 from ptycho.pipelines.open import open_model
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.reconstruct import better_fit, reconstruct_run
@@ -71,6 +71,25 @@ def test_a_dark_image_is_named_and_is_no_start_of_a_refinement(trained, small_sc
     chosen, choice = better_fit(open_model(folder), small_scan, config, dark, vacuum, held_out, 1, None)
     assert chosen is vacuum
     assert "dark" in choice
+
+
+def test_an_image_with_the_raster_in_it_is_no_start_of_a_refinement(trained, small_scan):
+    folder, _ = trained
+    alone = Reconstruction.load(folder / "network.h5")
+    y, x = np.indices(alone.object.shape)
+    # The scan is jittered: `lattice_share` is told of the raster that it was made of.
+    step = 4
+    raster = 0.5 * (np.cos(2 * np.pi * y / step) + np.cos(2 * np.pi * x / step))
+    grid = np.stack(np.meshgrid(*[np.arange(12.0) * step] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    printed = replace(
+        alone, object=alone.object * np.exp(1j * raster), positions_px=alone.positions_px.min(axis=0) + grid
+    )
+    assert shows_raster(printed) and not shows_raster(alone)
+    config, held_out = RefineConfig(epochs=3, noise="poisson"), small_scan.held_out_mask(10)
+    vacuum = refine(small_scan, config, held_out=held_out)
+    chosen, choice = better_fit(open_model(folder), small_scan, config, printed, vacuum, held_out, 1, None)
+    assert chosen is vacuum
+    assert "raster" in choice
 
 
 def test_what_predicts_unseen_frames_better_is_the_result(trained, small_scan):
