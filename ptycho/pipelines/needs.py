@@ -138,7 +138,7 @@ def with_needs(
         return nothing
     judgement = judgement_of(fit.result, scan, held_out, fit)
     clock, counts = _Clock(seconds), float(scan.frame_counts[fit.unseen].sum())
-    tried, kept, best = [], [], fit
+    tried, kept, best, modes_help = [], [], fit, True
     for need in NEEDS:
         if judgement is None or verdict(judgement).kind == "at the noise":
             break
@@ -149,6 +149,7 @@ def with_needs(
         modes = max(need.modes or 1, len(start.probe))
         if (
             _is_decided(need, config, decided)
+            or (need.modes is not None and not modes_help)
             or not _changes(need, needing, config, start)
             or (need.near_noise and error > near_noise * noise)
             or clock.epochs(best, modes) < trial_epochs
@@ -164,6 +165,7 @@ def with_needs(
         # The criterion of another likelihood is another one: that of the start stands at the head of the trial.
         before = best.criterion if needing.noise == config.noise else candidate.history[0]["criterion"]
         if candidate.criterion >= before - max(least_gain * before, chance):
+            modes_help = modes_help and need.modes is None  # where three are none too many, eight may be better
             continue
         kept.append(need.title)
         config, best = needing, candidate if need.modes is not None else joined(best, candidate)

@@ -41,6 +41,10 @@ FINISH_SMOOTH = 20
 """The same with total variation, which slow phase follows slowly: of seven simulated scans of 9 to 104 photons on an
 object pixel five gain 0.2 to 0.8 dB, two lose 0.1 (docs/decisions/014-total-variation-by-held-out-photons.md)."""
 
+RAMP = ((12, 0.0), (12, 0.1), (12, 0.3))
+"""How total variation comes in: epochs, and part of its weight; in fits that may take twice as many. With all of it at
+once slow phase stays where it is (docs/decisions/014-total-variation-by-held-out-photons.md)."""
+
 
 class Refinement(NamedTuple):
     """A refined image, and how it came to be."""
@@ -98,10 +102,11 @@ def refine(
         raise ValueError(f"a loss of one's own needs the method 'adam', not {config.method!r}")
     fitted, stopping = divided(scan, held_out, config)
     solver = make_solver(scan, fitted, stopping, config, start)
-    schedule = _Schedule(solver, config, loss or (amplitude_loss if config.noise == "amplitude" else poisson_loss))
     warm_up: tuple[tuple[str, int], ...] = ()
     if start is None and config.method == "cg":
         warm_up = WARM_UP if config.probe_from is None else WARM_UP_BLIND
+    loss = loss or (amplitude_loss if config.noise == "amplitude" else poisson_loss)
+    schedule = _Schedule(solver, config, loss, after=len(warm_up))
     checkpoint = None if folder is None else Checkpoint(Path(folder), config, solver)
     history, best = checkpoint.load(solver) if checkpoint and resume else ([], {})
     notes: list[str] = []
@@ -113,11 +118,13 @@ def refine(
     # The epochs at the end are among those that the config allows.
     finish = min(FINISH_SMOOTH if config.tv_weight else FINISH, config.epochs // 4) if len(stopping) else 0
     limit, settled = config.epochs - finish, False
+    # Nothing is judged before all of the total variation is there.
+    begun = len(warm_up) + sum(epochs for epochs, _ in schedule.ramp)
     for epoch in range(len(history), limit + 1):
-        values = [entry["criterion"] for entry in history[len(warm_up) :]]
+        values = [entry["criterion"] for entry in history[begun:]]
         # Two units of log-likelihood: a gain below that may be noise of the held-out frames.
         least = 1 / schedule.totals[1]
-        settled = epoch > len(warm_up) and has_settled(values, config.patience, config.tolerance, least)
+        settled = epoch > begun and has_settled(values, config.patience, config.tolerance, least)
         if settled:
             break
         plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
@@ -184,8 +191,10 @@ def finished(schedule: "_Schedule", unknowns: tuple[Unknown, ...], first: int, e
 class _Schedule:
     """A solver that goes through epochs as a config says."""
 
-    def __init__(self, solver: Solver, config: RefineConfig, loss: Loss):
-        self.solver, self.config, self.loss = solver, config, loss
+    def __init__(self, solver: Solver, config: RefineConfig, loss: Loss, after: int):
+        self.solver, self.config, self.loss, self.after = solver, config, loss, after
+        long_enough = config.epochs >= 2 * sum(epochs for epochs, _ in RAMP)
+        self.ramp = RAMP if config.tv_weight and config.method == "cg" and long_enough else ()
         self.count_photons()
 
     def count_photons(self) -> None:
@@ -198,6 +207,10 @@ class _Schedule:
         """One pass over the frames, by the config's method or as the plan says: method and parts."""
         begin = time.perf_counter()
         config, solver = self.config, self.solver
+        weight = config.tv_weight * part_at(epoch - self.after, self.ramp)
+        if weight != solver.priors.tv:
+            solver.priors = solver.priors._replace(tv=weight)
+            solver.forget_last_step()
         frames = len(solver.frames)
         minibatches = -(-frames // config.batch_frames) if config.batch_frames else 16
         method, pieces = plan or (config.method, 1 if config.method == "cg" else minibatches)
@@ -231,6 +244,15 @@ class _Schedule:
             criterion=criterion,
             seconds=round(time.perf_counter() - begin, 4),
         )
+
+
+def part_at(epoch: int, ramp: Sequence[tuple[int, float]]) -> float:
+    """The part of the weight of total variation in an epoch, the first of a ramp being 1."""
+    for epochs, part in ramp:
+        if epoch <= epochs:
+            return part
+        epoch -= epochs
+    return 1.0
 
 
 def amplitude_loss(counts: Array, expected: Array) -> Array:
@@ -329,20 +351,12 @@ def disc(N: int, diameter: float) -> np.ndarray:
     return np.hypot(y, x) <= diameter * N / 2
 
 
-def divided(
-    scan: Scan, held_out: np.ndarray | None, config: RefineConfig, fewest: int = 10
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the frames to fit to, and of those that say when to stop.
-
-    Of a small scan up to a tenth are kept, ``fewest`` at most: five frames chose an image that ten others liked less
-    (0.0254 for 0.0230, the simulated scan of PtyLab).
-    """
+def divided(scan: Scan, held_out: np.ndarray | None, config: RefineConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the frames to fit to, and of those that say when to stop."""
     used = np.arange(len(scan)) if held_out is None else np.flatnonzero(~np.asarray(held_out, bool))
     if not len(used):
         raise ValueError("all frames are held out: none is left to fit to")
     count = round(config.held_out * len(used))
-    if count:
-        count = max(count, min(fewest, len(used) // 10))
     # A generator of its own: the same frames are held out whatever else draws random numbers.
     stopping = np.sort(np.random.default_rng([config.seed, 1]).permutation(used)[:count])
     return np.setdiff1d(used, stopping), stopping

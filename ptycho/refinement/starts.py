@@ -25,6 +25,7 @@ def find_focus(
     rounds: Sequence[tuple[float, float]] = ((0.6, 2.0), (0.3, 1.3)),
     most_trials: int = 8,
     least_gain: float = 0.01,
+    sharpness: float = 0.25,
 ) -> str | None:
     """Bring the probe of a solver to the defocus, and its modes to the powers, that let some frames be fitted best.
 
@@ -37,13 +38,16 @@ def find_focus(
         frames: how many they are found from, those nearest the middle of the scan.
         batch: frames in a batch: of eight batches the later ones are predicted well enough to tell 5 nm of defocus.
         range_rad: defocus that is tried, either way: phase at the root mean square frequency of the probe; None: up to
-            where the probe no longer fits into its window (`widest_defocus`).
+            where the probe no longer fits into its window (`widest_defocus`), and a quarter further while the misfit
+            falls.
         step_rad: from one defocus to the next; valleys are about twice as wide.
         most_coarse: defoci that are tried first at most.
         rounds: with more than one mode, round by round: step of the defocus in rad, and factor of the power of a mode
             over the first's.
         most_trials: values of each that are tried in a round at most.
         least_gain: part of the misfit by which another probe has to be better than the one given.
+        sharpness: part of what another defocus gains over the one given that is lost again two steps beside it. A weak
+            sample under few photons has a broad valley instead: a wider probe follows the noise less.
 
     Returns:
         A sentence for the user, where the search ended at its limit.
@@ -77,10 +81,15 @@ def find_focus(
     at = lambda point: misfit(*point.tolist())
     axes = np.eye(len(probe))
     given = 0 * axes[0]
-    point = _lowest_along(at, given, step_rad * axes[0], reach, 2 * reach + 1)
+    widest = reach + max(2, reach // 4)
+    point = _lowest_along(at, given, step_rad * axes[0], reach, reach + 1 + widest)
     if abs(point[0]) < step_rad:  # as near as fits from vacuum tell: the fit of the probe does better
         point = given
-    at_limit = abs(point[0]) > (reach - 0.5) * step_rad
+    sides = [point + 2 * sign * step_rad * axes[0] for sign in (-1, 1)]
+    rise = min(at(side) for side in sides if abs(side[0]) < (widest + 0.5) * step_rad) - at(point)
+    if rise < sharpness * (at(given) - at(point)):
+        point = given
+    at_limit = abs(point[0]) > (widest - 0.5) * step_rad
     for defocus, factor in rounds if len(probe) > 1 else ():
         for axis, size in zip(axes, (defocus, *[np.log(factor)] * (len(probe) - 1)), strict=True):
             point = _lowest_along(at, point, size * axis, 1, most_trials)

@@ -67,6 +67,16 @@ def test_nothing_is_tried_where_nothing_can_be_gained_or_the_user_decided(hazy, 
     assert with_needs(sound, CONFIG, good, held_out).notes == ()
 
 
+def test_where_three_modes_do_not_help_eight_are_not_tried(hazy, monkeypatch):
+    scan, held_out, fit = hazy
+    monkeypatch.setattr(needs, "refine", lambda *_, **__: fit)  # no trial gains anything
+    few, many = Need("3 modes", {}, modes=3), Need("8 modes", {}, modes=8)
+    monkeypatch.setattr(needs, "NEEDS", (few, many, Need("background", dict(background_from=1))))
+    assert with_needs(scan, CONFIG, fit, held_out).notes == (
+        "Tried by held-out frames: 3 modes, background; kept: none.",
+    )
+
+
 def test_where_amplitudes_explain_nothing_the_likelihood_is_fitted():
     """Most pixels count nothing, and the sample hardly scatters: the bias of amplitudes is all they fit."""
     config = SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=1000, seed=3)

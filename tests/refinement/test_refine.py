@@ -17,6 +17,7 @@ from ptycho.refinement.checkpoint import Checkpoint
 from ptycho.refinement.refine import Refinement, disc, orthogonal, refine
 from ptycho.refinement.solver import MARGIN_PX, Solver
 from ptycho.refinement.starts import find_focus
+from ptycho.refinement.unknowns import Object
 from ptycho.simulation.probes import make_probe, with_modes
 from ptycho.simulation.simulate import simulate
 from tests.helpers import complex_normal
@@ -75,16 +76,6 @@ def test_a_noiseless_scan_is_recovered_from_empty_space(own):
     assert found.history[-1]["error"] < 2e-5
     assert judged(found) < 1e-4
     np.testing.assert_array_equal(found.result.probe, scan.probe)
-
-
-@pytest.mark.parametrize(("frames", "kept"), [(9, 0), (25, 2), (90, 9), (100, 10), (144, 10), (240, 12)])
-def test_a_small_scan_is_stopped_by_a_tenth_of_its_frames(frames, kept):
-    scan = simulate(replace(SMALL, positions=240, noise=False))
-    held_out = np.arange(len(scan)) >= frames
-    fitted, stopping = fit.divided(scan, held_out, LONG)
-    assert len(stopping) == kept
-    assert sorted([*fitted, *stopping]) == list(range(frames))
-    assert len(fit.divided(scan, held_out, replace(LONG, held_out=0.0))[1]) == 0
 
 
 @pytest.mark.parametrize("own", [dict(), dict(noise="poisson")], ids=str)
@@ -262,6 +253,26 @@ def test_total_variation_smooths(noisy):
     plain, little, much = (roughness(weight) for weight in (0.0, 0.01, 0.3))
     assert much < 0.6 * plain
     assert much < little < plain
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (dict(epochs=72), [0, 0, 0, 0, 0, 0.0, 0.01, 0.03, 0.1]),
+        (dict(epochs=71), [0.1] * 9),
+        (dict(epochs=72, method="lsqml"), [0.1] * 9),
+        (dict(epochs=72, tv_weight=0.0), [0.0] * 9),
+    ],
+)
+def test_total_variation_comes_in_slowly_where_there_is_time(noisy, config, expected):
+    """The weight at the epochs 1 to 5, and at the ends of 12 without, 12 with a tenth, 12 with a third, and after."""
+    config = replace(QUICK, tv_weight=0.1, **config) if "tv_weight" not in config else replace(QUICK, **config)
+    solver = fit.make_solver(noisy, np.arange(100), np.arange(0), config, None)
+    schedule = fit._Schedule(solver, config, fit.poisson_loss, after=0)
+    parts = [fit.part_at(epoch, schedule.ramp) for epoch in (1, 2, 3, 4, 5, 12, 24, 36, 37)]
+    assert [config.tv_weight * part for part in parts] == pytest.approx(expected)
+    schedule.epoch(24, None, (Object(),))
+    assert solver.priors.tv == pytest.approx(expected[6])
 
 
 def test_an_anchor_holds(noisy):
