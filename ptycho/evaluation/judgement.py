@@ -162,7 +162,13 @@ def verdict(
             sentence=f"No image: it explains {100 * explained:.0f} % of what the frames show beyond their mean; "
             f"{measure} ({beside}).",
         )
-    if times <= at_noise and explained >= least_explained:
+    if times <= at_noise and explained < least_explained:
+        return Verdict(
+            kind="undecided",
+            sentence="The frames agree with this image, and hardly tell it from none: they differ from their mean by "
+            f"little more than shot noise: {measure}, {times:.3g} times the shot noise ({beside}).",
+        )
+    if times <= at_noise:
         return Verdict(kind="at the noise", sentence=f"An image at the noise: {measure} ({beside}).")
     if times <= noisy and judgement.misfit <= no_misfit and explained >= least_explained:
         return Verdict(
