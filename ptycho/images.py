@@ -12,9 +12,13 @@ import numpy as np
 from ptycho.arrays import Array, Complex, Float, Num
 
 
-def illuminated_region(coverage: Float[Array, "H W"], threshold: float = 0.1) -> tuple[slice, slice]:
-    """The smallest box around all pixels whose coverage is above this fraction of the largest."""
-    illuminated = coverage > threshold * coverage.max()
+LIT = 0.1
+"""Of the largest coverage: pixels with more are illuminated."""
+
+
+def illuminated_region(coverage: Float[Array, "H W"]) -> tuple[slice, slice]:
+    """The smallest box around all illuminated pixels."""
+    illuminated = coverage > LIT * coverage.max()
     rows, columns = np.flatnonzero(illuminated.any(axis=1)), np.flatnonzero(illuminated.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
@@ -41,8 +45,14 @@ def ramp_removed(image: Complex[Array, "H W"], subdivisions: int = 16) -> Comple
 
 
 def displayed_object(image: Complex[Array, "H W"], coverage: Float[Array, "H W"]) -> Complex[Array, "h w"]:
-    """The illuminated region of an object, without phase ramp and global phase: what every page and figure shows."""
-    return ramp_removed(image[illuminated_region(coverage)])
+    """The illuminated region of an object, without phase ramp and global phase: what every page and figure shows.
+
+    Its corners that no light fell on have the mean value: what a fit left there would decide the contrast.
+    """
+    region = illuminated_region(coverage)
+    lit = coverage[region] > LIT * coverage.max()
+    shown = ramp_removed(image[region])
+    return np.where(lit, shown, shown[lit].mean()).astype(image.dtype)
 
 
 def contrast_limits(image: Float[Array, "H W"]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from matplotlib import image as images
 
 from ptycho import Object
 from ptycho.data.reconstruction import Reconstruction
-from ptycho.images import binned, ramp_removed
+from ptycho.images import binned, contrast_limits, displayed_object, illuminated_region, ramp_removed
 
 
 @pytest.mark.parametrize("shape", [(60, 91), (128, 128)])
@@ -71,3 +71,18 @@ def test_a_large_object_becomes_a_small_picture():
     rng = np.random.default_rng(0)
     assert len(Object(np.exp(1j * rng.normal(size=(2000, 1500))))._repr_html_()) < 400_000
     assert binned(np.ones((2000, 1500)), 256)[0].shape == (250, 187)
+
+
+def test_corners_that_no_light_fell_on_do_not_decide_the_contrast():
+    """A rotated scan: what a fit left in the corners of its box was drawn from black to white, the sample in gray."""
+    y, x = np.mgrid[:64, :64] - 32
+    coverage = np.where(abs(y) + abs(x) < 32, 1.0, 0.02).astype("float32")
+    rng = np.random.default_rng(0)
+    image = np.exp(0.05j * rng.normal(size=(64, 64)))
+    left = np.where(coverage > 0.1, image, 3 * np.exp(2j * rng.normal(size=(64, 64)))).astype("complex64")
+    shown = displayed_object(left, coverage)
+    corners = coverage[illuminated_region(coverage)] < 0.1
+    np.testing.assert_array_equal(shown[corners], shown[corners][0])
+    low, high = contrast_limits(np.angle(shown))
+    # 0.5 and 99.5 %: 2.6 sigma of a normal phase of 0.05 rad
+    assert -0.2 < low < -0.05 < 0.05 < high < 0.2
