@@ -11,7 +11,6 @@ import numpy as np
 
 from ptycho.arrays import Array, Complex, Float, Num
 
-
 LIT = 0.1
 """Of the largest coverage: pixels with more are illuminated."""
 
