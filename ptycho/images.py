@@ -49,9 +49,9 @@ def displayed_object(image: Complex[Array, "H W"], coverage: Float[Array, "H W"]
     Its corners that no light fell on have the mean value: what a fit left there would decide the contrast.
     """
     region = illuminated_region(coverage)
-    lit = coverage[region] > LIT * coverage.max()
+    illuminated = coverage[region] > LIT * coverage.max()
     shown = ramp_removed(image[region])
-    return np.where(lit, shown, shown[lit].mean()).astype(image.dtype)
+    return np.where(illuminated, shown, shown[illuminated].mean()).astype(image.dtype)
 
 
 def contrast_limits(image: Float[Array, "H W"]) -> tuple[float, float]:

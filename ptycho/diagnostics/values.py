@@ -314,11 +314,12 @@ def detector_gain(
     if len(frames) < least_frames:
         return None
     mean, variance = frames.mean(axis=0), frames.var(axis=0, ddof=1)
-    parts = [part for part in np.array_split(np.argsort(mean), bins) if mean[part].sum() * len(frames) >= least_counts]
-    means = np.array([mean[part].mean() for part in parts])
+    alike_pixels = np.array_split(np.argsort(mean), bins)
+    alike_pixels = [pixels for pixels in alike_pixels if mean[pixels].sum() * len(frames) >= least_counts]
+    means = np.array([mean[pixels].mean() for pixels in alike_pixels])
     if len(means) < 2 or means.max() < least_range * means.min():
         return None
-    ratios = np.array([variance[part].sum() / mean[part].sum() for part in parts])
+    ratios = np.array([variance[pixels].sum() / mean[pixels].sum() for pixels in alike_pixels])
     if ratios.min() < least or ratios.min() < alike * ratios.max():
         return None
     return float(np.median(ratios[: (len(ratios) + 1) // 2]))  # the sample adds least in dim pixels

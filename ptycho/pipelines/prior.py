@@ -64,17 +64,17 @@ def with_total_variation(
     if weight == 0:
         return Smoothed(fit, config, trials, ("Total variation, tried by held-out photons: none.",))
     further = _smoothed(scan, config, weight, fit.without_unseen, held_out, progress)
-    found = f"Total variation, chosen by held-out photons: weight {weight:.2g}"
+    choice = f"Total variation, chosen by held-out photons: weight {weight:.2g}"
     while no_better_than_mean(further, scan, held_out):
         heavier = _smoothed(scan, config, 3 * weight, fit.without_unseen, held_out, progress)
         if heavier.criterion >= further.criterion:
             break
         further, weight = heavier, 3 * weight
-        found = f"Total variation, chosen by held-out photons, then frames: weight {weight:.2g}"
+        choice = f"Total variation, chosen by held-out photons, then frames: weight {weight:.2g}"
     scores = f"{further.criterion:.4g} on held-out frames, {fit.criterion:.4g} without"
     if further.criterion >= fit.criterion:
-        return Smoothed(fit, config, trials, (f"{found}; not taken: {scores}.",))
-    return Smoothed(joined(fit, further), replace(config, tv_weight=weight), trials, (f"{found}; {scores}.",))
+        return Smoothed(fit, config, trials, (f"{choice}; not taken: {scores}.",))
+    return Smoothed(joined(fit, further), replace(config, tv_weight=weight), trials, (f"{choice}; {scores}.",))
 
 
 def _smoothed(

@@ -171,8 +171,8 @@ def fit_from_vacuum(
         return Smoothed(fit, config)
     fit, plain, notes = with_likelihood(scan, plain, fit, held_out, decided=decided, progress=progress)
     smoothed = with_total_variation(scan, plain, fit, held_out, decided=decided, progress=progress)
-    found = replace(config, noise=smoothed.config.noise, tv_weight=smoothed.config.tv_weight)
-    return smoothed._replace(config=found, notes=(*notes, *smoothed.notes))
+    chosen = replace(config, noise=smoothed.config.noise, tv_weight=smoothed.config.tv_weight)
+    return smoothed._replace(config=chosen, notes=(*notes, *smoothed.notes))
 
 
 def with_fitted_probe(scan: Scan, fit: Refinement, held_out: np.ndarray) -> Scan:

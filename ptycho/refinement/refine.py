@@ -248,9 +248,9 @@ class _Schedule:
 
 def part_at(epoch: int, ramp: Sequence[tuple[int, float]]) -> float:
     """The part of the weight of total variation in an epoch, the first of a ramp being 1."""
-    for epochs, part in ramp:
+    for epochs, fraction in ramp:
         if epoch <= epochs:
-            return part
+            return fraction
         epoch -= epochs
     return 1.0
 
