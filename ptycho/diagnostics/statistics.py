@@ -100,7 +100,7 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
     """Judge frames (P, N, N) by their statistics: photon counts, their square roots (amplitudes), or unclear.
 
     Integers are counts; values whose squares are integers are amplitudes of counts; multiples of one value that scatter
-    as photons do, or more, are counts over a gain. Anything else is unclear: normalised, background-subtracted, or
+    as photons do, or more, in dim pixels too are counts over a gain. Anything else is unclear: normalised, background-subtracted, or
     noise-free. Integers whose variance over mean is ``rounded_below`` may be
     rounded amplitudes, for which it is 1/4 at most.
     """
@@ -122,7 +122,7 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
     elif square_integers > 0.99:
         verdict = "amplitude"
         sentence = f"These are amplitudes, square roots of photon counts: the squares are whole numbers; {facts}."
-    elif ratio >= rounded_below and (step := quantum(counts, below=1.0)) is not None:
+    elif (step := quantum(counts, below=1.0)) and _variance_over_mean(values, dim=True) >= rounded_below:
         verdict = "counts"
         sentence = f"These are photon counts over a gain: all are multiples of {step:.4g}; {facts}."
     return CountStatistics(
@@ -158,12 +158,14 @@ def _integer_fraction(values: Float[Array, "..."], precision: float) -> float:
     return float((np.abs(values - np.rint(values)) <= tolerance).mean()) if values.size else 1.0
 
 
-def _variance_over_mean(values: Float[Array, "sample N N"]) -> float:
+def _variance_over_mean(values: Float[Array, "sample N N"], dim: bool = False) -> float:
+    """The median over the brighter half of the pixels, or over the dimmer one, where a sample adds least."""
     mean = values.mean(axis=0)
     if len(values) < 2 or not (mean > 0).any():
         return float("nan")
-    bright = mean >= np.median(mean[mean > 0])
-    return float(np.median(values.var(axis=0, ddof=1)[bright] / mean[bright]))
+    middle = np.median(mean[mean > 0])
+    pixels = (mean > 0) & (mean <= middle) if dim else mean >= middle
+    return float(np.median(values.var(axis=0, ddof=1)[pixels] / mean[pixels]))
 
 
 def compact(counts: Counts) -> Counts:
