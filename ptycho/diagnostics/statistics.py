@@ -100,8 +100,8 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
     """Judge frames (P, N, N) by their statistics: photon counts, their square roots (amplitudes), or unclear.
 
     Integers are counts; values whose squares are integers are amplitudes of counts; multiples of one value that scatter
-    as photons do, or more, in dim pixels too are counts over a gain. Anything else is unclear: normalised, background-subtracted, or
-    noise-free. Integers whose variance over mean is ``rounded_below`` may be
+    as photons do, or more, in dim pixels too are counts over a gain. Anything else is unclear: normalised,
+    background-subtracted, or noise-free. Integers whose variance over mean is ``rounded_below`` may be
     rounded amplitudes, for which it is 1/4 at most.
     """
     values = sampled(counts, sample).astype(np.float64)
