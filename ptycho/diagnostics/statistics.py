@@ -122,7 +122,7 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
     elif square_integers > 0.99:
         verdict = "amplitude"
         sentence = f"These are amplitudes, square roots of photon counts: the squares are whole numbers; {facts}."
-    elif (step := quantum(counts, below=1.0)) and _variance_over_mean(values, dim=True) >= rounded_below:
+    elif (step := quantum(values, below=1.0)) and _variance_over_mean(values, dim=True) >= rounded_below:
         verdict = "counts"
         sentence = f"These are photon counts over a gain: all are multiples of {step:.4g}; {facts}."
     return CountStatistics(
@@ -135,14 +135,13 @@ def looks_like_counts(counts: Counts, sample: int = 64, rounded_below: float = 0
     )
 
 
-def quantum(frames: Counts, below: float = 0.5, tolerance: float = 0.02) -> float | None:
+def quantum(values: Real[Array, "..."], below: float = 0.5, tolerance: float = 0.02) -> float | None:
     """The step of which all values are multiples, where it is under ``below``: counts over a gain, or normalised.
 
-    None where there is none, or the frames are integers.
+    None where there is none, or the values are integers.
     """
-    if frames.dtype.kind != "f":
+    if values.dtype.kind != "f":
         return None
-    values = sampled(frames)
     values = values[np.isfinite(values) & (values > 0)]
     if not len(values) or (step := float(values.min())) >= below:
         return None

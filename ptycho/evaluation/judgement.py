@@ -38,6 +38,11 @@ class Errors(NamedTuple):
     """Of the mean of the other frames, which is no image."""
 
     @property
+    def beats_mean_frame(self) -> bool:
+        """Whether the image predicts frames better than their mean does."""
+        return self.error < self.mean_frame
+
+    @property
     def explained(self) -> float:
         """1 at the noise, 0 for the mean frame, negative where that predicts better; NaN where frames are all alike."""
         room = self.mean_frame - self.shot_noise
@@ -137,7 +142,7 @@ def verdict(
     where = "error on held-out frames" if judgement.unseen else "error on the frames that it is made of"
     measure = f"{where}{' (Poisson deviance)' if judgement.sparse else ''} {error:.4g}"
     beside = f"shot noise alone {noise:.4g}, the mean of the other frames {mean_frame:.4g}"
-    if not error < mean_frame:
+    if not judgement.deciding.beats_mean_frame:
         return Verdict(
             kind="no image",
             sentence=f"No image: {measure}, no better than the mean of the other frames, {mean_frame:.4g} "

@@ -16,7 +16,7 @@ from ptycho.data.frames import Counts, chunks, mapped, picked
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, turned
 from ptycho.diagnostics.repair import moved
-from ptycho.diagnostics.statistics import compact, quantum
+from ptycho.diagnostics.statistics import compact, quantum, sampled
 from ptycho.diagnostics.values import divided_by_gain, sound, without_pedestal
 from ptycho.formats._container import ReadOptions
 from ptycho.formats._metres import assembled, beam_of
@@ -244,7 +244,7 @@ def padded(frames: Shaped[Array, "B h w"], N: int) -> Shaped[Array, "B N N"]:
 
 def _in_counts(frames: Counts, gain: float | None, notes: list[str]) -> Counts:
     """Frames in counts, none below 0: divided by the gain, or by the step of values that are multiples of one."""
-    if gain is None and (step := quantum(frames)) is not None:
+    if gain is None and (step := quantum(sampled(frames))) is not None:
         notes.append(f"The frames are counts times {step:.4g}: they were divided by it.")
         return compact(mapped(frames, _divided_whole, step))
     if gain is not None:

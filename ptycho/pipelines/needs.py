@@ -79,19 +79,19 @@ def with_likelihood(
     cell under the electron microscope, the bias is more than what the sample does to the frames. The fit begins from
     vacuum, with the probe that was found: an object that makes up for the bias would stay.
     """
+    nothing = Improved(fit, config, ())
+    if config.noise != "amplitude" or config.method != "cg" or "noise" in decided:
+        return nothing
     judgement = judgement_of(fit.result, scan, held_out, fit)
-    open_question = config.noise == "amplitude" and config.method == "cg" and "noise" not in decided
-    if not open_question or judgement is None or not judgement.sparse:
-        return Improved(fit, config, ())
+    if judgement is None or not judgement.sparse or judgement.deviance.beats_mean_frame:
+        return nothing
     before = judgement.deviance
-    if before.error < before.mean_frame:
-        return Improved(fit, config, ())
     likely = replace(config, noise="poisson", focus=False)
     probe = (fit.without_unseen or fit.result).probe
     trial = refine(scan.with_probe(probe, known=False), likely, held_out=held_out, progress=progress)
     after = judgement_of(trial.result, scan, held_out, trial)
     if after is None or not after.deviance.error < before.error:
-        return Improved(fit, config, ())
+        return nothing
     sentence = (
         "Least squares of amplitudes explained nothing of the held-out frames: the Poisson likelihood is fitted "
         f"(deviance {after.deviance.error:.4g}, {before.error:.4g} before)."

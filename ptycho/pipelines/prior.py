@@ -92,4 +92,4 @@ def _smoothed(
 def no_better_than_mean(fit: Refinement, scan: Scan, held_out: np.ndarray) -> bool:
     """Whether the mean frame predicts held-out frames as well as a fit, which then holds more noise than sample."""
     judgement = judgement_of(fit.result, scan, held_out, fit)
-    return judgement is not None and judgement.deciding.error >= judgement.deciding.mean_frame
+    return judgement is not None and not judgement.deciding.beats_mean_frame
