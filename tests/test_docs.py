@@ -28,7 +28,7 @@ from ptycho.pipelines import open as opening
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
 
-SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2"]
+SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2", "cryo_rotavirus_A_48x48_bin2.npz"]
 """Files that readers of the pages bring along: here all are the tiny scan (formats are found by what is in a file)."""
 
 SMALL = dict(stages=1, width=4, gridsize=2)

@@ -21,8 +21,8 @@ def evenly_spread(frames: int, most: int = 64) -> Int[Array, " sample"]:
     return np.unique(np.linspace(0, frames - 1, min(most, frames)).round().astype(int))
 
 
-def sampled(counts: Counts, sample: int = 64) -> Real[Array, "sample N N"]:
-    """At most ``sample`` frames of (P, N, N), evenly spread over the scan; native dtype."""
+def sampled(counts: Counts, sample: int = 64) -> Real[Array, "sample h w"]:
+    """At most ``sample`` frames of (P, h, w), evenly spread over the scan; native dtype."""
     return counts[evenly_spread(len(counts), sample)]
 
 

@@ -22,7 +22,8 @@ def export(
     """Write a result into a folder in each of the formats; returns the files, in this order.
 
     Images (``tiff``, ``png``, ``figure``) show the illuminated region, without the phase ramp and the global phase,
-    which ptychography cannot determine; ``hdf5`` and ``cxi`` hold object, probe and positions unchanged.
+    which ptychography cannot determine, and with the mean value in corners that no light fell on; ``hdf5`` and ``cxi``
+    hold object, probe and positions unchanged.
 
     Args:
         source: a run folder, its ``reconstruction.h5``, or a result of another program.
