@@ -1,11 +1,19 @@
 """Files that appear complete or not at all, and the error for those that cannot be used."""
 
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import h5py
+
+PARTIAL = ".partial"
+"""How the names of folders end in which files are written; those of killed processes stay."""
 
 
 class BadFile(ValueError):
@@ -22,10 +30,15 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
 
     Each is flushed to the disk first, and replaces an old one in one step: whenever the process is killed, the old file
     or the new one is there. Of several files that of the name of ``path`` moves last. Raises FileNotFoundError if the
-    folder of ``path`` does not exist.
+    folder of ``path`` does not exist, and BadFile if ``path`` is a device, a pipe or a folder. A link stays: what it
+    points to is replaced.
     """
     path = Path(path)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise BadFile(f"{path} is no file that could be replaced: write to another path")
+    # The system allows names of 255 bytes.
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:50]}.", suffix=PARTIAL, dir=path.parent))
     try:
         yield folder / path.name
         written = sorted(folder.iterdir(), key=lambda file: (file.name == path.name, file.name))
@@ -42,6 +55,47 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file in UTF-8, complete or not at all (`replaced`)."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def hdf5_file(path: str | os.PathLike, *, new: bool = True) -> "Iterator[h5py.File]":
+    """An HDF5 file to write to. Raises OSError where the disk does not take it, after the file was closed.
+
+    The library alone crashes in closing a file that it could not write (HDF5 1.14, segmentation fault): here it writes
+    through a file that keeps the error.
+    """
+    import h5py
+
+    with _Disk(path, "w+b" if new else "r+b") as disk:
+        try:
+            with h5py.File(disk, "w" if new else "r+") as file:
+                yield file
+        finally:
+            if disk.error is not None:
+                raise disk.error
+
+
+class _Disk(io.FileIO):
+    """A file that keeps the first error of writing in place of raising it."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            done = 0
+            while self.error is None and done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
 
 
 def _flush(path: Path) -> None:

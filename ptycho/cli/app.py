@@ -1,6 +1,7 @@
 """The command line: parse, make a config, call one function of the library, print its result."""
 
 import os
+import signal
 import sys
 import tomllib
 
@@ -22,6 +23,8 @@ def main() -> None:
     """Run the command line; what a user can mend is one line on standard error, and exit code 1, of a bad file 2."""
     from ptycho.io import BadFile
 
+    # As Ctrl-C: what is open is closed, and a run can be resumed. Batch systems send it before they kill.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except BadFile as error:
@@ -29,10 +32,10 @@ def main() -> None:
             raise
         print(f"ptycho: {error}", file=sys.stderr)
         sys.exit(2)
-    except (ValueError, FileNotFoundError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, OSError, tomllib.TOMLDecodeError) as error:
         if os.environ.get("PTYCHO_TRACEBACK"):
             raise
-        sys.exit(f"ptycho: {error}")
+        sys.exit(f"ptycho: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

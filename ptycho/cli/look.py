@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptycho.cli.options import Existing, PixelSize, ScanFile, configured, reading_of
+from ptycho.cli.outputs import writable_folder
 from ptycho.cli.printing import log, print_held_out_error, print_scores, print_table
 from ptycho.cli.surroundings import framework
 from ptycho.config import ReadConfig, RunConfig
@@ -127,7 +128,10 @@ def export_command(
     source: Annotated[
         Path, typer.Argument(exists=True, help="A run folder, or a reconstruction of any program.", show_default=False)
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Folder for the files.", show_default=False, callback=writable_folder),
+    ],
     formats: Annotated[
         str, typer.Option(help="Which: tiff and png (amplitude, phase), hdf5, cxi, figure (PDF and PNG for a paper).")
     ] = "tiff,png,hdf5,cxi,figure",

@@ -18,13 +18,17 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import typer
 
+from ptycho.cli.outputs import output_folder
 from ptycho.config import DEFERRED, PRESETS, SECTIONS, Preset, ReadConfig, RunConfig, Section, Value
 from ptycho.typed import Config, field_types
 
 Existing = typer.Argument(exists=True, dir_okay=False, show_default=False)
 ScanFile = Annotated[Path, typer.Argument(exists=True, show_default=False)]
 """A Zarr store is a folder."""
-Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)]
+Folder = Annotated[
+    Path,
+    typer.Option("-o", "--output", help="Folder for the results.", show_default=False, callback=output_folder),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", exists=True, dir_okay=False, help=f"TOML file with the sections {', '.join(SECTIONS)}."),

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ptycho.cli.options import Folder, ScanFile, configured, reading_of
+from ptycho.cli.outputs import writable_file
 from ptycho.cli.printing import finish, log
 from ptycho.cli.surroundings import framework
 from ptycho.config import RunConfig
@@ -30,7 +31,9 @@ def demo_command(run: RunConfig, output: Folder = Path("demo")) -> None:
 @configured("simulation")
 def simulate_command(
     run: RunConfig,
-    output: Annotated[Path, typer.Argument(help="Scan file to write: .h5 or .npz.", show_default=False)],
+    output: Annotated[
+        Path, typer.Argument(help="Scan file to write: .h5 or .npz.", show_default=False, callback=writable_file)
+    ],
 ) -> None:
     """Simulate a scan with known truth."""
     with framework():
@@ -48,7 +51,10 @@ def simulate_command(
 def convert_command(
     run: RunConfig,
     source: ScanFile,
-    target: Annotated[Path, typer.Argument(help="File to write; its name tells the format.", show_default=False)],
+    target: Annotated[
+        Path,
+        typer.Argument(help="File to write; its name tells the format.", show_default=False, callback=writable_file),
+    ],
     format: Annotated[str | None, typer.Option(help="Format to write, where the name does not tell.")] = None,
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Follow links out of the file's folder, and unpack any size.")

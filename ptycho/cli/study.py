@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptycho.cli.options import Scheduler, Workers, run_config
+from ptycho.cli.outputs import writable_folder
 from ptycho.cli.printing import log, print_table
 from ptycho.cli.surroundings import framework
 from ptycho.config import ObjectKind
@@ -18,7 +19,14 @@ study_app = typer.Typer(help="Studies: many reconstructions that differ in a few
 commands.add_typer(study_app, name="study")
 
 StudyFolder = Annotated[
-    Path, typer.Option("-o", "--output-dir", help="Folder for the results; a study in it goes on.", show_default=False)
+    Path,
+    typer.Option(
+        "-o",
+        "--output-dir",
+        help="Folder for the results; a study in it goes on.",
+        show_default=False,
+        callback=writable_folder,
+    ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Few arms, few frames, a small network: some minutes an arm.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what it will take, and run nothing.")]

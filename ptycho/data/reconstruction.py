@@ -12,7 +12,7 @@ import numpy as np
 
 from ptycho.config import Multislice, NearField
 from ptycho.images import illuminated_region, object_picture
-from ptycho.io import replaced
+from ptycho.io import hdf5_file, replaced
 
 FORMAT = "ptycho-reconstruction"
 
@@ -150,11 +150,10 @@ class Reconstruction:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write HDF5: datasets by the names above, everything else as attributes."""
-        import h5py
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as partial, h5py.File(partial, "w") as file:
+        with replaced(path) as partial, hdf5_file(partial) as file:
             for name in ARRAYS:
                 if getattr(self, name) is not None:
                     file.create_dataset(name, data=getattr(self, name))

@@ -32,7 +32,7 @@ from ptycho.formats._metres import (
     read_kept,
     write_kept,
 )
-from ptycho.io import BadFile
+from ptycho.io import BadFile, hdf5_file
 
 Array = np.ndarray
 
@@ -168,7 +168,7 @@ def write_scan(scan: Scan, path: Path) -> None:
 
     scan.require_far_field("CXI files", "write HDF5 or NPZ")
     setup = physical(scan)
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         file["cxi_version"], file["number_of_entries"] = 160, 1
         detector, source = file.create_group(DETECTOR), file.create_group(SOURCE)
         write_frames(detector, "data", scan.counts)
@@ -194,9 +194,8 @@ def write_scan(scan: Scan, path: Path) -> None:
 
 def write_product(product: Product, path: Path) -> None:
     """Write the image as ``image_1``, with probe, positions, beam and pixel size as far as they are known."""
-    import h5py
 
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         file["cxi_version"], file["number_of_entries"] = 160, 1
         image, source = file.create_group(IMAGE), file.create_group(SOURCE)
         image.create_dataset("data", data=product.object, compression="gzip")

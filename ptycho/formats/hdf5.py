@@ -27,7 +27,7 @@ from ptycho.formats.npz import (
     near_field_of,
     near_field_values,
 )
-from ptycho.io import BadFile
+from ptycho.io import BadFile, hdf5_file
 
 VERSION = 1
 
@@ -73,7 +73,7 @@ def write_scan(scan: Scan, path: Path) -> None:
     """Write everything of the scan except ``source``."""
     import h5py
 
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         file.attrs.update({"format": "ptycho-scan", "version": VERSION, "probe_known": scan.probe_known})
         file.attrs["notes"] = np.array(scan.notes, dtype=h5py.string_dtype())
         if scan.pixel_size_m is not None:

@@ -32,7 +32,7 @@ from ptycho.formats._container import (
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, hdf5_has, write_frames
 from ptycho.formats._metres import GROUP, Kept, Physical, assembled, beam_of, physical, read_kept, write_kept
-from ptycho.io import BadFile
+from ptycho.io import BadFile, hdf5_file
 
 Array = np.ndarray
 Arrays = dict[str, Array]
@@ -203,16 +203,15 @@ def _left_out(points: int, patterns: int) -> tuple[str, ...]:
 
 def write_scan(scan: Scan, path: Path) -> None:
     """Write the product, and its patterns beside it. Without a true object it holds vacuum."""
-    import h5py
 
     scan.require_far_field("files of Ptychodus", "write HDF5 or NPZ")
     # Without a true object: a vacuum with a frame to spare on all sides; its origin is kept, to read positions back.
     origin = np.zeros(2, int) if scan.object is not None else np.floor(scan.positions.min(axis=0)).astype(int) - scan.N
     size = np.ceil(np.ptp(scan.positions, axis=0)).astype(int) + 2 * scan.N + 1
     image = np.ones(size, np.complex64) if scan.object is None else scan.object
-    with h5py.File(_pairs.frames_for(path), "w") as file:
+    with hdf5_file(_pairs.frames_for(path)) as file:
         write_frames(file, "dp", scan.counts)
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         _write(file, physical(scan), image, scan.probe, scan.positions - origin)
         write_kept(file, scan, LACKS)
         if scan.object is None:
@@ -221,12 +220,11 @@ def write_scan(scan: Scan, path: Path) -> None:
 
 def write_product(product: Product, path: Path) -> None:
     """Write a product without patterns. Raises ValueError for one without a probe."""
-    import h5py
 
     if product.probe is None:
         raise ValueError("the result has no probe, which products of Ptychodus need; write TIFF")
     positions = np.zeros((0, 2)) if product.positions is None else product.positions
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         _write(file, physical(product), product.object, product.probe, positions)
 
 

@@ -27,7 +27,7 @@ from ptycho.formats._metres import (
     read_kept,
     write_kept,
 )
-from ptycho.io import BadFile
+from ptycho.io import BadFile, hdf5_file
 
 Array = np.ndarray
 
@@ -152,7 +152,6 @@ def _off_centre(file: Hdf5, N: int) -> tuple[str, ...]:
 
 def write_scan(scan: Scan, path: Path) -> None:
     """Write one chunk. Raises ValueError for a scan in the near field."""
-    import h5py
 
     scan.require_far_field("files of PtyPy", "write HDF5 or NPZ")
     setup, frames, N = physical(scan), len(scan), scan.N
@@ -167,7 +166,7 @@ def write_scan(scan: Scan, path: Path) -> None:
         "psize": np.array([setup.detector_pixel_m] * 2),
         "propagation": "farfield",
     }
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         for name, value in meta.items():
             file[f"meta/{name}"] = value
         write_frames(file, "chunks/0/data", scan.counts)

@@ -12,7 +12,7 @@ from ptycho.data.scan import illumination
 from ptycho.formats._container import COMPLEX, DEFAULT, ReadOptions
 from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import Hdf5, is_hdf5
-from ptycho.io import BadFile
+from ptycho.io import BadFile, hdf5_file
 
 SIGNATURE = "ptycho-reconstruction"
 
@@ -41,11 +41,10 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
 
 def write_product(product: Product, path: Path) -> None:
     """Write what `ptycho refine --start` takes. Raises ValueError for a result without probe or positions."""
-    import h5py
 
     if product.probe is None or product.positions is None:
         raise ValueError("a reconstruction needs a probe and positions, which the result does not have; write TIFF")
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         file["object"], file["probe"], file["positions_px"] = product.object, product.probe, product.positions
         file["coverage"] = coverage(product.object.shape, product.probe, product.positions)
         file.attrs.update({"format": SIGNATURE, "used": len(product.positions), "dropped": 0, "source": product.source})
@@ -57,9 +56,8 @@ def write_product(product: Product, path: Path) -> None:
 
 def note_pixel_size(path: Path, pixel_size_m: float) -> None:
     """Write the side of an object pixel, given by the user, into a reconstruction."""
-    import h5py
 
-    with h5py.File(path, "r+") as file:
+    with hdf5_file(path, new=False) as file:
         file.attrs["pixel_size_m"] = pixel_size_m
 
 

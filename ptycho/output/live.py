@@ -4,6 +4,7 @@ Bokeh's server runs in a thread and serves the latest snapshot, see `ptycho.outp
 """
 
 import asyncio
+import secrets
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from weakref import WeakSet
 import numpy as np
 
 from ptycho.data.scan import Scan
+from ptycho.output.guarded_pages import guard
 from ptycho.output.page import style_and_script
 from ptycho.output.panels import (
     add_curves,
@@ -56,7 +58,7 @@ def live_page(
         scan: the scan of the run.
         progress: a callback that receives everything, too.
         address: ``HOST`` or ``HOST:PORT`` to listen at; None: this machine only. Without a port any free one is used.
-            There is no password: whoever reaches the address sees the page.
+            Whoever has the printed address, with its token, sees the page.
         say: called with the address of the page.
         budget: the time that the page may take from the run; None: the defaults.
 
@@ -102,13 +104,15 @@ class _Server:
             raise ValueError(f"cannot listen at {in_url(host)}:{port}: {error.strerror or error}") from error
         listener.setblocking(False)
         port = listener.getsockname()[1]
-        self.url = f"http://{in_url(socket.gethostname() if host in ALL_INTERFACES else host)}:{port}/"
+        token = secrets.token_urlsafe(16)
+        self.url = f"http://{in_url(socket.gethostname() if host in ALL_INTERFACES else host)}:{port}/?token={token}"
         self.state, self.say, self.loop = state, say, IOLoop(make_current=False)
-        origins = [f"{in_url(name)}:{port}" for name in names_of(host)]
-        self.thread = threading.Thread(target=self._run, args=(listener, origins), name="live", daemon=True)
+        names = {in_url(name) for name in names_of(host)}
+        args = (listener, names, [f"{name}:{port}" for name in names], token)
+        self.thread = threading.Thread(target=self._run, args=args, name="live", daemon=True)
         self.thread.start()
 
-    def _run(self, listener: socket.socket, origins: list[str]) -> None:
+    def _run(self, listener: socket.socket, names: set[str], origins: list[str], token: str) -> None:
         from bokeh import plotting  # noqa: F401  (takes a second, now while the run reads its files, not when a page opens)
         from bokeh.server.server import BaseServer
         from bokeh.server.tornado import BokehTornado
@@ -127,7 +131,9 @@ class _Server:
                     await page.document.session_context.session.with_document_locked(page.show)
 
         asyncio.set_event_loop(self.loop.asyncio_loop)  # type: ignore[attr-defined]
-        pages = BokehTornado(page, extra_websocket_origins=origins)
+        key = secrets.token_bytes(32)
+        pages = BokehTornado(page, extra_websocket_origins=origins, secret_key=key, sign_sessions=True)
+        guard(pages, names, token)
         http = HTTPServer(pages)
         http.add_socket(listener)
         server = BaseServer(self.loop, pages, http)

@@ -139,11 +139,12 @@ class Stream:
         self.model, self.positions = model, np.asarray(positions, float)
         self.probe, self.N, self.transfer = np.asarray(probe, "complex64"), side, transfer
         self.mask = np.ones((side, side), "float32") if mask is None else np.asarray(mask, "float32")
+        self._used = self.mask > 0
         self.integer, self.subpixel = split_positions(self.positions)
         self.mosaic, self.symmetries = Mosaic(self.positions, side), symmetries
         self._variance = Mosaic(self.positions, side) if symmetries > 1 else None
         self.dropped: list[int] = []
-        """Frames that were not used: their values, or their patches, are not numbers."""
+        """Frames that were not used: their values are no counts, or their patches no numbers."""
         self.arrived = np.zeros(len(positions), bool)
         self.most_held = 0
         """Frames in memory at the most so far."""
@@ -156,6 +157,8 @@ class Stream:
             weight = mode_sum(self.probe)
             self._weight = ops.convert_to_numpy(weight / ops.max(weight))
         self._outstanding = [len(tile.frames) for tile in self._tiles]
+        self._complete: list[int] = []
+        """Tiles whose frames are all there, and which have not been reconstructed."""
         self._needed = np.zeros(len(positions), int)
         self._tiles_of: list[list[int]] = [[] for _ in positions]
         for number, tile in enumerate(self._tiles):
@@ -225,7 +228,9 @@ class Stream:
         return np.sqrt(self._variance.object.real)
 
     def add(self, index: int, counts: np.ndarray) -> list[Piece]:
-        """Take frame ``index``, ``(N, N)`` counts, kept as they are; returns the pieces of the object it completes.
+        """Take a copy of frame ``index``, ``(N, N)`` counts; returns the pieces of the object that it completes.
+
+        Where the network fails, the frame is kept: `flush` or `finish` try again.
 
         Raises:
             ValueError: there is no such frame, or it has come already, or has another size.
@@ -237,22 +242,21 @@ class Stream:
         if np.shape(counts) != self.mask.shape:
             raise ValueError(f"frame {index} has shape {np.shape(counts)}; the model takes {self.mask.shape}")
         self.arrived[index] = True
-        good = bool(np.isfinite(counts).all())
-        if good:
+        frame = np.array(counts)  # the caller's may be a buffer of a ring, soon filled anew
+        if np.isfinite(frame).all() and not (frame < 0).any(where=self._used):
             if not self._held:
                 self._oldest = time.monotonic()
-            self._held[index] = np.asarray(counts)
+            self._held[index] = frame
             self.most_held = max(self.most_held, len(self._held))
         else:
             self.dropped.append(index)
         if not self._grouped:
             return self.flush() if len(self._held) >= self._size or self.patience == 0 else []
-        pieces = []
         for number in self._tiles_of[index]:
             self._outstanding[number] -= 1
             if self._outstanding[number] == 0:
-                pieces += self._flush_tile(self._tiles[number])
-        return pieces
+                self._complete.append(number)
+        return self.flush()
 
     def warm_up(self) -> None:
         """Compile: run the network once on no frames, so that the first ones do not wait for it."""
@@ -269,14 +273,18 @@ class Stream:
         return max(0.0, self._oldest + self.max_wait - time.monotonic())
 
     def flush(self) -> list[Piece]:
-        """Reconstruct what is held and needs no neighbours, now: all frames on their own, but none of a tile."""
-        return self._flush_batch() if self._held and not self._grouped else []
+        """Reconstruct what is held and waits for no neighbours, now: all frames on their own, of tiles the complete."""
+        pieces = []
+        while self._complete:
+            pieces += self._flush_tile(self._tiles[self._complete[0]])
+            del self._complete[0]
+        while self._held and not self._grouped:
+            pieces += self._flush_batch()
+        return pieces
 
     def finish(self) -> list[Piece]:
         """Reconstruct what has come of the tiles that are not complete; no frame is left."""
-        if not self._grouped:
-            return self.flush()
-        pieces = []
+        pieces = self.flush()
         for number, tile in enumerate(self._tiles):
             if self._outstanding[number] > 0 and any(frame in self._held for frame in tile.frames):
                 pieces += self._flush_tile(tile)
@@ -306,9 +314,10 @@ class Stream:
         return [piece]
 
     def _flush_batch(self) -> list[Piece]:
-        frames = np.array(sorted(self._held), int)
+        frames = np.array(sorted(self._held)[: self._size], int)
         patches = self._predict_batch(frames)
-        self._held.clear()
+        for frame in frames:
+            del self._held[frame]
         pieces = []
         for k, frame in enumerate(frames):
             origin = tuple(self.integer[frame] - self.N // 2)

@@ -1,6 +1,5 @@
 """The state of a fit in one file, replaced at once, from which a fit that was killed goes on."""
 
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from ptycho.config import RefineConfig
+from ptycho.data.fingerprint import fingerprint
 from ptycho.io import replaced
 from ptycho.refinement.solver import Solver
 
@@ -35,7 +35,7 @@ class Checkpoint:
     """``refinement.npz`` in a folder; ``every_s`` are the seconds between two savings at least."""
 
     def __init__(self, folder: Path, config: RefineConfig, solver: Solver, every_s: float = 2.0):
-        self.path, self.config, self.fingerprint = folder / "refinement.npz", config, fingerprint(solver)
+        self.path, self.config, self.begin = folder / "refinement.npz", config, beginning(solver)
         self.every_s, self.saved_at = every_s, -np.inf
 
     def save(self, solver: Solver, history: list[FitEpoch], best: Snapshot, last: bool) -> None:
@@ -44,7 +44,7 @@ class Checkpoint:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         arrays = solver.snapshot() | {f"best.{name}": value for name, value in best.items()}
-        texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()), begin=self.fingerprint)
+        texts = dict(history=json.dumps(history), config=json.dumps(self.config.to_dict()), begin=self.begin)
         with replaced(self.path) as partial:
             np.savez(partial, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in texts.items()})
         self.saved_at = time.monotonic()
@@ -62,7 +62,7 @@ class Checkpoint:
                 f"{self.path} holds a fit with other settings ({', '.join(differ)}); resume with the same ones, or "
                 "into another folder"
             )
-        if begin != self.fingerprint:
+        if begin != self.begin:
             raise ValueError(
                 f"{self.path} holds a fit of another scan, or one from another start or with other frames held out; "
                 "resume with the same ones, or into another folder"
@@ -72,8 +72,8 @@ class Checkpoint:
         return history, {n.removeprefix("best."): value for n, value in arrays.items() if n.startswith("best.")}
 
 
-def fingerprint(solver: Solver) -> str:
+def beginning(solver: Solver) -> str:
     """A hash of what a fit begins from, and of its frames."""
     scan, frames = solver.scan, np.concatenate([solver.frames, solver.held_out])
-    arrays = (frames, solver.held_out, scan.frame_counts[frames], scan.mask, scan.positions, *solver.state.values())
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+    state = solver.state.values()
+    return fingerprint(frames, solver.held_out, scan.frame_counts[frames], scan.mask, scan.positions, *state)

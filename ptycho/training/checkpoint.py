@@ -15,10 +15,12 @@ class Checkpoint:
 
     The history is replaced last and at once, and names the epoch whose weights belong to it: a run killed at any
     moment finds a pair that fits.
+
+    ``begin`` is a fingerprint of what is trained on what: a training of something else is not gone on with.
     """
 
-    def __init__(self, folder: str | os.PathLike, config: TrainingConfig):
-        self.folder, self.config = Path(folder), config
+    def __init__(self, folder: str | os.PathLike, config: TrainingConfig, begin: str = ""):
+        self.folder, self.config, self.begin = Path(folder), config, begin
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def weights(self, epoch: int | str) -> Path:
@@ -33,7 +35,8 @@ class Checkpoint:
     def keep(self, trainer: PhysicsTraining, history: History) -> None:
         """Write the last epoch."""
         trainer.save_weights(self.weights(len(history)))
-        replace_text(self.folder / "training.json", json.dumps(self.config.to_dict(), indent=1))
+        settings = dict(settings=self.config.to_dict(), begin=self.begin)
+        replace_text(self.folder / "training.json", json.dumps(settings, indent=1))
         replace_text(self.folder / "history.json", json.dumps([epoch.to_dict() for epoch in history], indent=1))
         for old in self.folder.glob("epoch-*.weights.h5"):
             if old not in (self.weights(len(history)), self.weights("best")):
@@ -52,12 +55,18 @@ class Checkpoint:
         """Weights, optimizer and history of the last epoch; none of them if there was no epoch yet."""
         if not (self.folder / "history.json").exists():
             return []
-        saved, config = json.loads((self.folder / "training.json").read_text()), self.config.to_dict()
+        record, config = json.loads((self.folder / "training.json").read_text()), self.config.to_dict()
+        saved = record.get("settings", record)  # of a version that kept no fingerprint
         if saved != config:
             differ = sorted(k for k in saved | config if saved.get(k) != config.get(k))
             raise ValueError(
                 f"{self.folder} holds a training with other settings ({', '.join(differ)}); "
                 "resume with the same ones, or train into another folder"
+            )
+        if record.get("begin") != self.begin:
+            raise ValueError(
+                f"{self.folder} holds a training on another scan, or of another network; resume with the same ones, or "
+                "train into another folder"
             )
         history = [Epoch.from_dict(values) for values in json.loads((self.folder / "history.json").read_text())]
         trainer.load_weights(self.weights(len(history)))

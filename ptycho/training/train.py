@@ -11,6 +11,7 @@ from keras import ops
 
 from ptycho.backend import jit_compile, keep_freed_memory, replicas, split_over_devices, summed_over_replicas
 from ptycho.config import TrainingConfig
+from ptycho.data.fingerprint import fingerprint, measured
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork, restored
@@ -48,15 +49,17 @@ def train(
         The epochs. The model is left with the weights of the one of least held-out loss.
 
     Raises:
-        ValueError: the scans do not fit the model or each other, the loss is not finite, or there are not as many
-            devices as ``config`` asks for.
+        ValueError: the scans do not fit the model or each other, the loss is not finite, there are not as many devices
+            as ``config`` asks for, or the checkpoint is of another scan, network or training.
     """
     config = config or TrainingConfig()
     keep_freed_memory()
     scans = [scans] if isinstance(scans, Scan) else scans
     has_probe = model.probe is not None
     batches = Batches(scans, model.settings, config, has_probe=has_probe)
-    checkpoint = InMemory() if folder is None else Checkpoint(folder, config)
+    checkpoint: Checkpoint | InMemory = InMemory()
+    if folder is not None:
+        checkpoint = Checkpoint(folder, config, fingerprint(str(model.settings), *measured(scans)))
     if config.devices == 1:
         return _train(model, batches, checkpoint, resume, progress)
     with split_over_devices(config.devices):  # which only holds for what is built in it

@@ -1,8 +1,12 @@
 """The live page's budget, and who may see it. What it shows is looked at in `test_pages`."""
 
+import re
 import socket
 import time
 from dataclasses import replace
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -100,8 +104,9 @@ def test_addresses():
 def test_only_this_machine_is_served_and_an_address_in_use_is_said_to_be(small_scan):
     said = []
     with live.live_page(small_scan, lambda *told: None, say=said.append):
-        port = int(said[0].rsplit(":", 1)[1].strip("/"))
-        assert said == [f"live: http://127.0.0.1:{port}/"]
+        url = urlsplit(said[0].removeprefix("live: "))
+        port = url.port
+        assert (url.scheme, url.hostname, url.path, len(said)) == ("http", "127.0.0.1", "/", 1)
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             pass
         with pytest.raises(OSError), socket.create_connection(("127.0.0.2", port), timeout=5):
@@ -120,10 +125,34 @@ def test_pages_of_other_sites_are_refused(small_scan):
 
     said = []
     with live.live_page(small_scan, lambda *told: None, say=said.append):
-        address = said[0].removeprefix("live: http://")
-        request = HTTPRequest(f"ws://{address}ws", headers=dict(Origin="http://elsewhere.example"))
+        host = urlsplit(said[0].removeprefix("live: ")).netloc
+        request = HTTPRequest(f"ws://{host}/ws", headers=dict(Origin="http://elsewhere.example"))
         with pytest.raises(HTTPClientError, match="403"):
             IOLoop(make_current=False).run_sync(lambda: websocket_connect(request))
+
+
+def test_the_page_is_for_those_who_have_its_address(small_scan):
+    """A page of another site, whose name was made to point here, does not have the name, nor the token."""
+
+    def status(url: str, **headers: str) -> int:
+        try:
+            return urlopen(Request(url, headers=headers), timeout=10).status
+        except HTTPError as error:
+            return error.code
+
+    said = []
+    with live.live_page(small_scan, lambda *told: None, say=said.append):
+        whole = said[0].removeprefix("live: ")
+        port = urlsplit(whole).port
+        bare = whole.partition("?")[0]
+        assert status(whole) == 200
+        assert status(whole, Host=f"localhost:{port}") == 200
+        assert status(whole, Host=f"evil.example:{port}", Origin=f"http://evil.example:{port}") == 403
+        assert status(bare) == status(f"{bare}?token=guessed") == status(f"{bare}autoload.js") == 403
+        with urlopen(whole, timeout=10) as page:
+            script = re.search(r"(static/js/bokeh[^\"']+)", page.read().decode())
+        assert script
+        assert status(bare + script[1]) == 200
 
 
 def test_a_page_is_handed_new_pictures_and_leaves_the_colour_range_to_the_browser(small_scan):

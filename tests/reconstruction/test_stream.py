@@ -158,6 +158,61 @@ def test_frames_that_are_no_numbers_are_dropped_and_counted(small_scan, kind):
 
 
 @every_kind
+def test_frames_may_come_in_a_buffer_that_is_filled_anew(small_scan, kind):
+    """As those of a detector's ring buffer: the stream keeps copies."""
+    model = network(small_scan, kind)
+    ring, still = (Stream(model, small_scan.positions, tile_frames=TILE) for _ in range(2))
+    buffer = np.empty_like(small_scan.counts[0])
+    for frame, counts in enumerate(small_scan.counts):
+        buffer[:] = counts
+        ring.add(frame, buffer)
+        buffer[:] = 7
+        still.add(frame, counts)
+    ring.finish(), still.finish()
+    np.testing.assert_array_equal(ring.mosaic.object, still.mosaic.object)
+
+
+@every_kind
+def test_counts_below_zero_are_dropped_but_under_the_mask(small_scan, kind):
+    mask = np.ones((24, 24), bool)
+    mask[2, 3] = False
+    stream = Stream(network(small_scan, kind), small_scan.positions, mask=mask)
+    marked, negative = small_scan.counts[0].astype("int32"), small_scan.counts[1].astype("int32")
+    marked[2, 3], negative[4, 4] = -1, -1
+    stream.add(0, marked), stream.add(1, negative)
+    assert (stream.held, stream.dropped) == (1, [1])
+    stream.finish()
+    assert np.isfinite(stream.mosaic.object).all()
+
+
+@every_kind
+def test_where_the_network_fails_no_frame_is_lost(small_scan, kind, monkeypatch):
+    model = network(small_scan, kind)
+    failing, sound = (Stream(model, small_scan.positions, tile_frames=TILE) for _ in range(2))
+    name = "_predict_tile" if kind["architecture"] == "consensus" else "_predict_batch"
+    works, calls = getattr(failing, name), itertools.count()
+
+    def sometimes(*args):
+        if next(calls) % 3 == 0:
+            raise MemoryError
+        return works(*args)
+
+    monkeypatch.setattr(failing, name, sometimes)
+    errors = 0
+    for frame, counts in enumerate(small_scan.counts):
+        try:
+            failing.add(frame, counts)
+        except MemoryError:
+            errors += 1
+        sound.add(frame, counts)
+    assert errors > 0
+    monkeypatch.setattr(failing, name, works)
+    failing.finish(), sound.finish()
+    assert (failing.held, failing.dropped) == (0, [])
+    np.testing.assert_allclose(failing.mosaic.coverage, sound.mosaic.coverage, rtol=1e-5, atol=1e-5)
+
+
+@every_kind
 def test_a_scan_that_breaks_off_is_finished_with_what_there_is(small_scan, kind):
     stream = Stream(network(small_scan, kind), small_scan.positions, tile_frames=TILE)
     order = np.concatenate(list(stream.order()))[:50]
