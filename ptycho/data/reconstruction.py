@@ -12,7 +12,7 @@ import numpy as np
 
 from ptycho.config import Multislice, NearField
 from ptycho.images import illuminated_region, object_picture
-from ptycho.io import hdf5_file, replaced
+from ptycho.io import BadFile, hdf5_file, replaced
 
 FORMAT = "ptycho-reconstruction"
 
@@ -177,14 +177,23 @@ class Reconstruction:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Reconstruction":
-        """Read what `save` wrote; ValueError for another file."""
-        import h5py
+        """Read what `save` wrote, and nothing that its links lead to.
 
-        with h5py.File(path) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise ValueError(f"{path} is not a reconstruction of ptycho; it holds {', '.join(file)}")
-            arrays = {name: file[name][()] for name in ARRAYS if name in file}
-            attributes = {key: value for key, value in file.attrs.items() if key != "format"}
+        Raises FileNotFoundError where there is no file, BadFile, a ValueError, where it is another or a damaged one.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_file():
+            raise BadFile(f"{path} is no file; give the reconstruction.h5 of a run")
+        try:
+            arrays, attributes = _read(path)
+            return cls._made(arrays, attributes)
+        except (BadFile, FileNotFoundError):
+            raise
+        except Exception as error:  # HDF5 on damaged bytes raises whatever it meets
+            raise BadFile(f"{path} is no HDF5 file, or a damaged one ({error}); copy it again") from error
+
+    @classmethod
+    def _made(cls, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> "Reconstruction":
         values: dict[str, Any] = dict(used=int(attributes.pop("used")), dropped=int(attributes.pop("dropped")))
         if "blur_px" in attributes:
             values["blur_px"] = float(attributes.pop("blur_px"))
@@ -195,6 +204,27 @@ class Reconstruction:
                 values[name] = kind.from_dict(json.loads(attributes[name]))
         record = {key: _as_written(value) for key, value in attributes.items()}
         return cls(**arrays, **values, provenance=record)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and attributes of a file that `Reconstruction.save` wrote."""
+    import h5py
+
+    size = path.stat().st_size
+    with h5py.File(path, "r") as file:
+        if file.attrs.get("format") != FORMAT:
+            raise BadFile(f"{path} is not a reconstruction of ptycho; it holds {', '.join(file)}")
+        arrays = {}
+        for name in ARRAYS:
+            link = file.get(name, getlink=True)
+            if link is None:
+                continue
+            array = file[name] if isinstance(link, h5py.HardLink) else None
+            # `save` writes without compression: what claims to be larger than the file is no result of it.
+            if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual or array.nbytes > size:
+                raise BadFile(f"{path} does not hold {name!r} itself; it is no file that ptycho wrote")
+            arrays[name] = array[()]
+        return arrays, {key: value for key, value in file.attrs.items() if key != "format"}
 
 
 def _as_written(value: Any) -> Any:
