@@ -1,12 +1,14 @@
 """Models on disk: one Keras archive (JSON and HDF5, no pickle), loaded strictly."""
 
 import hashlib
+import json
 import os
+import zipfile
 from pathlib import Path
 
 import keras
 
-from ptycho.io import replaced
+from ptycho.io import BadFile, replaced
 from ptycho.network.build import PtychoNetwork
 
 
@@ -40,12 +42,39 @@ def load_model(path: str | os.PathLike) -> PtychoNetwork:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds something else, or weights that do not fit its settings.
+        BadFile: the file holds something else, or weights that do not fit its settings.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no model at {path}; `ptycho train SCAN -o RUN` leaves one in RUN/model.keras")
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    if not path.is_file():
+        raise BadFile(f"{path} is no file; give the model.keras of a run")
+    _check_size(path)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever it meets in a damaged or foreign file
+        raise BadFile(f"{path} is no model, or a damaged one ({error}); train it again") from error
     if not isinstance(model, PtychoNetwork):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a network of ptycho")
+        raise BadFile(f"{path} holds a {type(model).__name__}, not a network of ptycho")
     return model
+
+
+def _check_size(path: Path, *, most_expansion: int = 20) -> None:
+    """BadFile where the network would take much more memory than its weights in the file are: it would be made first.
+
+    Keras stores weights as they are; of a width w a convolution alone has 9 w^2 of 4 bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            if sum(sizes.values()) > most_expansion * path.stat().st_size:
+                raise BadFile(f"{path} unpacks to {sum(sizes.values()):.3g} bytes; it is no model that ptycho wrote")
+            settings = json.loads(archive.read("config.json")).get("config", {}).get("settings", {})
+    except BadFile:
+        raise
+    except Exception as error:
+        raise BadFile(f"{path} is no model, or a damaged one ({error}); train it again") from error
+    width = settings.get("width", 1) if isinstance(settings, dict) else 1
+    weights = sizes.get("model.weights.h5", 0)
+    if isinstance(width, int) and 4 * 9 * width**2 > max(weights, 2**20):
+        raise BadFile(f"{path} tells of a network of width {width}, and has {weights} bytes of weights for it")

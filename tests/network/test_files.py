@@ -1,9 +1,11 @@
+import os
 import zipfile
 
 import keras
 import pytest
 
 from ptycho.config import ModelConfig
+from ptycho.io import BadFile
 from ptycho.network.build import build_model
 from ptycho.network.files import load_model, save_model
 from ptycho.simulation.probes import make_probe
@@ -30,6 +32,44 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "foreign.keras")
     with pytest.raises(ValueError, match="not a network of ptycho"):
         load_model(tmp_path / "foreign.keras")
+
+
+def test_damaged_and_hostile_files_are_one_line(tmp_path):
+    good = save_model(model_of(), tmp_path / "good.keras")
+    with zipfile.ZipFile(good) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    wide = contents["config.json"].replace(b'"width": 2', b'"width": 512')
+    texts = contents["config.json"].replace(b'"N": 16', b'"N": "16"')
+    os.mkfifo(tmp_path / "pipe.keras")
+
+    def written(name, **changes):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as out:
+            for member, data in (contents | changes).items():
+                if data is not None:
+                    out.writestr(member, data)
+        return tmp_path / name
+
+    (tmp_path / "cut.keras").write_bytes(good.read_bytes()[:-100])
+    (tmp_path / "text.keras").write_text("no archive")
+    for path, said in (
+        (tmp_path / "pipe.keras", "is no file"),
+        (tmp_path, "is no file"),
+        (tmp_path / "cut.keras", "damaged"),
+        (tmp_path / "text.keras", "damaged"),
+        (written("list.keras", **{"config.json": b"[]"}), "damaged"),
+        (written("none.keras", **{"config.json": None}), "damaged"),
+        (written("empty.keras", **{"model.weights.h5": b""}), "damaged"),
+        (written("weightless.keras", **{"model.weights.h5": None}), "damaged"),
+        (written("wide.keras", **{"config.json": wide}), "width 512"),
+        (written("bomb.keras", bomb=bytes(10**8)), "unpacks to"),
+        (
+            written("types.keras", **{"config.json": texts}),
+            "damaged",
+        ),
+    ):
+        with pytest.raises(BadFile, match=said) as raised:
+            load_model(path)
+        assert "\n" not in str(raised.value)
 
 
 def test_weights_that_do_not_fit_are_an_error(tmp_path):
