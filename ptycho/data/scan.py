@@ -324,6 +324,8 @@ def _checked_counts(counts: Any) -> Counts:
         )
     if counts.size == 0:
         raise ValueError(f"Scan.counts has shape {counts.shape}, which holds no frames; give at least one frame")
+    if counts.shape[1] < 2:
+        raise ValueError("Scan.counts has frames of one pixel, which hold no diffraction pattern; give whole frames")
     if counts.dtype.kind not in "uif":
         raise ValueError(
             f"Scan.counts has dtype {counts.dtype}; expected real numbers: photon counts, not complex waves"

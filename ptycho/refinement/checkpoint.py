@@ -9,7 +9,7 @@ import numpy as np
 
 from ptycho.config import RefineConfig
 from ptycho.data.fingerprint import fingerprint
-from ptycho.io import replaced
+from ptycho.io import BadFile, replaced
 from ptycho.refinement.solver import Solver
 
 Snapshot = dict[str, np.ndarray]
@@ -53,9 +53,13 @@ class Checkpoint:
         """Bring a solver to where the last checkpoint was: its history and best state; none if there is no file."""
         if not self.path.exists():
             return [], {}
-        with np.load(self.path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
+            history = json.loads(str(arrays.pop("history")))
+        except Exception as error:  # of a damaged archive anything may be raised
+            raise BadFile(f"{self.path} is damaged ({error}): begin anew, without --resume") from error
         if saved != self.config.to_dict():
             differ = sorted(key for key, value in self.config.to_dict().items() if saved.get(key) != value)
             raise ValueError(
@@ -67,7 +71,6 @@ class Checkpoint:
                 f"{self.path} holds a fit of another scan, or one from another start or with other frames held out; "
                 "resume with the same ones, or into another folder"
             )
-        history = json.loads(str(arrays.pop("history")))
         solver.restore({name: value for name, value in arrays.items() if not name.startswith("best.")})
         return history, {n.removeprefix("best."): value for n, value in arrays.items() if n.startswith("best.")}
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from ptycho.config import TrainingConfig
-from ptycho.io import replace_text, replaced
+from ptycho.io import BadFile, replace_text, replaced
 from ptycho.training.losses import PhysicsTraining
 from ptycho.training.schedule import Epoch, History
 
@@ -55,8 +55,14 @@ class Checkpoint:
         """Weights, optimizer and history of the last epoch; none of them if there was no epoch yet."""
         if not (self.folder / "history.json").exists():
             return []
-        record, config = json.loads((self.folder / "training.json").read_text()), self.config.to_dict()
-        saved = record.get("settings", record)  # of a version that kept no fingerprint
+        config = self.config.to_dict()
+        try:
+            record = json.loads((self.folder / "training.json").read_text())
+            saved = record.get("settings", record)  # of a version that kept no fingerprint
+            texts = json.loads((self.folder / "history.json").read_text())
+            history = [Epoch.from_dict(values) for values in texts]
+        except (ValueError, TypeError, AttributeError, OSError) as error:
+            raise self._damaged(error) from error
         if saved != config:
             differ = sorted(k for k in saved | config if saved.get(k) != config.get(k))
             raise ValueError(
@@ -68,9 +74,14 @@ class Checkpoint:
                 f"{self.folder} holds a training on another scan, or of another network; resume with the same ones, or "
                 "train into another folder"
             )
-        history = [Epoch.from_dict(values) for values in json.loads((self.folder / "history.json").read_text())]
-        trainer.load_weights(self.weights(len(history)))
+        try:
+            trainer.load_weights(self.weights(len(history)))
+        except Exception as error:  # Keras and HDF5 raise whatever they meet
+            raise self._damaged(error) from error
         return history
+
+    def _damaged(self, error: Exception) -> BadFile:
+        return BadFile(f"the checkpoint in {self.folder} is damaged ({error}): begin anew, without --resume")
 
 
 class InMemory:

@@ -133,6 +133,7 @@ BAD = {
         "(0, 8, 8)",
         "at least one frame",
     ),
+    "one pixel": ({"counts": FLOATS[:, :1, :1]}, "counts", "one pixel", "whole frames"),
     "empty frames": ({"counts": FLOATS * 0}, "counts", "0 in every used pixel of all 12", "right data set"),
     "all light masked": (
         {

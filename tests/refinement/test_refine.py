@@ -336,6 +336,11 @@ def test_the_same_seed_gives_the_same_result_and_a_killed_fit_goes_on_to_it(own,
             refine(noisy, config, folder=saved.parent, resume=True, held_out=np.arange(100) == 3)
         with pytest.raises(ValueError, match="another start"):
             refine(replace(noisy, probe=noisy.probe * 1.1), config, folder=saved.parent, resume=True)
+        whole_file = saved.read_bytes()
+        for damaged in (b"", b"nothing", whole_file[:-100], whole_file[:-100] + bytes(100)):
+            saved.write_bytes(damaged)
+            with pytest.raises(ValueError, match="is damaged"):
+                refine(noisy, config, folder=saved.parent, resume=True)
     else:
         assert_differs(refine(noisy, replace(config, seed=1)), whole)
 

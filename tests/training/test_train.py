@@ -8,6 +8,7 @@ import pytest
 
 from ptycho.config import ModelConfig, NearField, SimulationConfig, TrainingConfig
 from ptycho.evaluation import compare_objects
+from ptycho.io import BadFile
 from ptycho.network.build import build_model
 from ptycho.network.files import load_model, save_model
 from ptycho.reconstruction import reconstruct
@@ -112,6 +113,15 @@ def test_a_killed_training_goes_on_exactly_and_is_forgotten_by_a_new_one(small_s
         with pytest.raises(ValueError, match="a training on another scan, or of another network"):
             again = model_for(other_scan, probe_trainable=True, **settings)
             train(again, other_scan, config, folder=tmp_path / "killed", resume=True)
+
+    for name in ("training.json", "history.json", "epoch-2.weights.h5"):
+        file = next((tmp_path / "killed").glob(name.replace("2", "*")))
+        whole_file = file.read_bytes()
+        for damaged in (b"", b"[]", whole_file[:-50]):
+            file.write_bytes(damaged)
+            with pytest.raises(BadFile, match="is damaged"):
+                train(model_for(small_scan, probe_trainable=True), small_scan, config, folder=file.parent, resume=True)
+        file.write_bytes(whole_file)
 
     def kill_at_once(what, done, total, numbers):
         raise Killed
