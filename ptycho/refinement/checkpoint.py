@@ -54,7 +54,7 @@ class Checkpoint:
         if not self.path.exists():
             return [], {}
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
             history = json.loads(str(arrays.pop("history")))
