@@ -27,6 +27,8 @@ def output_folder(context: typer.Context, folder: Path | None) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, blocking=False)
         lock.acquire()
+        if not (folder / LOCK).exists():  # the other run ended in between, and its file is gone
+            raise Timeout(str(folder / LOCK))
     except Timeout:
         raise typer.BadParameter(f"another run is writing to {folder}: wait for its end, or choose another") from None
     except OSError as error:
@@ -35,9 +37,10 @@ def output_folder(context: typer.Context, folder: Path | None) -> Path | None:
         shutil.rmtree(left, ignore_errors=True)
 
     def release() -> None:
-        if made and [file.name for file in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            folder.rmdir()
+        if os.name == "posix":  # elsewhere the system keeps a file that is open
+            (folder / LOCK).unlink(missing_ok=True)
+            if made and not any(folder.iterdir()):
+                folder.rmdir()
         lock.release()
 
     context.call_on_close(release)

@@ -242,8 +242,9 @@ class Stream:
         if np.shape(counts) != self.mask.shape:
             raise ValueError(f"frame {index} has shape {np.shape(counts)}; the model takes {self.mask.shape}")
         self.arrived[index] = True
-        frame = np.array(counts)  # the caller's may be a buffer of a ring, soon filled anew
-        if np.isfinite(frame).all() and not (frame < 0).any(where=self._used):
+        # A copy: the caller's may be a buffer of a ring, soon filled anew. Under the mask anything may stand.
+        frame = np.where(self._used, counts, 0)
+        if np.isfinite(frame).all() and not (frame < 0).any():
             if not self._held:
                 self._oldest = time.monotonic()
             self._held[index] = frame

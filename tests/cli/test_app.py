@@ -190,7 +190,6 @@ def test_values_are_read_as_toml(text, value):
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}", "--epochs", "3"], "have no effect with --model"),
         (["reconstruct", "{scan}", "-o", "{out}", "--workers", "2", "--no-refine"], "split the work of a trained"),
         (["reconstruct", "{scan}", "-o", "{out}", "--workers", "2", "--model", "pretrained"], "--no-refine"),
-        (["evaluate", "{scan}", "{scan}"], "not a reconstruction"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_1(arguments, said, tmp_path, small_scan, monkeypatch, capsys):
@@ -315,6 +314,15 @@ def failure(command: str, monkeypatch, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as exit:
         cli.main()
     return exit.value.code, capsys.readouterr().err
+
+
+def test_what_is_no_result_is_a_bad_file(tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.formats import write_scan
+
+    write_scan(small_scan, tmp_path / "scan.h5")
+    code, said = failure(f"evaluate {tmp_path / 'scan.h5'} {tmp_path / 'scan.h5'}", monkeypatch, capsys)
+    assert code == 2
+    assert "not a reconstruction" in said
 
 
 @pytest.mark.parametrize("command", ["info {bad}", "convert {bad} {out}", "reconstruct {bad} -o {out}"])

@@ -179,8 +179,10 @@ def test_counts_below_zero_are_dropped_but_under_the_mask(small_scan, kind):
     stream = Stream(network(small_scan, kind), small_scan.positions, mask=mask)
     marked, negative = small_scan.counts[0].astype("int32"), small_scan.counts[1].astype("int32")
     marked[2, 3], negative[4, 4] = -1, -1
-    stream.add(0, marked), stream.add(1, negative)
-    assert (stream.held, stream.dropped) == (1, [1])
+    unknown = small_scan.counts[2].astype("float32")
+    unknown[2, 3] = np.nan
+    stream.add(0, marked), stream.add(1, negative), stream.add(2, unknown)
+    assert (stream.held, stream.dropped) == (2, [1])
     stream.finish()
     assert np.isfinite(stream.mosaic.object).all()
 
