@@ -193,7 +193,7 @@ class Reconstruction:
             raise BadFile(f"{path} is no HDF5 file, or a damaged one ({error}); copy it again") from error
 
     @classmethod
-    def _made(cls, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> "Reconstruction":
+    def _made(cls, arrays: dict[str, Any], attributes: dict[str, Any]) -> "Reconstruction":
         values: dict[str, Any] = dict(used=int(attributes.pop("used")), dropped=int(attributes.pop("dropped")))
         if "blur_px" in attributes:
             values["blur_px"] = float(attributes.pop("blur_px"))
@@ -206,7 +206,7 @@ class Reconstruction:
         return cls(**arrays, **values, provenance=record)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays and attributes of a file that `Reconstruction.save` wrote."""
     import h5py
 

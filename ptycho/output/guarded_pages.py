@@ -35,4 +35,4 @@ def guard(pages: "Application", names: set[str], token: str) -> None:
             return answer(request, **kwargs)
         return pages.get_handler_delegate(request, ErrorHandler, dict(status_code=403))
 
-    pages.find_handler = find_handler  # type: ignore[method-assign]
+    pages.find_handler = find_handler  # type: ignore[assignment, method-assign]
