@@ -72,8 +72,7 @@ def writable_file(context: typer.Context, path: Path | None) -> Path | None:
 def _can_be_made(path: Path) -> None:
     """Whether the system lets a file or folder be made where its nearest folder is."""
     try:
-        path.exists() and path.stat()
-        os.lstat(path)
+        path.stat()
     except FileNotFoundError:
         pass
     except OSError as error:  # a name too long, a file in the place of a folder
