@@ -178,7 +178,7 @@ class Multislice(Config):
             self._require(math.isfinite(value) and value > 0, name, "a finite number of object pixels above 0")
 
 
-ObjectKind = Literal["cells", "siemens", "lines", "gold_balls"]
+ObjectKind = Literal["cells", "siemens", "lines", "gold_balls", "leaves", "fractal", "weave"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,6 @@
 """Samples: complex transmissions ``(H, W)`` complex64, of amplitude 1 at most and phase in radians.
 
-Features have sizes in pixels and do not grow with the field: a larger field holds more of them. Edges are anti-aliased:
-the fraction of a pixel that material covers follows from the signed distance of its centre to the outline, negative
-inside.
+Features have sizes in pixels and do not grow with the field: a larger field holds more of them.
 """
 
 from collections.abc import Callable
@@ -10,15 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ptycho.arrays import Array, Complex, Float, Real
-
-Shape = tuple[int, int]
-Window = tuple[slice, slice]
-Rng = np.random.Generator
-Map = Float[Array, "H W"]
-"""A quantity of every pixel."""
-Point = Float[Array, "2"]
-"""(y, x) in pixels."""
+from ptycho.arrays import Array, Complex
+from ptycho.simulation.natural import fractal, leaves, weave
+from ptycho.simulation.shapes import Map, Point, Rng, Shape, blob, box, covered, grid, transmission, window_around
 
 
 def make_object(kind: str, shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
@@ -27,7 +19,8 @@ def make_object(kind: str, shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     Kinds: ``cells`` (membranes, nuclei, organelles and fine granules; amplitude down to about 0.5, phase up to about
     1.5 rad), ``siemens`` (a star with a marker that tells y from x and left from right), ``lines`` (straight lines of
     random position, direction and width, as in the synthetic-lines benchmark), ``gold_balls`` (clusters of weakly
-    absorbing spheres; the phase is proportional to the projected thickness).
+    absorbing spheres; the phase is proportional to the projected thickness), and for networks to learn from ``leaves``
+    (shapes of all sizes that hide each other), ``fractal`` (fields with a power law) and ``weave`` (bent waves).
 
     Raises ValueError for another kind.
     """
@@ -36,16 +29,13 @@ def make_object(kind: str, shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
         "siemens": siemens,
         "lines": straight_lines,
         "gold_balls": gold_balls,
+        "leaves": leaves,
+        "fractal": fractal,
+        "weave": weave,
     }
     if kind not in makers:
         raise ValueError(f"there is no object kind {kind!r}; choose one of {', '.join(makers)}")
     return makers[kind](shape, rng)
-
-
-def transmission(absorption: Float[Array, "*shape"], phase: Float[Array, "*shape"]) -> Complex[Array, "*shape"]:
-    """``exp(-absorption + i phase)`` as complex64; absorption >= 0 keeps the amplitude at 1 or less."""
-    rounding = 1e-7  # of real and imaginary part to float32, which could lift an amplitude of 1 above 1
-    return np.exp(-absorption - rounding + 1j * phase).astype(np.complex64)
 
 
 def cells(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
@@ -62,25 +52,25 @@ def cells(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
 
 def siemens(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     """A star of 36 spokes with two ring gaps, and an L of unequal arms in the upper left corner."""
-    y, x = _grid(shape)
+    y, x = grid(shape)
     y, x = y - (shape[0] - 1) / 2, x - (shape[1] - 1) / 2
     radius, angle = np.hypot(y, x), np.arctan2(y, x)
     outer, spokes = 0.46 * min(shape), 36
     # r sin(n phi) / n: 0 on the edges of n spokes, with slope 1 across them, so a distance to first order
-    spoke = _covered(-radius * np.sin(spokes * angle + rng.uniform(0, 2 * np.pi)) / spokes)
+    spoke = covered(-radius * np.sin(spokes * angle + rng.uniform(0, 2 * np.pi)) / spokes)
     gap = np.maximum(_ring(radius, 0.35 * outer, 0.02 * outer), _ring(radius, 0.65 * outer, 0.02 * outer))
-    star = spoke * _covered(radius - outer) * (1 - gap)
+    star = spoke * covered(radius - outer) * (1 - gap)
     return _metal(np.maximum(star, _marker(shape)))
 
 
 def straight_lines(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
     """Straight lines across the field, 1.5 to 6 px wide, each with its own phase and absorption."""
     phase, absorption = np.zeros(shape), np.zeros(shape)
-    y, x = _grid(shape)
+    y, x = grid(shape)
     for _ in range(max(6, sum(shape) // 14)):
         (cy, cx), angle, width = _point(shape, rng), rng.uniform(0, np.pi), rng.uniform(1.5, 6)
         # |n.(r - c)| - width / 2, n the normal of the line
-        cover = _covered(np.abs((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) - width / 2)
+        cover = covered(np.abs((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) - width / 2)
         phase += rng.uniform(0.15, 0.7) * cover
         absorption += rng.uniform(0.02, 0.25) * cover
     return transmission(_squeezed(absorption, 0.8), _squeezed(phase, 1.6))
@@ -100,8 +90,8 @@ def gold_balls(shape: Shape, rng: Rng) -> Complex[Array, "H W"]:
 def _draw_cell(centre: Point, radius: float, thickness: Map, dense: Map, fine: Map, rng: Rng) -> None:
     """Add a cell: dome and membrane, a nucleus, organelles and granules."""
     radii = radius * rng.uniform(0.7, 1, 2)
-    window, distance = _blob(thickness.shape, centre, radii, 0.12, rng)
-    inside = _covered(distance)
+    window, distance = blob(thickness.shape, centre, radii, 0.12, rng)
+    inside = covered(distance)
     dome = np.sqrt(np.clip(-distance / radii.min(), 0, 1))
     thickness[window] += inside * (0.35 + 0.65 * dome)
     fine[window] += _membrane(distance, 1.2)
@@ -111,48 +101,24 @@ def _draw_cell(centre: Point, radius: float, thickness: Map, dense: Map, fine: M
         position = centre + _disc_point(rng) * 0.8 * radii
         _draw_organelle(position, rng.uniform(3, 9) * rng.uniform(0.4, 1, 2), dense, fine, rng)
     for _ in range(int(radius * 0.8)):
-        window, distance = _blob(thickness.shape, centre + _disc_point(rng) * 0.9 * radii, np.full(2, 1.2), 0.0, rng)
-        dense[window] += rng.uniform(0.4, 1) * _covered(distance)
+        window, distance = blob(thickness.shape, centre + _disc_point(rng) * 0.9 * radii, np.full(2, 1.2), 0.0, rng)
+        dense[window] += rng.uniform(0.4, 1) * covered(distance)
 
 
 def _draw_organelle(centre: Point, radii: Point, dense: Map, fine: Map, rng: Rng) -> None:
-    window, distance = _blob(dense.shape, centre, np.maximum(radii, 1.5), 0.08, rng)
-    dense[window] += rng.uniform(0.2, 0.9) * _covered(distance)
+    window, distance = blob(dense.shape, centre, np.maximum(radii, 1.5), 0.08, rng)
+    dense[window] += rng.uniform(0.2, 0.9) * covered(distance)
     fine[window] += 0.6 * _membrane(distance, 0.9)
 
 
 def _add_ball(thickness: Map, centre: Point, radius: float) -> None:
-    window = _window(thickness.shape, centre, radius + 2)
-    y, x = _grid(thickness.shape, window)
+    window = window_around(thickness.shape, centre, radius + 2)
+    y, x = grid(thickness.shape, window)
     squared = (y - centre[0]) ** 2 + (x - centre[1]) ** 2
     # The chord 2 sqrt(R^2 - r^2) along the beam
     ball = 2 * np.sqrt(np.clip(radius**2 - squared, 0, None))
     # One layer: where balls touch, the thicker counts, not the sum.
     thickness[window] = np.maximum(thickness[window], ball)
-
-
-def _blob(shape: Shape, centre: Point, radii: Point, wobble: float, rng: Rng) -> tuple[Window, Map]:
-    """A rounded outline: the window it lies in, and the signed distance from it there in pixels (first order).
-
-    ``rho = 1 + sum_k a_k cos(k angle + p_k)`` for k = 2, 3, 5 in coordinates in units of the radii; the distance is the
-    difference of both sides over the slope of rho per pixel.
-    """
-    window = _window(shape, centre, max(radii) * (1 + 3 * wobble) + 6)
-    y, x = _grid(shape, window)
-    turn = rng.uniform(0, 2 * np.pi)
-    v = ((y - centre[0]) * np.cos(turn) - (x - centre[1]) * np.sin(turn)) / radii[0]
-    u = ((y - centre[0]) * np.sin(turn) + (x - centre[1]) * np.cos(turn)) / radii[1]
-    rho, angle = np.hypot(v, u), np.arctan2(v, u)
-    # Higher harmonics are weaker: outlines stay round.
-    height, offset = rng.normal(0, wobble, 3) / (1, 1.5, 2.5), rng.uniform(0, 2 * np.pi, 3)
-    bulge = sum(a * np.cos(k * angle + p) for k, a, p in zip((2, 3, 5), height, offset))
-    slope = np.hypot(v / radii[0], u / radii[1]) / np.maximum(rho, 1e-9)  # of rho, per pixel
-    return window, (rho - 1 - bulge) / np.maximum(slope, 1e-9)
-
-
-def _covered(distance: Map) -> Map:
-    """Fraction of a pixel inside an outline at a signed distance from the pixel's centre."""
-    return np.clip(0.5 - distance, 0, 1)
 
 
 def _membrane(distance: Map, width: float) -> Map:
@@ -161,22 +127,16 @@ def _membrane(distance: Map, width: float) -> Map:
 
 
 def _ring(radius: Map, middle: float, width: float) -> Map:
-    return _covered(np.abs(radius - middle) - width / 2)
+    return covered(np.abs(radius - middle) - width / 2)
 
 
 def _marker(shape: Shape) -> Map:
     """An L in the upper left corner whose upright is twice as long as its foot."""
-    y, x = _grid(shape)
+    y, x = grid(shape)
     unit = min(shape) / 40
-    upright = _box(y, x, (unit, unit), (9 * unit, 2.5 * unit))
-    foot = _box(y, x, (7.5 * unit, unit), (9 * unit, 5 * unit))
+    upright = box(y, x, (unit, unit), (9 * unit, 2.5 * unit))
+    foot = box(y, x, (7.5 * unit, unit), (9 * unit, 5 * unit))
     return np.maximum(upright, foot)
-
-
-def _box(y: Real[Array, "H 1"], x: Real[Array, "1 W"], low: tuple[float, float], high: tuple[float, float]) -> Map:
-    """Cover of a box between two corners (y, x)."""
-    across = lambda t, a, b: _covered(a - t) * _covered(t - b)
-    return across(y, low[0], high[0]) * across(x, low[1], high[1])
 
 
 def _metal(cover: Map) -> Complex[Array, "H W"]:
@@ -219,16 +179,3 @@ def _disc_point(rng: Rng) -> Point:
     # The root, as the area within r goes with r^2: uniform over the disc
     radius, angle = np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
     return np.array([radius * np.sin(angle), radius * np.cos(angle)])
-
-
-def _window(shape: Shape, centre: Point, reach: float) -> Window:
-    """The pixels within a distance of a point, cut at the border."""
-    low = [max(0, int(np.floor(c - reach))) for c in centre]
-    high = [max(0, min(n, int(np.ceil(c + reach)) + 1)) for c, n in zip(centre, shape)]
-    return slice(min(low[0], high[0]), high[0]), slice(min(low[1], high[1]), high[1])
-
-
-def _grid(shape: Shape, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates y (H, 1) and x (1, W) of the pixels of a window."""
-    rows, columns = window or (slice(0, shape[0]), slice(0, shape[1]))
-    return np.arange(rows.start, rows.stop)[:, None], np.arange(columns.start, columns.stop)[None, :]
