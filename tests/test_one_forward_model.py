@@ -37,6 +37,7 @@ ALLOWED = {
     "formats/_near_field.py": "the guess of a probe, brought back from the detector",
     "images.py": "the phase ramp of an image",
     "refinement/starts.py": "a probe at other defoci",
+    "simulation/natural.py": "samples that are fractal fields",
     "simulation/probes.py": "the probe behind a lens",
     "studies/data.py": "a probe with a wrong defocus",
 }

@@ -47,7 +47,7 @@ def covered(distance: Map) -> Map:
     return np.clip(0.5 - distance, 0, 1)
 
 
-def box(y: Real[Array, "H 1"], x: Real[Array, "1 W"], low: tuple[float, float], high: tuple[float, float]) -> Map:
+def box(y: Real[Array, "H #W"], x: Real[Array, "#H W"], low: tuple[float, float], high: tuple[float, float]) -> Map:
     """Cover of a box between two corners (y, x)."""
     across = lambda t, a, b: covered(a - t) * covered(t - b)
     return across(y, low[0], high[0]) * across(x, low[1], high[1])

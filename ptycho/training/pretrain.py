@@ -11,8 +11,8 @@ from ptycho.simulation.simulate import simulate
 from ptycho.training.schedule import History
 from ptycho.training.train import train
 
-KINDS: tuple[ObjectKind, ...] = ("cells", "cells", "siemens", "lines", "gold_balls")
-"""Kinds of object, as often as they are drawn: cells have structure at all scales."""
+KINDS: tuple[ObjectKind, ...] = ("leaves", "leaves", "leaves", "fractal", "weave", "cells", "siemens", "lines")
+"""Kinds of object, as often as they are drawn: most say nothing about what a sample is made of."""
 
 
 def pretrain(
