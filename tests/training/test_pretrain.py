@@ -14,7 +14,7 @@ from ptycho.network.files import load_model, load_pretrained, save_model
 from ptycho.reconstruction import reconstruct
 from ptycho.simulation.probes import make_probe
 from ptycho.simulation.simulate import simulate
-from ptycho.training.pretrain import pretrain, random_scan
+from ptycho.training.pretrain import KINDS, pretrain, random_scan
 from ptycho.training.train import train
 from tests.helpers import normal
 
@@ -28,7 +28,7 @@ def test_every_drawn_scan_can_be_simulated():
     for settings in drawn:
         make_probe(64, settings.photons, settings.probe_diameter, settings.defocus)  # raises where it does not fit
         assert settings.step_px < settings.probe_diameter * 64
-    assert {settings.object_kind for settings in drawn} == {"cells", "siemens", "lines", "gold_balls"}
+    assert {settings.object_kind for settings in drawn} == set(KINDS)
     photons = [settings.photons for settings in drawn]
     assert max(photons) > 100 * min(photons)
     assert random_scan(config, 64, 7) == drawn[7]
