@@ -115,6 +115,7 @@ def train_command(
     tensorboard: TensorBoard = None,
     live: Live = False,
     live_address: LiveAddress = None,
+    force: Force = False,
 ) -> None:
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
     run = network_settings(run, preset, probe)
@@ -123,7 +124,7 @@ def train_command(
         from ptycho.pipelines.train import train_run
 
     reading = reading_of(run, output if resume else None)
-    data, _ = examined_scan(scan, log, modes, reading=reading, force=True)
+    data, _ = examined_scan(scan, log, modes, reading=reading, force=force)
     with watched(data, live, live_address, tensorboard) as progress:
         history = train_run(data, output, run, start=start, resume=resume, progress=progress).history
     log(f"{len(history)} epochs, loss {history[-1].loss:.4f}; the network is in {output / 'model.keras'}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptycho.config import Multislice, NearField
+from ptycho.hdf5_guard import require_bounded_tables, start_walker
 from ptycho.images import illuminated_region, object_picture
 from ptycho.io import BadFile, hdf5_file, replaced
 
@@ -208,9 +209,11 @@ class Reconstruction:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays and attributes of a file that `Reconstruction.save` wrote."""
+    start_walker()
     import h5py
 
     size = path.stat().st_size
+    require_bounded_tables(path)
     with h5py.File(path, "r") as file:
         if file.attrs.get("format") != FORMAT:
             raise BadFile(f"{path} is not a reconstruction of ptycho; it holds {', '.join(file)}")

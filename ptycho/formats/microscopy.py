@@ -21,6 +21,7 @@ from ptycho.formats._format import Access, Format
 from ptycho.formats._hdf5 import is_hdf5
 from ptycho.formats._metres import UNITS, beam_of, known_unit
 from ptycho.formats._raster import RasterFacts, raster_scan
+from ptycho.hdf5_guard import require_bounded_tables
 from ptycho.io import BadFile
 
 READERS = {
@@ -64,6 +65,8 @@ def opened(path: Path) -> Mapping[str, Any]:
     """What RosettaSciIO reads of a file, the frames lazily: the largest array of 3 or 4 axes."""
     if find_spec("rsciio") is None:
         raise BadFile(f"{path} is read by RosettaSciIO, which is not installed: pip install ptycho[microscopy]")
+    if is_hdf5(path):
+        require_bounded_tables(path)
     try:
         lazy = path.suffix.lower() != ".prz"  # packed
         contents = import_module(f"rsciio.{READERS[path.suffix.lower()]}").file_reader(str(path), lazy=lazy)

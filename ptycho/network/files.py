@@ -3,13 +3,18 @@
 import hashlib
 import json
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 
 import keras
 
+from ptycho.hdf5_guard import require_bounded_tables
 from ptycho.io import BadFile, replaced
 from ptycho.network.build import PtychoNetwork
+
+WEIGHTS = "model.weights.h5"
+"""In the archive."""
 
 
 def save_model(model: PtychoNetwork, path: str | os.PathLike) -> Path:
@@ -34,7 +39,7 @@ def load_pretrained(name: str = "best") -> PtychoNetwork:
     expected = path.with_suffix(".sha256").read_text().split()[0]
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise ValueError(f"{path} is damaged: its SHA-256 is not {expected}; install the package again")
-    return load_model(path).without_probe()
+    return _loaded(path).without_probe()
 
 
 def load_model(path: str | os.PathLike) -> PtychoNetwork:
@@ -50,6 +55,11 @@ def load_model(path: str | os.PathLike) -> PtychoNetwork:
     if not path.is_file():
         raise BadFile(f"{path} is no file; give the model.keras of a run")
     _check_size(path)
+    _check_tables(path)
+    return _loaded(path)
+
+
+def _loaded(path: Path) -> PtychoNetwork:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever it meets in a damaged or foreign file
@@ -57,6 +67,13 @@ def load_model(path: str | os.PathLike) -> PtychoNetwork:
     if not isinstance(model, PtychoNetwork):
         raise BadFile(f"{path} holds a {type(model).__name__}, not a network of ptycho")
     return model
+
+
+def _check_tables(path: Path) -> None:
+    """BadFile where HDF5 would come to no end with the weights."""
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+        if WEIGHTS in archive.namelist():
+            require_bounded_tables(Path(archive.extract(WEIGHTS, folder)))
 
 
 def _check_size(path: Path, *, most_expansion: int = 20) -> None:
@@ -75,6 +92,6 @@ def _check_size(path: Path, *, most_expansion: int = 20) -> None:
     except Exception as error:
         raise BadFile(f"{path} is no model, or a damaged one ({error}); train it again") from error
     width = settings.get("width", 1) if isinstance(settings, dict) else 1
-    weights = sizes.get("model.weights.h5", 0)
+    weights = sizes.get(WEIGHTS, 0)
     if isinstance(width, int) and 4 * 9 * width**2 > max(weights, 2**20):
         raise BadFile(f"{path} tells of a network of width {width}, and has {weights} bytes of weights for it")

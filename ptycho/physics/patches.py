@@ -12,13 +12,13 @@ from ptycho.physics.fourier import times_real
 
 
 def split_positions(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integer and sub-pixel part of positions ``(..., 2)`` in pixels: int32, and float32 in [-1/2, 1/2).
+    """Integer and sub-pixel part of positions ``(..., 2)`` in pixels: int64, and float32 in [-1/2, 1/2).
 
     Patches stay on the pixel grid of the object, at the integer part; the probe moves by the sub-pixel part.
     """
     # Not `rint`, which rounds halves to even: the rest would jump between -1/2 and 1/2.
     integer = np.floor(np.asarray(positions, float) + 0.5)
-    return integer.astype("int32"), (positions - integer).astype("float32")
+    return integer.astype("int64"), (positions - integer).astype("float32")
 
 
 def placed(image: np.ndarray, origin: np.ndarray, canvas: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from ptycho.formats import ReadOptions, read_scan
 from ptycho.network.build import PtychoNetwork
 from ptycho.network.domain import far_from_training
 from ptycho.network.files import load_model, load_pretrained
+from ptycho.physics.grid import ObjectGrid
 from ptycho.progress import Progress
 from ptycho.reconstruction import find_probe
 from ptycho.simulation.probes import with_modes
@@ -56,13 +57,14 @@ def examined_scan(
     """As `open_scan`, and the checks of `ptycho doctor`, whose warnings, and failures with ``force``, are logged.
 
     With ``auto`` frames off the centre, and positions that lie otherwise than the frames, are `set_right`. Raises
-    ValueError where a check fails, unless ``force``.
+    ValueError where a check fails, unless ``force``, and where the object would not fit into memory.
     """
     scan = _read(path, in_file, reading)
     scan, checks = set_right(scan) if auto else (scan, examine(scan))
     scan = _announced(scan, path, log)
     if not force:
         require_sound(checks)
+    ObjectGrid.around(scan.positions, scan.N)  # which asks for the memory
     for warning in sentences(checks, "fail") + sentences(checks, "warn") + sentences(checks, "undecided"):
         log(f"warning: {warning}")
     return _scaled(scan, log, modes), checks

@@ -70,7 +70,7 @@ HELD_OUT = "--hold-out-every --withhold-every"
 STUDY = "-o --output-dir --seeds --nepochs --set --quick --dry-run --skip-training --scheduler --workers --verbose"
 OPTIONS = {
     "simulate": f"{SETTINGS} --N --positions --photons --object --seed",
-    "train": NETWORK,
+    "train": f"{NETWORK} --force",
     "pretrain": RUN,
     "reconstruct": f"{NETWORK} {HELD_OUT} --model --symmetries --views --refine --auto --force --tile-frames"
     " --scheduler --workers",

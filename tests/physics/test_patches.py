@@ -174,7 +174,7 @@ def test_gradient_in_the_positions_is_that_of_finite_differences():
 @given(st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=2))
 def test_positions_split_into_whole_and_sub_pixel_parts(position):
     whole, rest = split_positions(np.array([position]))
-    assert whole.dtype == np.int32
+    assert whole.dtype == np.int64
     assert rest.dtype == np.float32
     assert np.all((rest >= -0.5) & (rest <= 0.5))
     np.testing.assert_allclose(whole + rest.astype(float), [position], rtol=0, atol=EPS)
