@@ -31,8 +31,8 @@ KILLED = (-9, -15)
 def require_bounded_tables(path: Path) -> None:
     """Raise BadFile where HDF5 needs too much memory or time for the tables of the file, or crashes on them.
 
-    What is only damaged passes: its reader meets and names it. A file that was walked through is not again, until it
-    changes.
+    What is damaged elsewhere passes: its reader meets and names it. A file that was walked through is not again, until
+    it changes.
     """
     stat = path.stat()
     problem = _problem(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
@@ -79,7 +79,7 @@ class _Walker:
                     return None
                 if answer or self._process.wait() not in KILLED:
                     break
-        return f"HDF5 needs more than {seconds} s or {most_bytes / 1e6:.0f} MB for them, or crashes"
+        return f"HDF5 needs more than {seconds} s or {most_bytes / 1e6:.0f} MB for them, or loses its way"
 
     def _answer(self, request: str) -> str:
         """The line that the child writes; empty where it ended before."""

@@ -1,15 +1,17 @@
 """A program that walks through HDF5 files as a reader would, within limits: a damaged one ends it, and not its reader.
 
 `ptycho.hdf5_guard` starts it, with the path of this file, and writes a line of JSON for each file: ``path``,
-``seconds``, ``bytes``. It answers true if it came to the end, false where memory was lacking. No answer: HDF5 crashed,
-mostly for lack of memory, or took more seconds of computing. It imports nothing of the package, so that it starts at
-once.
+``seconds``, ``bytes``. It answers true if it came to the end, false where names cannot be listed or memory was lacking.
+No answer: HDF5 crashed, mostly for lack of memory, or took more seconds of computing. It imports nothing of the
+package, so that it starts at once.
 """
 
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 
@@ -43,42 +45,74 @@ def _limit_by(resource: Any, seconds: int, more_bytes: int) -> None:
 
 
 def _walked(h5py: Any, path: str) -> bool:
-    """Look at every object, its attributes and its texts once: whether there was memory enough."""
+    """Look at every object, its attributes and its texts once: whether all could be listed, with the memory there is.
+
+    What could not be listed would be found by its name all the same, and was not looked at.
+    """
     try:
-        with h5py.File(path, "r") as file:
-            return _through(h5py, file)
+        file = h5py.File(path, "r")
     except Exception as error:  # HDF5 on damaged bytes raises whatever it meets: its reader will meet it, and say so
         return not _lacks_memory(error)
-
-
-def _through(h5py: Any, file: Any) -> bool:
     seen: set[int] = set()
     todo = [file]
-    while todo:
-        item = todo.pop()
-        try:
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen:
-                continue
-            seen.add(address)
-            _look(h5py, item)
-            if isinstance(item, h5py.Group):
-                # A link may lead to other files, which are walked through when they are opened.
-                hard = [name for name in item if isinstance(item.get(name, getlink=True), h5py.HardLink)]
-                todo.extend(item[name] for name in hard)
-        except Exception as error:  # as above
-            if _lacks_memory(error):
-                return False
+    try:
+        while todo:
+            todo.extend(_look(h5py, todo.pop(), seen))
+    except _Unlisted:
+        return False
     return True
 
 
-def _look(h5py: Any, item: Any) -> None:
-    for name in item.attrs:
-        item.attrs[name]
-    if isinstance(item, h5py.Dataset) and item.shape is not None:
-        item.id.get_create_plist()
-        if item.dtype.hasobject and item.size <= 1000:
-            item[()]  # a text
+class _Unlisted(Exception):
+    """Names that cannot be listed, or what takes more memory than there is."""
+
+
+def _look(h5py: Any, item: Any, seen: set[int]) -> list[Any]:
+    """What a group holds, each object once."""
+    address = _tried(partial(_address, h5py, item))
+    if address in seen:
+        return []
+    if address is not None:
+        seen.add(address)
+    for name in _listed(item.attrs):
+        _tried(partial(item.attrs.__getitem__, name))
+    if isinstance(item, h5py.Dataset):
+        _tried(item.id.get_create_plist)
+        if _tried(partial(_is_text, item)):
+            _tried(partial(item.__getitem__, ()))
+    if not isinstance(item, h5py.Group):
+        return []
+    # A link may lead to other files, which are walked through when they are opened.
+    links = {name: _tried(partial(item.get, name, getlink=True)) for name in _listed(item)}
+    inside = (
+        _tried(partial(item.__getitem__, name)) for name, link in links.items() if isinstance(link, h5py.HardLink)
+    )
+    return [entry for entry in inside if entry is not None]
+
+
+def _address(h5py: Any, item: Any) -> int:
+    return int(h5py.h5o.get_info(item.id).addr)
+
+
+def _is_text(dataset: Any) -> bool:
+    return bool(dataset.dtype.hasobject and dataset.size <= 1000)
+
+
+def _listed(names: Any) -> list[str]:
+    try:
+        return list(names)
+    except Exception as error:
+        raise _Unlisted from error
+
+
+def _tried(look: Callable[[], Any]) -> Any:
+    """What it gives, or None: what is only damaged its reader will meet, and name."""
+    try:
+        return look()
+    except Exception as error:
+        if _lacks_memory(error):
+            raise _Unlisted from error
+        return None
 
 
 def _lacks_memory(error: Exception) -> bool:

@@ -383,8 +383,8 @@ def _checked_positions(positions: Any, frames: int, least_spread_px: float = 1e-
     most = np.abs(positions).max()
     if np.spacing(most) > least_spread_px:
         raise ValueError(
-            f"Scan.positions reach {most:.3g} pixels from 0, where numbers are {np.spacing(most):.2g} apart: subtract the "
-            "smallest position, or check their unit (--position-unit)"
+            f"Scan.positions reach {most:.3g} pixels from 0, where numbers are {np.spacing(most):.2g} apart: subtract "
+            "the smallest position, or check their unit (--position-unit)"
         )
     spread = np.ptp(positions, axis=0).max()
     if frames > 1 and spread < least_spread_px:

@@ -17,7 +17,7 @@ def test_a_stray_position_is_named_before_memory_is_taken_even_by_force(small_sc
     positions = small_scan.positions.copy()
     positions[7] = 1e6
     write_scan(replace(small_scan, positions=positions, object=None), tmp_path / "a.h5", "hdf5")
-    with pytest.raises(ValueError, match="the object would take .* stray one"):
+    with pytest.raises(ValueError, match=r"the object would take .* stray one"):
         examined_scan(tmp_path / "a.h5", lambda text: None, force=True)
 
 
