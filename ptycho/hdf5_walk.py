@@ -49,17 +49,16 @@ def _walked(h5py: Any, path: str) -> bool:
 
     What could not be listed would be found by its name all the same, and was not looked at.
     """
-    try:
-        file = h5py.File(path, "r")
-    except Exception as error:  # HDF5 on damaged bytes raises whatever it meets: its reader will meet it, and say so
-        return not _lacks_memory(error)
     seen: set[int] = set()
-    todo = [file]
     try:
-        while todo:
-            todo.extend(_look(h5py, todo.pop(), seen))
+        with h5py.File(path, "r") as file:
+            todo = [file]
+            while todo:
+                todo.extend(_look(h5py, todo.pop(), seen))
     except _Unlisted:
         return False
+    except Exception as error:  # HDF5 on damaged bytes raises whatever it meets: its reader will meet it, and say so
+        return not _lacks_memory(error)
     return True
 
 

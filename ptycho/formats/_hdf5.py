@@ -84,6 +84,8 @@ class Hdf5:
         self._open_files.close()
 
     def _opened(self, path: Path) -> Any:
+        if path in self._opened_before:
+            return self._opened_before[path]
         start_walker()  # which takes its time while h5py is imported
         import h5py
         import hdf5plugin  # noqa: F401  (importing it lets h5py open bitshuffle, LZ4, Blosc and Zstd)
@@ -91,9 +93,8 @@ class Hdf5:
         if not self.options.trusted:
             require_bounded_tables(path)
         try:
-            if path not in self._opened_before:
-                self._opened_before[path] = self._open_files.enter_context(h5py.File(path, "r"))
-            return self._opened_before[path]
+            file = self._opened_before[path] = self._open_files.enter_context(h5py.File(path, "r"))
+            return file
         except Exception as error:
             raise BadFile(f"{path} is no HDF5 file, or a damaged one ({why(error)}); copy it again") from error
 

@@ -55,7 +55,6 @@ def load_model(path: str | os.PathLike) -> PtychoNetwork:
     if not path.is_file():
         raise BadFile(f"{path} is no file; give the model.keras of a run")
     _check_size(path)
-    _check_tables(path)
     return _loaded(path)
 
 
@@ -69,15 +68,9 @@ def _loaded(path: Path) -> PtychoNetwork:
     return model
 
 
-def _check_tables(path: Path) -> None:
-    """BadFile where HDF5 would come to no end with the weights."""
-    with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
-        if WEIGHTS in archive.namelist():
-            require_bounded_tables(Path(archive.extract(WEIGHTS, folder)))
-
-
 def _check_size(path: Path, *, most_expansion: int = 20) -> None:
-    """BadFile where the network would take much more memory than its weights in the file are: it would be made first.
+    """BadFile where the network would take much more memory than its weights in the file are: it would be made first;
+    or where HDF5 would come to no end with these.
 
     Keras stores weights as they are; of a width w a convolution alone has 9 w^2 of 4 bytes.
     """
@@ -87,6 +80,9 @@ def _check_size(path: Path, *, most_expansion: int = 20) -> None:
             if sum(sizes.values()) > most_expansion * path.stat().st_size:
                 raise BadFile(f"{path} unpacks to {sum(sizes.values()):.3g} bytes; it is no model that ptycho wrote")
             settings = json.loads(archive.read("config.json")).get("config", {}).get("settings", {})
+            with tempfile.TemporaryDirectory() as folder:
+                if WEIGHTS in sizes:
+                    require_bounded_tables(Path(archive.extract(WEIGHTS, folder)))
     except BadFile:
         raise
     except Exception as error:
