@@ -34,6 +34,18 @@ def test_missing_and_foreign_files_are_named(tmp_path):
         load_model(tmp_path / "foreign.keras")
 
 
+def test_a_changed_byte_of_the_weights_is_one_line(tmp_path):
+    path = save_model(model_of(), tmp_path / "m.keras")
+    with zipfile.ZipFile(path) as archive:
+        # Keras stores the weights as they are: this is inside them, behind their header of 30 bytes and a name.
+        place = archive.getinfo("model.weights.h5").header_offset + 1000
+    content = bytearray(path.read_bytes())
+    content[place] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match=r"m\.keras is no model, or a damaged one \(Bad CRC-32"):
+        load_model(path)
+
+
 def test_damaged_and_hostile_files_are_one_line(tmp_path):
     good = save_model(model_of(), tmp_path / "good.keras")
     with zipfile.ZipFile(good) as archive:
