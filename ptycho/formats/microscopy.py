@@ -65,7 +65,7 @@ def opened(path: Path) -> Mapping[str, Any]:
     """What RosettaSciIO reads of a file, the frames lazily: the largest array of 3 or 4 axes."""
     if find_spec("rsciio") is None:
         raise BadFile(f"{path} is read by RosettaSciIO, which is not installed: pip install ptycho[microscopy]")
-    if is_hdf5(path):
+    if path.is_file() and is_hdf5(path):  # a `.zspy` is a folder
         require_bounded_tables(path)
     try:
         lazy = path.suffix.lower() != ".prz"  # packed

@@ -107,7 +107,7 @@ def with_needs(
     *,
     decided: frozenset[str] = frozenset(),
     seconds: float = 75.0,
-    trial_epochs: int = 12,
+    trial_epochs: int = 10,
     trial_patience: int = 4,
     least_gain: float = 0.005,
     near_noise: float = 1.3,
