@@ -15,9 +15,27 @@ _traces: weakref.WeakSet = weakref.WeakSet()
 """Graphs that are freed with an owner, so that each is registered once."""
 
 
+_computing: set[int] = set()
+"""The process that computed first; a forked one inherits it."""
+
+
 def backend_name() -> str:
     """``tensorflow``, ``jax`` or ``torch``, for records and messages: what depends on the backend belongs here."""
     return keras.backend.backend()
+
+
+def require_own_threads() -> None:
+    """Called before anything is computed; RuntimeError in a process that was forked from one that had computed.
+
+    A fork copies memory, but not the threads of the backend: the copy would wait for them for ever.
+    """
+    if not _computing:
+        _computing.add(os.getpid())
+    if os.getpid() not in _computing:
+        raise RuntimeError(
+            "this process was forked from one in which ptycho had computed, and has none of its threads; start "
+            "processes afresh: multiprocessing.get_context('spawn'), or 'forkserver'"
+        )
 
 
 def compiled(function: Callable[..., Any], *, fused: bool = True) -> Callable[..., Any]:

@@ -483,7 +483,12 @@ class RunConfig(Config):
         """Read a file with the sections ``[model]``, ``[training]``, ``[simulation]``, ``[pretraining]``,
         ``[refine]``, ``[reading]``."""
         with open(path, "rb") as file:
-            return cls.from_dict(tomllib.load(file))
+            try:
+                return cls.from_dict(tomllib.load(file))
+            except tomllib.TOMLDecodeError as error:
+                raise ValueError(f"{path} is no TOML ({error})") from error
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}: {error}") from error
 
     def updated(self, section: Section, values: Mapping[str, Value]) -> Self:
         """These settings with some of a section's replaced; a value None changes nothing."""

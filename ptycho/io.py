@@ -1,9 +1,12 @@
 """Files that appear complete or not at all, and the error for those that cannot be used."""
 
+import glob
 import io
+import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,13 @@ if TYPE_CHECKING:
     import h5py
 
 PARTIAL = ".partial"
-"""How the names of folders end in which files are written; those of killed processes stay."""
+"""How the names of folders end in which files are written."""
+
+DEAD_AFTER_S = 24 * 3600.0
+"""Age from which such a folder is that of a process that was killed."""
+
+MOST_JSON_BYTES = 2**26
+"""What no settings and no history of a run come near."""
 
 
 class BadFile(ValueError):
@@ -31,14 +40,17 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
     Each is flushed to the disk first, and replaces an old one in one step: whenever the process is killed, the old file
     or the new one is there. Of several files that of the name of ``path`` moves last. Raises FileNotFoundError if the
     folder of ``path`` does not exist, and BadFile if ``path`` is a device, a pipe or a folder. A link stays: what it
-    points to is replaced.
+    points to is replaced. What a killed process left of the same file goes after a day (`DEAD_AFTER_S`).
     """
     path = Path(path)
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():
         raise BadFile(f"{path} is no file that could be replaced: write to another path")
-    # The system allows names of 255 bytes.
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:50]}.", suffix=PARTIAL, dir=path.parent))
+    prefix = f".{path.name[:50]}."  # the system allows names of 255 bytes
+    for left in path.parent.glob(f"{glob.escape(prefix)}*{PARTIAL}"):
+        if time.time() - left.lstat().st_mtime > DEAD_AFTER_S:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=PARTIAL, dir=path.parent))
     try:
         yield folder / path.name
         written = sorted(folder.iterdir(), key=lambda file: (file.name == path.name, file.name))
@@ -55,6 +67,19 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file in UTF-8, complete or not at all (`replaced`)."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file in UTF-8 holds; BadFile where it is none, or larger than `MOST_JSON_BYTES`."""
+    path = Path(path)
+    if not path.is_file():  # opening a pipe would block
+        raise BadFile(f"{path} is no file")
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise BadFile(f"{path} has {path.stat().st_size:.3g} bytes; no settings or history is so long")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{path} is damaged, or no JSON in UTF-8 ({error})") from error
 
 
 @contextmanager

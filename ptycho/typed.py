@@ -3,10 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
+from reprlib import Repr
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from ptycho.deprecation import renamed_keys
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+"""Values in messages: those of a file may be of any length, or depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,7 @@ class Config:
         unknown = sorted(set(values) - set(kinds))
         if unknown:
             raise ValueError(
-                f"{cls.__name__} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(kinds)}"
+                f"{cls.__name__} has no setting {', '.join(map(_SHORT.repr, unknown[:9]))}; it has {', '.join(kinds)}"
             )
         return {name: _converted(cls, name, kinds[name], value) for name, value in values.items()}
 
@@ -49,7 +54,7 @@ def field_types(config: type[Config]) -> dict[str, Any]:
 
 
 def _wrong(config: type[Config], name: str, value: object, expected: str) -> ValueError:
-    return ValueError(f"{config.__name__}.{name} is {value!r}; expected {expected}")
+    return ValueError(f"{config.__name__}.{name} is {_SHORT.repr(value)}; expected {expected}")
 
 
 def _converted(config: type[Config], name: str, kind: Any, value: object) -> Any:

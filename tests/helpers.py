@@ -2,13 +2,31 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 EPS = float(np.finfo("float32").eps)
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """A test fails that is still here after these seconds."""
+
+    def late(*_: Any) -> None:
+        pytest.fail(f"it hangs for more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def kill_worker_of(cluster: Any, task: Any) -> None:

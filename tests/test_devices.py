@@ -81,3 +81,39 @@ def test_devices_that_are_not_there_are_missed():
 def test_a_group_is_not_split():
     with pytest.raises(ValueError, match=r"batch_groups is 3; expected a multiple of devices \(2\)"):
         TrainingConfig(batch_groups=3, devices=2)
+
+
+FORKED = """
+import os, sys
+from ptycho.config import ModelConfig, RefineConfig, SimulationConfig, TrainingConfig
+from ptycho.network.build import build_model
+from ptycho.reconstruction import reconstruct
+from ptycho.refinement.refine import refine
+from ptycho.simulation.simulate import simulate
+from ptycho.training.train import train
+
+simple = SimulationConfig(N=16, positions=16, step_px=4.0)
+scan = simulate(simple)
+model = build_model(ModelConfig(N=16, stages=1, width=2), scan.probe)
+tries = dict(
+    simulate=lambda: simulate(simple),
+    refine=lambda: refine(scan, RefineConfig(epochs=1)),
+    train=lambda: train(model, scan, TrainingConfig(epochs=1)),
+    reconstruct=lambda: reconstruct(model, scan),
+)
+for name, compute in tries.items():
+    child = os.fork()
+    if not child:
+        try:
+            compute()
+        except RuntimeError as error:
+            os._exit(7 if "forked" in str(error) else 1)
+        os._exit(0)
+    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_forked_from_one_that_had_computed_says_so():
+    """It has none of the threads, and would wait for them for ever."""
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=50)
+    assert done.stdout.splitlines() == ["simulate 7", "refine 7", "train 7", "reconstruct 7"], done.stderr

@@ -3,11 +3,11 @@
 import os
 import signal
 import sys
-import tomllib
 
 import typer
 
 from ptycho.cli import compute, look, start, study
+from ptycho.cli.printing import one_line
 
 app = typer.Typer(
     help="Ptychography by physics-informed neural networks: a scan in, a sharp complex image out.",
@@ -30,12 +30,12 @@ def main() -> None:
     except BadFile as error:
         if os.environ.get("PTYCHO_TRACEBACK"):
             raise
-        print(f"ptycho: {error}", file=sys.stderr)
+        print(f"ptycho: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except (ValueError, OSError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("PTYCHO_TRACEBACK"):
             raise
-        sys.exit(f"ptycho: {' '.join(str(error).split())}")
+        sys.exit(f"ptycho: {one_line(error)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ an option of each command that takes its section.
 
 import ast
 import inspect
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ import typer
 
 from ptycho.cli.outputs import output_folder
 from ptycho.config import DEFERRED, PRESETS, SECTIONS, Preset, ReadConfig, RunConfig, Section, Value
+from ptycho.io import BadFile, read_json
 from ptycho.typed import Config, field_types
 
 Existing = typer.Argument(exists=True, dir_okay=False, show_default=False)
@@ -209,7 +209,7 @@ def toml_value(text: str) -> Value:
     """A value as TOML reads it; what is no TOML is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML; an integer of thousands of digits; thousands of brackets
         return text.strip()
 
 
@@ -224,7 +224,10 @@ def reading_of(run: RunConfig, *folders: str | Path | None) -> ReadConfig:
 def recorded(folder: str | Path) -> dict[str, Any]:
     """The settings that a run left in its folder; empty where there are none."""
     record = Path(folder) / "config.json"
-    return json.loads(record.read_text("utf-8")) if record.is_file() else {}
+    settings = read_json(record) if record.exists() else {}
+    if not isinstance(settings, dict):
+        raise BadFile(f"{record} holds no settings of a run")
+    return settings
 
 
 def network_settings(run: RunConfig, preset: Preset | None, probe: str | None) -> RunConfig:

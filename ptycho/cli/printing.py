@@ -14,6 +14,15 @@ NO_IMAGE = 3
 """Exit code of a run whose verdict is that there is no image."""
 
 
+def one_line(error: Exception, most: int = 1200) -> str:
+    """An error's text in a line of a terminal: neither control characters of a file in it, nor more than is read.
+
+    What is too long loses its middle: the file is named at the start, the remedy at the end.
+    """
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
+    return text if len(text) <= most else f"{text[: most - 300]} ... {text[-300:]}"
+
+
 def log(text: str) -> None:
     """Print a sentence, as wide as the terminal."""
     from rich.console import Console

@@ -41,6 +41,9 @@ LOCALHOST = "127.0.0.1"
 SAY_GOODBYE_S = 10.0
 """Seconds that a browser which no longer listens may hold up the end of a run."""
 
+FORGET_AFTER_S = 6.0
+"""Seconds after which a page is forgotten that no browser follows."""
+
 ALL_INTERFACES = ("0.0.0.0", "::")
 
 
@@ -132,8 +135,22 @@ class _Server:
 
         asyncio.set_event_loop(self.loop.asyncio_loop)  # type: ignore[attr-defined]
         key = secrets.token_bytes(32)
-        pages = BokehTornado(page, extra_websocket_origins=origins, secret_key=key, sign_sessions=True)
-        guard(pages, names, token)
+        pages = BokehTornado(
+            page,
+            extra_websocket_origins=origins,
+            secret_key=key,
+            sign_sessions=True,
+            check_unused_sessions_milliseconds=int(1000 * FORGET_AFTER_S / 2),
+            unused_session_lifetime_milliseconds=int(1000 * FORGET_AFTER_S),
+        )
+        budget, begin = self.state.budget, time.monotonic()
+
+        def admitted() -> bool:
+            opening_s = time.thread_time() - ready - budget.opening_head_start_s
+            in_time = opening_s <= budget.opening_fraction * (time.monotonic() - begin)
+            return in_time and len(pages.get_sessions("/")) < budget.pages
+
+        guard(pages, names, token, admitted)
         http = HTTPServer(pages)
         http.add_socket(listener)
         server = BaseServer(self.loop, pages, http)

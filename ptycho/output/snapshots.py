@@ -25,6 +25,12 @@ class Budget:
     """Seconds on top of it, about what opening a page takes: without them a short run would show one snapshot."""
     period_s: float = 1.0
     """Seconds between two updates of a page."""
+    pages: int = 5
+    """Pages that may be open at once; one that no browser follows counts until it is forgotten, some seconds later."""
+    opening_fraction: float = 0.1
+    """Fraction of the time beyond which nothing more is opened: who opens and closes pages all the time waits."""
+    opening_head_start_s: float = 3.0
+    """Seconds on top of it: some pages opened at the begin."""
     side_px: int = 384
     """Pixels along the longest side of the object: 1.2 MB a snapshot."""
 

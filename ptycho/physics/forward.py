@@ -37,7 +37,7 @@ import numpy as np
 from keras import ops
 
 from ptycho.arrays import Array, Complex, Float, Num
-from ptycho.backend import compiled
+from ptycho.backend import compiled, require_own_threads
 from ptycho.physics.detection import blurred, mode_sum
 from ptycho.physics.fourier import dft, fftshift, inverse_dft, make_complex, times_real
 from ptycho.physics.grid import ObjectGrid
@@ -342,6 +342,7 @@ def expected_batches(
     Outside the object the transmission is 0. ``batch_frames`` are computed at once; None: as many as take 2^20 pixels
     of all probe modes, 8 MB for each complex array on the way. Other arguments: see the top of this module.
     """
+    require_own_threads()
     size = max(1, min(len(positions), batch_frames or 2**20 // estimate["probe"].size))
     count, arrays = _compiled_counts(specification_of(grid, positions)), tensors(estimate)
     for batch, frames in frame_batches(

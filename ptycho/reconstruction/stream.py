@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ptycho.backend import free_trace_with, jit_compile
+from ptycho.backend import free_trace_with, jit_compile, require_own_threads
 from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork
 from ptycho.network.symmetries import Symmetry
@@ -128,6 +128,7 @@ class Stream:
         max_wait: float | None = None,
         layout: Layout | None = None,
     ):
+        require_own_threads()
         if probe is None:
             if model.probe is None:
                 raise ValueError("the network has no probe of its own; give the probe of the scan")

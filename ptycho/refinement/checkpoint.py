@@ -2,6 +2,7 @@
 
 import json
 import time
+import zipfile
 from pathlib import Path
 from typing import TypedDict
 
@@ -54,10 +55,17 @@ class Checkpoint:
         if not self.path.exists():
             return [], {}
         try:
+            with zipfile.ZipFile(self.path) as archive:  # not packed
+                if sum(entry.file_size for entry in archive.infolist()) > self.path.stat().st_size:
+                    raise ValueError("it claims more bytes than it has")
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
             history = json.loads(str(arrays.pop("history")))
+            if not all(isinstance(value, np.ndarray) for value in arrays.values()):  # numpy hands out what is no array
+                raise ValueError("it holds what is no array")
+            if not (isinstance(saved, dict) and isinstance(history, list)):
+                raise ValueError("it holds no settings, or no history")
         except Exception as error:  # of a damaged archive anything may be raised
             raise BadFile(f"{self.path} is damaged ({error}): begin anew, without --resume") from error
         if saved != self.config.to_dict():

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ptycho.arrays import Array
+from ptycho.backend import require_own_threads
 from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
@@ -97,6 +98,7 @@ def refine(
     Raises:
         ValueError: ``start`` is of another scan, no frame is left to fit to, or the checkpoint is of other settings.
     """
+    require_own_threads()
     config = config or RefineConfig()
     if loss is not None and config.method != "adam":
         raise ValueError(f"a loss of one's own needs the method 'adam', not {config.method!r}")

@@ -20,7 +20,7 @@ import numpy as np
 
 from ptycho.cluster import dask_client
 from ptycho.config import RunConfig
-from ptycho.io import replace_text, replaced
+from ptycho.io import BadFile, read_json, replace_text, replaced
 from ptycho.pipelines.assess import Outcome, assess
 from ptycho.pipelines.provenance import provenance, software
 from ptycho.pipelines.reconstruct import reconstruct_run
@@ -112,8 +112,10 @@ def finished(case: Case, folder: Path) -> Row | None:
     path = folder / case.folder / "row.json"
     if not path.exists():
         return None
-    row = json.loads(path.read_text())
-    return row | case.labels if row["hash"] == case.hash else None
+    row = read_json(path)
+    if not isinstance(row, dict):
+        raise BadFile(f"{path} is no row of a study: remove it, and the case runs anew")
+    return row | case.labels if row.get("hash") == case.hash else None
 
 
 class Failure(NamedTuple):

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from ptycho.config import TrainingConfig
-from ptycho.io import BadFile, replace_text, replaced
+from ptycho.hdf5_guard import require_bounded_tables
+from ptycho.io import BadFile, read_json, replace_text, replaced
 from ptycho.training.losses import PhysicsTraining
 from ptycho.training.schedule import Epoch, History
 
@@ -57,10 +58,9 @@ class Checkpoint:
             return []
         config = self.config.to_dict()
         try:
-            record = json.loads((self.folder / "training.json").read_text())
+            record = read_json(self.folder / "training.json")
             saved = record.get("settings", record)  # of a version that kept no fingerprint
-            texts = json.loads((self.folder / "history.json").read_text())
-            history = [Epoch.from_dict(values) for values in texts]
+            history = [Epoch.from_dict(values) for values in read_json(self.folder / "history.json")]
         except (ValueError, TypeError, AttributeError, OSError) as error:
             raise self._damaged(error) from error
         if saved != config:
@@ -75,6 +75,7 @@ class Checkpoint:
                 "train into another folder"
             )
         try:
+            require_bounded_tables(self.weights(len(history)))
             trainer.load_weights(self.weights(len(history)))
         except Exception as error:  # Keras and HDF5 raise whatever they meet
             raise self._damaged(error) from error

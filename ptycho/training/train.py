@@ -9,7 +9,14 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from ptycho.backend import jit_compile, keep_freed_memory, replicas, split_over_devices, summed_over_replicas
+from ptycho.backend import (
+    jit_compile,
+    keep_freed_memory,
+    replicas,
+    require_own_threads,
+    split_over_devices,
+    summed_over_replicas,
+)
 from ptycho.config import TrainingConfig
 from ptycho.data.fingerprint import fingerprint, measured
 from ptycho.data.scan import Scan
@@ -52,6 +59,7 @@ def train(
         ValueError: the scans do not fit the model or each other, the loss is not finite, there are not as many devices
             as ``config`` asks for, or the checkpoint is of another scan, network or training.
     """
+    require_own_threads()
     config = config or TrainingConfig()
     keep_freed_memory()
     scans = [scans] if isinstance(scans, Scan) else scans

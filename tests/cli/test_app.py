@@ -19,6 +19,7 @@ from ptycho.cli import options
 from ptycho.cli.app import app
 from ptycho.cli.compute import network_of
 from ptycho.cli.options import configured, field_help
+from ptycho.cli.printing import one_line
 from ptycho.config import DEFERRED, PRESETS, SECTIONS, RefineConfig, RunConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.diagnostics import checks
@@ -179,12 +180,22 @@ def test_values_are_read_as_toml(text, value):
     assert options.toml_value(text) == value
 
 
+def test_an_error_is_a_line_that_a_terminal_can_show():
+    """What a file holds may be long, and may hold the codes that move a terminal's cursor."""
+    line = one_line(ValueError("\x1b[2J" + "first\n" + "x" * 10**5 + " last"))
+    assert line.startswith("?[2Jfirst xxx")
+    assert line.endswith("xxx last")
+    assert len(line) < 1300
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["train", "{scan}", "-o", "{out}", "--set", "model.stagges=3"], "ModelConfig has no setting 'stagges'"),
         (["train", "{scan}", "-o", "{out}", "--set", "stages=3"], "write section.name=value"),
         (["refine", "{scan}", "-o", "{out}", "--set", "refine.epochs=abc"], "epochs is 'abc'; expected an integer"),
+        (["refine", "{scan}", "-o", "{out}", "--set", "refine.epochs=" + "[" * 5000], "expected an integer"),
+        (["refine", "{scan}", "-o", "{out}", "--set", "refine.epochs=" + "9" * 5000], "expected an integer"),
         (["demo", "-o", "{out}", "--set", "simulation.photons=true"], "photons is True; expected a number"),
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}"], "no model at"),
         (["reconstruct", "{scan}", "-o", "{out}", "--model", "{here}", "--epochs", "3"], "have no effect with --model"),

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from ptycho.cli.app import app
 from ptycho.cli.outputs import LOCK
 from ptycho.formats import write_scan
-from ptycho.io import BadFile, replace_text, replaced
+from ptycho.io import DEAD_AFTER_S, BadFile, replace_text, replaced
 
 SIMULATE = ["simulate", "--N", "24", "--positions", "16", "--set", "simulation.step_px=4.0"]
 
@@ -84,6 +85,17 @@ def test_only_files_are_replaced_and_links_stay(tmp_path):
     assert pipe.is_fifo()
     with replaced(tmp_path / ("n" * 255)) as partial:  # the longest name that there is
         partial.touch()
+
+
+def test_what_a_killed_process_left_goes_after_a_day(tmp_path):
+    new, old, other = (tmp_path / f".{name}.abc.partial" for name in ("scan[1].h5", "scan[1].h5.x", "scan2.h5"))
+    for folder in (new, old, other):
+        folder.mkdir()
+        (folder / "scan[1].h5").touch()
+    for folder in (old, other):
+        os.utime(folder, (0, time.time() - DEAD_AFTER_S - 60))
+    replace_text(tmp_path / "scan[1].h5", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["scan[1].h5", new.name, other.name])
 
 
 def test_a_disk_that_is_full_is_one_line(small_scan, tmp_path):

@@ -155,6 +155,28 @@ def test_the_page_is_for_those_who_have_its_address(small_scan):
         assert status(bare + script[1]) == 200
 
 
+def test_visitors_have_a_budget(small_scan, monkeypatch):
+    """So many pages at once, no memory and no time for more; and again when those are forgotten."""
+    monkeypatch.setattr(live, "FORGET_AFTER_S", 1.0)
+
+    def status(url: str) -> int:
+        try:
+            return urlopen(url, timeout=20).status
+        except HTTPError as error:
+            return error.code
+
+    said, budget = [], Budget(pages=3, opening_head_start_s=60.0)
+    with live.live_page(small_scan, lambda *told: None, say=said.append, budget=budget):
+        url = said[0].removeprefix("live: ")
+        assert status(url) == 200
+        assert {status(url) for _ in range(20)} == {200, 503}
+        time.sleep(3.0)
+        assert status(url) == 200
+    said, budget = [], Budget(opening_head_start_s=-60.0)
+    with live.live_page(small_scan, lambda *told: None, say=said.append, budget=budget):
+        assert status(said[0].removeprefix("live: ")) == 503
+
+
 def test_a_page_is_handed_new_pictures_and_leaves_the_colour_range_to_the_browser(small_scan):
     from bokeh.document import Document
 
