@@ -9,6 +9,7 @@ on the same machine, which draws without a graphics card on the same cores: one 
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import typer
@@ -90,13 +93,8 @@ def browser(url: str, kind: str) -> Iterator[None]:
 def look(url: str, kind: str) -> None:
     """Keep the page open until the process is terminated."""
     if kind == "client":
-        from bokeh.client import pull_session
-
-        with pull_session(url=url) as session:
-            print("open", flush=True)
-            while True:
-                session.force_roundtrip()
-                time.sleep(1.0)
+        follow(url)
+        return
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -106,6 +104,26 @@ def look(url: str, kind: str) -> None:
         page.wait_for_timeout(2000)
         print("open", flush=True)
         page.wait_for_timeout(3_600_000)
+
+
+def follow(url: str) -> None:
+    """Open the page, take what comes until it is no longer served, and draw nothing."""
+    from tornado.ioloop import IOLoop
+    from tornado.websocket import websocket_connect
+
+    with urlopen(url) as page:
+        found = re.search(r'"token":"([^"]+)"', page.read().decode())
+    if found is None:
+        raise ValueError(f"{url} is no live page")
+
+    async def take() -> None:
+        host = urlsplit(url).netloc
+        socket = await websocket_connect(f"ws://{host}/ws", subprotocols=["bokeh", found[1]])
+        print("open", flush=True)
+        while await socket.read_message() is not None:
+            pass
+
+    IOLoop(make_current=False).run_sync(take)
 
 
 if __name__ == "__main__":

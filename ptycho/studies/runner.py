@@ -56,7 +56,7 @@ def run_case(case: Case, folder: Path, progress: Progress | None = None) -> Row:
     seconds = dict(training=sum(epoch.seconds for epoch in history), arm=time.perf_counter() - begin)
     row |= dict(seconds=seconds, peak_memory_mb=round(peak_memory()))
     row |= {key: value for key, value in provenance(data.test).items() if key in ("ptycho", "backend", "versions")}
-    row |= dict(folder=case.folder, config=case.to_dict())
+    row |= dict(folder=case.folder, config=case.to_dict(), files=sizes(folder / case.folder))
     replace_text(folder / case.folder / "row.json", json.dumps(row, indent=1))
     gc.collect()  # networks are in reference cycles with their traces
     return row
@@ -108,14 +108,21 @@ def scores(case: Case, outcome: Outcome, data: Data) -> Row:
 
 
 def finished(case: Case, folder: Path) -> Row | None:
-    """The row of a finished case, with its present name and labels; None if it is not finished."""
+    """The row of a finished case, with its present name and labels; None if it is not finished, or lost a file."""
     path = folder / case.folder / "row.json"
     if not path.exists():
         return None
     row = read_json(path)
     if not isinstance(row, dict):
         raise BadFile(f"{path} is no row of a study: remove it, and the case runs anew")
-    return row | case.labels if row.get("hash") == case.hash else None
+    whole = row.get("files") in (None, sizes(path.parent))  # None: of a version that did not keep them
+    return row | case.labels if row.get("hash") == case.hash and whole else None
+
+
+def sizes(folder: Path) -> list[list]:
+    """Names and sizes in bytes of the files with results in a case's folder: one that was cut is noticed."""
+    kinds = (".h5", ".keras", ".npy")
+    return [[path.name, path.stat().st_size] for path in sorted(folder.iterdir()) if path.suffix in kinds]
 
 
 class Failure(NamedTuple):

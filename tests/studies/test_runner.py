@@ -15,7 +15,7 @@ from ptycho.formats import write_scan
 from ptycho.studies.cases import Case, Study
 from ptycho.studies.data import central_square, scans, wrong_probe
 from ptycho.studies.dose_response import DoseResponse
-from ptycho.studies.runner import Failure, attempt, run_case, run_study
+from ptycho.studies.runner import Failure, attempt, finished, run_case, run_study, sizes
 from ptycho.studies.tables import flattened
 from tests.cli.test_app import run
 from tests.studies.conftest import TINY
@@ -211,3 +211,15 @@ def test_a_dry_run_loads_no_framework_and_writes_nothing(tmp_path):
     assert "63 arms" in out
     assert out.strip().endswith("[]")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_arm_that_lost_a_part_of_a_file_is_not_finished(tmp_path):
+    """As a disk that failed, or was full, leaves it."""
+    case, folder = SMALL, tmp_path / SMALL.folder
+    folder.mkdir(parents=True)
+    result = folder / "reconstruction.h5"
+    result.write_bytes(bytes(100))
+    (folder / "row.json").write_text(json.dumps(dict(hash=case.hash, files=sizes(folder))))
+    assert finished(case, tmp_path) is not None
+    result.write_bytes(bytes(50))
+    assert finished(case, tmp_path) is None
