@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check lint docs notebooks clean
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check audit lint docs notebooks clean
 
 venv: .venv/installed
 demo: .venv/installed
@@ -47,6 +47,10 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 check: lint test
+# Known vulnerabilities of what is installed; asks PyPI, and fails where it cannot.
+audit: .venv/installed
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --strict
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
