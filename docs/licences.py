@@ -1,6 +1,6 @@
 """The table of licences in docs/trust.md: what ``pip install ptycho`` brings, and what each extra adds to it.
 
-    python docs/licences.py     # where ptycho is installed; packages that are not are named at the end
+python docs/licences.py     # where ptycho is installed; packages that are not are named at the end
 """
 
 import re

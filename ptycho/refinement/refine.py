@@ -283,7 +283,8 @@ def make_solver(
     margin = MARGIN_PX + (int(np.ceil(affine_px)) if config.affine_from is not None else 0)
     moved = np.zeros_like(scan.positions)
     if start is not None:
-        origin, moved = fitted_onto(scan, start, MARGIN_PX + affine_px)
+        # Maps and positions fitted one after the other may add up.
+        origin, moved = fitted_onto(scan, start, max(MARGIN_PX + affine_px, scan.N / 2))
         margin += int(np.ceil(np.abs(moved).max()))
     solver = Solver(
         scan,
