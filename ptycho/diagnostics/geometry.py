@@ -198,14 +198,14 @@ def find_geometry(
     if curl is None:
         return None
     small, wider = (middle_of(scan, count, side) for count in (frames, 2 * frames))
+    # Where the curl tells that the scan is as it should be, but for a sign, only that is tried.
+    sound = curl.decided and _agrees(Trial(), curl, sound_within_deg)
     if not scan.probe_known:
-        defocus = best_defocus(small, curl, defoci_rad)
-        small, wider = (each.with_probe(defocused(each.probe, defocus), known=False) for each in (small, wider))
+        found = best_guess(small, curl, defoci_rad, sound)
+        small, wider = (each.with_probe(found(each.probe), known=False) for each in (small, wider))
     errors = lambda trials, count=epochs: fit_errors(small, trials, count, fits_probe=False)
     longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
     signs = (1.0, -1.0)
-    # Where the curl tells that the scan is as it should be, but for a sign, only that is tried.
-    sound = curl.decided and _agrees(Trial(), curl, sound_within_deg)
     named = (IDENTITY, FLIPS["turned by 180 degrees"]) if sound else FLIPS.values()
     trials = [Trial(map=each) for each in named]
     trials += [Trial(map=as_matrix(sign * np.array(curl.map))) for sign in signs]
@@ -242,12 +242,29 @@ def find_geometry(
     return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
 
 
-def best_defocus(middle: Scan, curl: Curl, defoci_rad: Sequence[float]) -> float:
-    """Defocus in rad at the probe's edge, of some, with which a few frames fit best, as they are or mapped as the curl
-    tells."""
-    maps = [IDENTITY, *([curl.map] if curl.decided else [])]
+def best_guess(
+    middle: Scan, curl: Curl, defoci_rad: Sequence[float], sound: bool, *, sign_margin: float = 0.1
+) -> Callable[[Array], Array]:
+    """What becomes of a guessed probe, so that a few frames fit best, as they are or mapped as the curl tells: moved to
+    one of some defoci, in rad at its edge.
+
+    The curl leaves the sign open, and positions turned by 180 degrees fit as the conjugate of the probe's spectrum
+    does, which may be too far from the guess: of the sign of positions and that of the defocus one can be wrong, and no
+    frame tells which. So the opposite sign has a best defocus of its own, taken where it fits better by
+    ``sign_margin``. Where the positions are ``sound`` but for that sign they are believed, and the probe becomes that
+    conjugate; where they are mirrored or turned, the probe is believed.
+    """
+    likely = [IDENTITY, *([curl.map] if curl.decided else [])]
+    opposite = as_matrix(-np.array(IDENTITY if sound else curl.map))
+    maps = [*likely, *([opposite] if curl.decided else [])]
     tried = [Trial(map=each, defocus_rad=defocus) for each in maps for defocus in defoci_rad]
-    return tried[int(np.argmin(fit_errors(middle, tried, 1, fits_probe=False)))].defocus_rad
+    errors = fit_errors(middle, tried, 1, fits_probe=False)
+    errors[len(likely) * len(defoci_rad) :] *= 1 + sign_margin
+    best = tried[int(np.argmin(errors))]
+    if sound and best.map == opposite:
+        # |F(P O)|^2(-k) = |F(P* O*)|^2(k): with frames turned by 180 degrees instead of positions
+        return lambda probe: turned(defocused(probe, best.defocus_rad).conj(), 3)
+    return lambda probe: defocused(probe, best.defocus_rad)
 
 
 def _squared_displacement_px(scan: Scan, trial: Trial) -> float:

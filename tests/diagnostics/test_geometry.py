@@ -8,7 +8,7 @@ import pytest
 from ptycho.config import SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import examine
-from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, rotation
+from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, find_geometry, rotation
 from ptycho.diagnostics.orientation import Trial
 from ptycho.diagnostics.repair import set_right, was_set_right
 from ptycho.simulation.simulate import simulate
@@ -49,6 +49,28 @@ def test_a_turned_or_scaled_scan_is_found_and_set_right(sound: Scan, angle: floa
 def test_a_sound_scan_is_left_as_it_is(sound: Scan) -> None:
     right, checks = set_right(sound)
     assert right is sound and checks[-1].name == "orientation of frames" and not was_set_right(right.notes)
+
+
+@pytest.fixture(scope="module")
+def guessed() -> Scan:
+    """With a probe that is right, and known to nobody."""
+    scan = simulate(SimulationConfig(N=48, positions=225, step_px=4.0, jitter_px=1.0, photons=1e5, seed=1))
+    return replace(scan, object=None, probe_known=False)
+
+
+def test_a_guess_on_the_other_side_of_the_focus_moves_no_positions(guessed: Scan) -> None:
+    """Frames tell the sign of the defocus or that of the positions, not both: the guess is less sure."""
+    right = find_geometry(guessed)
+    other = find_geometry(guessed.with_probe(guessed.probe.conj(), known=False))
+    assert right is not None and not right.wrong and right.trial == Trial()
+    assert other is not None and not other.wrong and other.trial == Trial()
+
+
+@pytest.mark.parametrize("name", ["mirrored in x", "mirrored in y"])
+def test_mirrored_positions_are_set_right_with_a_guess_too(guessed: Scan, name: str) -> None:
+    """Exactly: of the two maps that the curl allows, the one whose sign fits the probe."""
+    found = find_geometry(mapped(guessed, np.array(FLIPS[name])))
+    assert found is not None and found.wrong and found.sentence == f"positions {name}"
 
 
 def test_what_the_frames_do_not_tell_is_undecided(sound: Scan) -> None:
