@@ -12,7 +12,6 @@ judged by frames 0, 10, 20, ... that the command has not seen, beside the same s
 - silent: an image said to be at the noise that predicts the true frames worse. There must be none.
 """
 
-import contextlib
 import json
 import os
 import tempfile
@@ -74,13 +73,11 @@ def scan_of(v: int, *, raster: bool = False, **changes: Any) -> Scan:
     settings: dict[str, Any] = dict(
         N=(32, 48, 40)[v % 3], photons=(3e4, 1e5, 1e6)[v // 2 % 3], positions=(144, 169)[v % 2], seed=v
     )
-    settings |= dict(step_px=settings["N"] / 12, jitter_px=1.0, object_kind=("cells", "grains")[v % 2])
+    settings |= dict(step_px=settings["N"] / 12, jitter_px=1.0, object_kind=("cells", "leaves")[v % 2])
     settings |= changes
     if raster:
         settings["jitter_px"] = 0.0
-    with contextlib.suppress(ValueError):
-        return simulate(SimulationConfig(**settings))
-    return simulate(SimulationConfig(**settings | dict(object_kind="cells")))
+    return simulate(SimulationConfig(**settings))
 
 
 def ours(path: Path, scan: Scan, **changes: Any) -> Path:
