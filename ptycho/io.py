@@ -47,9 +47,9 @@ def replaced(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise BadFile(f"{path} is no file that could be replaced: write to another path")
     prefix = f".{path.name[:50]}."  # the system allows names of 255 bytes
-    for left in path.parent.glob(f"{glob.escape(prefix)}*{PARTIAL}"):
-        if time.time() - left.lstat().st_mtime > DEAD_AFTER_S:
-            shutil.rmtree(left, ignore_errors=True)
+    for stale in path.parent.glob(f"{glob.escape(prefix)}*{PARTIAL}"):
+        if time.time() - stale.lstat().st_mtime > DEAD_AFTER_S:
+            shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=PARTIAL, dir=path.parent))
     try:
         yield folder / path.name

@@ -201,8 +201,8 @@ def find_geometry(
     # Where the curl tells that the scan is as it should be, but for a sign, only that is tried.
     sound = curl.decided and _agrees(Trial(), curl, sound_within_deg)
     if not scan.probe_known:
-        found = best_guess(small, curl, defoci_rad, sound)
-        small, wider = (each.with_probe(found(each.probe), known=False) for each in (small, wider))
+        focused = best_guess(small, curl, defoci_rad, sound)
+        small, wider = (each.with_probe(focused(each.probe), known=False) for each in (small, wider))
     errors = lambda trials, count=epochs: fit_errors(small, trials, count, fits_probe=False)
     longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
     signs = (1.0, -1.0)

@@ -115,8 +115,8 @@ def finished(case: Case, folder: Path) -> Row | None:
     row = read_json(path)
     if not isinstance(row, dict):
         raise BadFile(f"{path} is no row of a study: remove it, and the case runs anew")
-    whole = row.get("files") in (None, sizes(path.parent))  # None: of a version that did not keep them
-    return row | case.labels if row.get("hash") == case.hash and whole else None
+    complete = row.get("files") in (None, sizes(path.parent))  # None: of a version that did not keep them
+    return row | case.labels if row.get("hash") == case.hash and complete else None
 
 
 def sizes(folder: Path) -> list[list]:

@@ -21,7 +21,8 @@ from ptycho.network.build import build_model
 from ptycho.reconstruction import reconstruct
 from ptycho.refinement.refine import RefineConfig, refine
 from ptycho.training.train import train
-from tests.formats import test_bad_files, test_cxi, test_other_formats, test_ptychodus, test_ptypy
+from tests import test_fuzz
+from tests.formats import test_cxi, test_other_formats, test_ptychodus, test_ptypy
 from tests.formats.scans import assert_same, scan_of
 
 SMALL = ReadOptions(in_memory_bytes=1000)
@@ -166,18 +167,18 @@ def hxn(folder: Path) -> Path:
 
 
 STORED: dict[str, Callable[[Path], Path]] = {
-    "hdf5": test_bad_files.VALID["hdf5 written"],
-    "cxi": test_bad_files.VALID["cxi"],
+    "hdf5": test_fuzz.VALID["hdf5 written"],
+    "cxi": test_fuzz.VALID["cxi"],
     "nexus": lambda folder: test_cxi.nexus_file(folder / "a.nxs", scan_of()),
     "nexus, raster": lambda folder: test_cxi.nexus_file(folder / "a.nxs", scan_of(), raster=True),
     "ptyd": ptyd,
-    "ptyd written": test_bad_files.VALID["ptyd written"],
+    "ptyd written": test_fuzz.VALID["ptyd written"],
     "ptychodus": ptychodus,
-    "fold_slice": test_bad_files.fold_slice,
-    "ptychoshelves": test_bad_files.prepared,
+    "fold_slice": test_fuzz.fold_slice,
+    "ptychoshelves": test_fuzz.prepared,
     **{f"ptylab, orientation {code}": ptylab(code) for code in range(8)},
     "hxn": hxn,
-    "emd": lambda folder: test_bad_files.emd(folder),
+    "emd": lambda folder: test_fuzz.emd(folder),
 }
 
 

@@ -305,7 +305,7 @@ def test_a_tiff_of_more_strips_than_bytes_is_refused_at_once(tmp_path):
     with tifffile.TiffFile(path, mode="r+") as file:
         file.pages[0].tags["ImageLength"].overwrite(16_711_696)
     with at_most(5), pytest.raises(BadFile, match="more strips than bytes"):
-        read_scan(path, options=TOLD)
+        read_scan(path, options=ReadOptions(pixel_size_m=9e-9))
 
 
 # ----------------------------------------------------------------------------------------------- killed writers
