@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.arrays import Array, Bool, Float
+from ptycho.arrays import Array, Bool, Complex, Float
 from ptycho.data.frames import chunks, mapped
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, Trial, defocused, fit_errors, middle_of, turned
@@ -50,6 +50,27 @@ class Curl(NamedTuple):
         return as_matrix(turn @ np.array(FLIPS["exchanged, y for x"])) if self.mirrored else as_matrix(turn)
 
 
+class Guess(NamedTuple):
+    """What becomes of a guessed probe."""
+
+    defocus_rad: float = 0.0
+    """Moved along the beam by so much."""
+    conjugate: bool = False
+    """And to the other side of the focus."""
+
+    def of(self, probe: Complex[Array, "M N N"]) -> Complex[Array, "M N N"]:
+        probe = defocused(probe, self.defocus_rad)
+        return other_side(probe) if self.conjugate else probe
+
+
+def other_side(probe: Complex[Array, "M N N"]) -> Complex[Array, "M N N"]:
+    """A probe on the other side of its focus: ``conj(P(-r))``, which has the conjugate spectrum.
+
+    As ``|F(P O)|^2(-k) = |F(P* O*)|^2(k)``, frames fit with it as with positions turned by 180 degrees.
+    """
+    return turned(probe.conj(), 3)
+
+
 class Geometry(NamedTuple):
     """The map under which the frames of a scan fit each other best."""
 
@@ -62,6 +83,8 @@ class Geometry(NamedTuple):
     """Whether the frames tell their geometry at all."""
     wrong: bool
     """The scan as it is fits clearly worse than with this map."""
+    other_side: bool = False
+    """The probe is a guess, and fits on the other side of its focus."""
 
     @property
     def sentence(self) -> str:
@@ -200,9 +223,9 @@ def find_geometry(
     small, wider = (middle_of(scan, count, side) for count in (frames, 2 * frames))
     # Where the curl tells that the scan is as it should be, but for a sign, only that is tried.
     sound = curl.decided and _agrees(Trial(), curl, sound_within_deg)
+    guess = Guess() if scan.probe_known else best_guess(small, curl, defoci_rad, sound)
     if not scan.probe_known:
-        focused = best_guess(small, curl, defoci_rad, sound)
-        small, wider = (each.with_probe(focused(each.probe), known=False) for each in (small, wider))
+        small, wider = (each.with_probe(guess.of(each.probe), known=False) for each in (small, wider))
     errors = lambda trials, count=epochs: fit_errors(small, trials, count, fits_probe=False)
     longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
     signs = (1.0, -1.0)
@@ -239,14 +262,14 @@ def find_geometry(
     # The focus of a guess is not quite right, which turns the best angle by a degree or two.
     differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
-    return Geometry(polished, gain, apart, decided, decided and differs and gain > needed)
+    wrong = decided and differs and gain > needed
+    return Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
 
 
 def best_guess(
     middle: Scan, curl: Curl, defoci_rad: Sequence[float], sound: bool, *, sign_margin: float = 0.1
-) -> Callable[[Array], Array]:
-    """What becomes of a guessed probe, so that a few frames fit best, as they are or mapped as the curl tells: moved to
-    one of some defoci, in rad at its edge.
+) -> Guess:
+    """With which a few frames fit best, as they are or mapped as the curl tells; of defoci in rad at the probe's edge.
 
     The curl leaves the sign open, and positions turned by 180 degrees fit as the conjugate of the probe's spectrum
     does, which may be too far from the guess: of the sign of positions and that of the defocus one can be wrong, and no
@@ -261,10 +284,7 @@ def best_guess(
     errors = fit_errors(middle, tried, 1, fits_probe=False)
     errors[len(likely) * len(defoci_rad) :] *= 1 + sign_margin
     best = tried[int(np.argmin(errors))]
-    if sound and best.map == opposite:
-        # |F(P O)|^2(-k) = |F(P* O*)|^2(k): with frames turned by 180 degrees instead of positions
-        return lambda probe: turned(defocused(probe, best.defocus_rad).conj(), 3)
-    return lambda probe: defocused(probe, best.defocus_rad)
+    return Guess(best.defocus_rad, sound and best.map == opposite)
 
 
 def _squared_displacement_px(scan: Scan, trial: Trial) -> float:

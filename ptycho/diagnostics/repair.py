@@ -17,7 +17,7 @@ from ptycho.diagnostics.checks import (
     examine_orientation,
     orientation_check,
 )
-from ptycho.diagnostics.geometry import with_geometry
+from ptycho.diagnostics.geometry import other_side, with_geometry
 from ptycho.diagnostics.pixels import proposed_mask, unsound_pixels
 from ptycho.diagnostics.statistics import centred_scan, evenly_spread, looks_like_counts, squared
 from ptycho.diagnostics.values import detector_gain, divided_by_gain, pedestal, without_pedestal
@@ -73,6 +73,13 @@ def set_right(scan: Scan) -> tuple[Scan, list[Check]]:
     geometry = examine_orientation(scan)
     if geometry is None:
         return scan, checks
+    if geometry.other_side:
+        scan = scan.with_probe(other_side(scan.probe), known=False)
+        scan = _noted(
+            scan,
+            "the guessed probe is on the other side of its focus: frames fit better with its conjugate",
+            "Prepared",
+        )
     if geometry.wrong:
         worse = f"the error was {100 * geometry.gain:.0f} % larger before"
         return _noted(with_geometry(scan, geometry), f"{geometry.sentence} ({worse})", SET_RIGHT), checks

@@ -8,7 +8,7 @@ import pytest
 from ptycho.config import SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import examine
-from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, find_geometry, rotation
+from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, find_geometry, other_side, rotation
 from ptycho.diagnostics.orientation import Trial
 from ptycho.diagnostics.repair import set_right, was_set_right
 from ptycho.simulation.simulate import simulate
@@ -61,9 +61,13 @@ def guessed() -> Scan:
 def test_a_guess_on_the_other_side_of_the_focus_moves_no_positions(guessed: Scan) -> None:
     """Frames tell the sign of the defocus or that of the positions, not both: the guess is less sure."""
     right = find_geometry(guessed)
-    other = find_geometry(guessed.with_probe(guessed.probe.conj(), known=False))
-    assert right is not None and not right.wrong and right.trial == Trial()
-    assert other is not None and not other.wrong and other.trial == Trial()
+    wrong = guessed.with_probe(other_side(guessed.probe), known=False)
+    other = find_geometry(wrong)
+    assert right is not None and not right.wrong and right.trial == Trial() and not right.other_side
+    assert other is not None and not other.wrong and other.trial == Trial() and other.other_side
+    found, _ = set_right(wrong)
+    np.testing.assert_array_equal(found.probe, guessed.probe)
+    assert not was_set_right(found.notes) and "other side of its focus" in found.notes[-1]
 
 
 @pytest.mark.parametrize("name", ["mirrored in x", "mirrored in y"])
