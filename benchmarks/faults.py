@@ -95,7 +95,9 @@ def start(
 ) -> subprocess.Popen:
     """The command in a group of its own."""
     words = [*bound, sys.executable, "-c", "from ptycho.cli.app import main; main()", *command.split()]
-    environment = os.environ | dict(TF_CPP_MIN_LOG_LEVEL="3", HOME=str(folder), COLUMNS="200")
+    environment = os.environ | dict(
+        TF_CPP_MIN_LOG_LEVEL="3", HOME=str(folder), COLUMNS="200", PYTHONDONTWRITEBYTECODE="1"
+    )
     with open(folder / "stdout", "w") as out, open(folder / "stderr", "w") as err:
         return subprocess.Popen(
             words, stdout=out, stderr=err, env=environment, start_new_session=True, preexec_fn=prepare

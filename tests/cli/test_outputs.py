@@ -111,7 +111,9 @@ def test_a_disk_that_is_full_is_one_line(small_scan, tmp_path):
         path = tmp_path / "results" / name
         path.write_text("old")
         words = [sys.executable, "-c", code, "convert", str(tmp_path / "source.h5"), str(path)]
-        ended = subprocess.run(words, capture_output=True, text=True)
+        # Python would leave compiled modules cut short, for all others to fail with.
+        environment = os.environ | dict(PYTHONDONTWRITEBYTECODE="1")
+        ended = subprocess.run(words, capture_output=True, text=True, env=environment)
         assert ended.returncode == 1, (ended.returncode, ended.stderr)
         assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
         assert path.read_text() == "old"
