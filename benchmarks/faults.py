@@ -121,16 +121,21 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
+def datasets(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """What an HDF5 file holds in numbers."""
+    with h5py.File(BytesIO(content)) as file:
+        names: list[str] = []
+        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        for name in names:
+            value = np.asarray(file[name][()])
+            yield name, value.tobytes() if value.dtype.kind != "O" else b""
+
+
 def arrays(path: Path) -> Iterator[tuple[str, bytes]]:
     """What a file holds in numbers; an exception where it cannot be read."""
     content = path.read_bytes()
     if path.suffix in (".h5", ".cxi", ".hdf5"):
-        with h5py.File(BytesIO(content)) as file:
-            names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            for name in names:
-                value = np.asarray(file[name][()])
-                yield name, value.tobytes() if value.dtype.kind != "O" else b""
+        yield from datasets(content)
     elif path.suffix == ".npz":
         with np.load(BytesIO(content)) as file:
             yield from ((name, file[name].tobytes()) for name in file.files)
@@ -138,10 +143,7 @@ def arrays(path: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             if archive.testzip() is not None:
                 raise ValueError(f"{path} is torn")
-            with h5py.File(BytesIO(archive.read("model.weights.h5"))) as file:
-                names = []
-                file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-                yield from ((name, np.asarray(file[name]).tobytes()) for name in names)
+            yield from datasets(archive.read("model.weights.h5"))
     elif path.suffix == ".json":
         json.loads(content)
     elif path.suffix in (".tiff", ".tif"):

@@ -28,9 +28,9 @@ class Budget:
     pages: int = 5
     """Pages that may be open at once; one that no browser follows counts until it is forgotten, some seconds later."""
     opening_fraction: float = 0.1
-    """Fraction of the time beyond which nothing more is opened: who opens and closes pages all the time waits."""
+    """Fraction of the time beyond which nothing more is opened: whoever opens pages all the time has to wait."""
     opening_head_start_s: float = 3.0
-    """Seconds on top of it: some pages opened at the begin."""
+    """Seconds on top of it, for the first pages."""
     side_px: int = 384
     """Pixels along the longest side of the object: 1.2 MB a snapshot."""
 
