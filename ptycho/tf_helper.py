@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from ptycho.backend import compiled
 from ptycho.params import cfg
 from ptycho.physics import translation
+from ptycho.reconstruction.stitch import stitch
 
 _SWITCH = {"0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
@@ -149,3 +151,19 @@ def _translate(images: Any, translations: Any) -> Any:
     stack = ops.reshape(ops.transpose(images, (0, 3, 1, 2)), (-1, height, width))
     moved = translation.translate(stack, ops.repeat(ops.flip(translations, axis=-1), channels, axis=0))
     return ops.transpose(ops.reshape(moved, (-1, channels, height, width)), (0, 2, 3, 1))
+
+
+def reassemble_position(obj_tensor: Any, global_offsets: Any, M: int = 10) -> np.ndarray:
+    """``(H, W, 1)`` complex64: the object of patches ``(B, N, N, 1)`` at ``(B, 1, 2, 1)`` (x, y), in pixels.
+
+    Patches of `ptycho.workflows.components` are parts of one object, which comes back; of others the M x M pixels in
+    the middle of each are averaged.
+    """
+    whole = getattr(obj_tensor, "whole", None)
+    if whole is not None:
+        return whole[..., None]
+    patches = np.asarray(obj_tensor)[..., 0]
+    start = patches.shape[-1] // 2 - M // 2
+    positions = np.asarray(global_offsets, float).reshape(-1, 2)[:, ::-1]
+    middle = patches[:, start : start + M, start : start + M]
+    return stitch(middle, positions, np.ones((1, M, M)), align=False).object[..., None]

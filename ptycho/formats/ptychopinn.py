@@ -11,6 +11,7 @@ The files differ in ways that only their history explains; each decision taken h
 - ``probeGuess`` is (N, N), (N, N, 1), (M, N, N) or (N, N, M), of no certain scale.
 - ``objectGuess`` is somebody's reconstruction, or the truth of a simulation at an unstated offset: left out.
 - ``_metadata`` may be a pickle, which is not opened.
+- ``bad_pixels`` (N, N), of Ptychodus, are True where frames were filled, not measured.
 
 `write` stores counts as ``count_intensity``, with further keys (``mask``, ``pixel_size_m``, ``probe_known``,
 ``object_is_truth``) that other readers ignore and this one honours.
@@ -35,7 +36,7 @@ Notes = tuple[str, ...]
 COUNTS, AMPLITUDE = "count_intensity", "normalized_amplitude"
 DOMAINS = {COUNTS: COUNTS, AMPLITUDE: AMPLITUDE, "ci_intensity_v2": COUNTS, "legacy_v1": AMPLITUDE}
 STATED = ("measurement_domain", "scale_contract_version")
-OURS = ("mask", "pixel_size_m", "probe_known", "object_is_truth", *BEAM)
+OURS = ("mask", "bad_pixels", "pixel_size_m", "probe_known", "object_is_truth", *BEAM)
 KEYS = ("xcoords", "ycoords", "probeGuess", "scan_index", "_metadata", *STATED, *OURS)
 
 
@@ -51,6 +52,12 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     frames_key = "diffraction" if "diffraction" in keys else "diff3d"
     truth_key = "objectGuess" if "object_is_truth" in keys else ""
     arrays, refused = load_npz(path, (frames_key, truth_key, *KEYS), options)
+    return scan_of(arrays, path, keys=keys, refused=refused)
+
+
+def scan_of(arrays: dict[str, Array], path: Path, *, keys: Notes = (), refused: Notes = ()) -> Scan:
+    """A scan of the arrays of a file, or such as a program has; ``keys`` and ``refused`` are for its notes."""
+    frames_key = "diffraction" if "diffraction" in arrays else "diff3d"
     positions = _positions(arrays, path)
     frames, order_notes = _frames_first(required(arrays, frames_key, path, 3, REAL), len(positions), frames_key, path)
     probe, probe_notes = _modes_first(required(arrays, "probeGuess", path))
@@ -60,7 +67,7 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         counts=statistics.squared(frames) if domain == AMPLITUDE else frames,
         positions=positions,
         probe=probe,
-        mask=as_bool(optional(arrays, "mask", path, 2, REAL)),
+        mask=_mask(arrays, path),
         object=arrays.get("objectGuess"),
         pixel_size_m=number(arrays, "pixel_size_m", path),
         beam=beam_from(path, arrays),
@@ -110,6 +117,12 @@ def _vacuum(scan: Scan) -> Array:
     """Ones, as large as the field of the scan."""
     height, width = (int(np.ceil(extent)) + scan.N for extent in np.ptp(scan.positions, axis=0))
     return np.ones((height, width), np.complex64)
+
+
+def _mask(arrays: dict[str, Array], path: Path) -> Array | None:
+    """True where a pixel is used: ours, or what is not among the pixels that Ptychodus filled (``bad_pixels``)."""
+    mask, bad = (as_bool(optional(arrays, name, path, 2, REAL)) for name in ("mask", "bad_pixels"))
+    return mask if bad is None else ~bad if mask is None else mask & ~bad
 
 
 def _positions(arrays: dict[str, Array], path: Path) -> Array:

@@ -1,0 +1,1 @@
+"""Whole workflows by the names that scripts for PtychoPINN use."""
