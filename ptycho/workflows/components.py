@@ -5,7 +5,7 @@ that one object, and `reassemble_position` gives it back.
 """
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,11 @@ def run_cdi_example(
 
     Of the config count ``nepochs``, the weights of the losses, ``probe_trainable`` and the width of the network.
     """
-    scan = train_data.scan()
-    run = run_config(config)
+    scan, run = train_data.scan(), run_config(config)
+    if config.model.model_type == "supervised":
+        if train_data.objectGuess is None:
+            raise ValueError("a supervised training needs the object (objectGuess) of its data")
+        scan = replace(scan, object=np.asarray(train_data.objectGuess, "complex64"))
     with tempfile.TemporaryDirectory() as folder:
         trained = train_network(scan, folder, run)
     model_manager.remember(trained.model)
@@ -46,12 +49,13 @@ def run_cdi_example(
 
 
 def run_config(config: TrainingConfig) -> RunConfig:
-    """What a config of PtychoPINN sets of ours."""
+    """What a config of PtychoPINN sets of ours; a supervised network learns the object alone."""
+    supervised = config.model.model_type == "supervised"
     training: Values = dict(
         epochs=config.nepochs,
         mae_weight=float(config.mae_weight),
-        nll_weight=float(config.nll_weight),
-        realspace_weight=float(config.realspace_weight + config.realspace_mae_weight),
+        nll_weight=0.0 if supervised else float(config.nll_weight),
+        realspace_weight=1.0 if supervised else float(config.realspace_weight + config.realspace_mae_weight),
     )
     model: Values = dict(width=4 * int(config.model.n_filters_scale), probe_trainable=bool(config.probe_trainable))
     return RunConfig(training=training, model=model)
@@ -115,9 +119,10 @@ def on_its_grid(result: Reconstruction, raw: RawData) -> np.ndarray:
     """The object on the pixels of ``objectGuess``, where there is one: vacuum outside what was seen."""
     if raw.objectGuess is None:
         return result.object
-    image = np.ones(np.shape(raw.objectGuess)[-2:], "complex64")
+    most_rows, most_columns = raw.objectGuess.shape[-2:]
+    image = np.ones((most_rows, most_columns), "complex64")
     y, x = map(int, _origin(result))
-    (length, width), (most_rows, most_columns) = result.object.shape, image.shape
+    length, width = result.object.shape
     rows = slice(max(0, y), min(most_rows, y + length))
     columns = slice(max(0, x), min(most_columns, x + width))
     part = (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))

@@ -83,6 +83,14 @@ def test_the_doors_give_our_image_on_the_grid_of_the_object(scan: Scan, tmp_path
         model.predict([np.asarray(container.X), container.local_offsets])
 
 
+def test_a_supervised_network_learns_the_object_that_is_given(scan: Scan) -> None:
+    supervised = TrainingConfig(ModelConfig(N=24, n_filters_scale=1, model_type="supervised"), nepochs=2)
+    amplitude, _, results = run_cdi_example(raw_of(scan), raw_of(scan), supervised)
+    assert np.isfinite(amplitude).all() and results["history"]["loss"][1] < results["history"]["loss"][0]
+    with pytest.raises(ValueError, match="needs the object"):
+        run_cdi_example(replace(raw_of(scan), objectGuess=None), None, supervised)
+
+
 def test_foreign_weights_are_named(tmp_path: Path) -> None:
     import zipfile
 
