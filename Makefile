@@ -32,9 +32,9 @@ test-ptychi: .venv/installed-backends
 	$(PYTEST) tests/reconstruction/test_ptychi.py tests/pipelines/test_compare.py
 # Other programs themselves, for the files that they write, without what their windows need.
 test-interop: .venv/installed-test
-	$(PIP) 'scikit-learn>=1.3' 'tqdm>=4.65' -e '.[test,microscopy]'
+	$(PIP) 'scikit-learn>=1.3' 'tqdm>=4.65' httpx 'pydantic-ai-slim[openai]>=1,<3' colorcet watchdog -e '.[test,microscopy]'
 	$(PIP) --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
-	$(PYTEST) tests/formats/test_interop.py
+	$(PYTEST) tests/formats/test_interop.py tests/compat/test_ptychodus.py
 # The pages of docs/ as a site, in site/; a broken link is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet

@@ -109,7 +109,7 @@ def test_ptychodus_trains_and_reconstructs_with_this_package(scan: Scan, tmp_pat
     from ptychodus.model.ptychopinn.core import PtychoPINNReconstructorLibrary
     from ptychodus.plugins.h5_product_file import H5ProductFileIO
 
-    whole = replace(scan, beam=Beam(energy_ev=6200, distance_m=2.0), pixel_size_m=9e-9)
+    whole = replace(scan, beam=Beam(energy_eV=6200, distance_m=2.0), pixel_size_m=9e-9)
     write_scan(whole, tmp_path / "scan_para.hdf5")
     product = H5ProductFileIO().read(tmp_path / "scan_para.hdf5")
     parameters = ReconstructInput(scan.counts, np.zeros((24, 24), bool), product)
