@@ -17,11 +17,11 @@ class FromScan(np.ndarray):
     """An array that knows of which scan it was made, through arithmetic too."""
 
     raw: "RawData | None" = None
-    whole: np.ndarray | None = None
+    mosaic: np.ndarray | None = None
     """Of patches, the object that they are parts of."""
 
     def __array_finalize__(self, made_from: Any) -> None:
-        self.raw, self.whole = getattr(made_from, "raw", None), getattr(made_from, "whole", None)
+        self.raw, self.mosaic = getattr(made_from, "raw", None), getattr(made_from, "mosaic", None)
 
 
 def from_scan(values: np.ndarray, raw: "RawData") -> FromScan:

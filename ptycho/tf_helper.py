@@ -159,9 +159,9 @@ def reassemble_position(obj_tensor: Any, global_offsets: Any, M: int = 10) -> np
     Patches of `ptycho.workflows.components` are parts of one object, which comes back; of others the M x M pixels in
     the middle of each are averaged.
     """
-    whole = getattr(obj_tensor, "whole", None)
-    if whole is not None:
-        return whole[..., None]
+    mosaic = getattr(obj_tensor, "mosaic", None)
+    if mosaic is not None:
+        return mosaic[..., None]
     patches = np.asarray(obj_tensor)[..., 0]
     start = patches.shape[-1] // 2 - M // 2
     positions = np.asarray(global_offsets, float).reshape(-1, 2)[:, ::-1]

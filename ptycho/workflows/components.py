@@ -97,7 +97,7 @@ class InferenceModel:
         corners = np.clip(centres - N // 2, (-N, -N), (height, width)) + N
         patches = np.stack([padded[y : y + N, x : x + N] for y, x in corners])
         known = from_scan(patches[..., None], raw)
-        known.whole = on_its_grid(result, raw)
+        known.mosaic = on_its_grid(result, raw)
         return known
 
 
@@ -116,7 +116,7 @@ def _origin(result: Reconstruction) -> np.ndarray:
 
 
 def on_its_grid(result: Reconstruction, raw: RawData) -> np.ndarray:
-    """The object on the pixels of ``objectGuess``, where there is one: vacuum outside what was seen."""
+    """The object on the pixels of ``objectGuess``, where there is one: vacuum outside what was covered."""
     if raw.objectGuess is None:
         return result.object
     most_rows, most_columns = raw.objectGuess.shape[-2:]
@@ -125,9 +125,9 @@ def on_its_grid(result: Reconstruction, raw: RawData) -> np.ndarray:
     length, width = result.object.shape
     rows = slice(max(0, y), min(most_rows, y + length))
     columns = slice(max(0, x), min(most_columns, x + width))
-    part = (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))
-    seen = result.coverage[part] > 0
-    image[rows, columns][seen] = result.object[part][seen]
+    overlap = (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))
+    covered = result.coverage[overlap] > 0
+    image[rows, columns][covered] = result.object[overlap][covered]
     return image
 
 
