@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check audit lint docs notebooks clean
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check audit lint docs notebooks clean wheel
 
 venv: .venv/installed
 demo: .venv/installed
@@ -47,6 +47,16 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 check: lint test
+# What is released: a wheel and an archive, their descriptions and contents, and the wheel where nothing else is.
+wheel: .venv/bin/python
+	$(PIP) build twine
+	rm -rf dist .venv-wheel
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m zipfile -l dist/*.whl | grep -q 'ptycho/pretrained/best.keras'
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	cd dist && PYTHONPATH= ../.venv-wheel/bin/ptycho --version && ../.venv-wheel/bin/ptycho demo -o demo
 # Known vulnerabilities of what is installed; asks PyPI, and fails where it cannot.
 audit: .venv/installed
 	$(PIP) pip-audit
@@ -69,4 +79,4 @@ audit: .venv/installed
 	$(PIP) '$(TORCH)' -e '.[test,jax,torch,ptychi]'
 	touch $@
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv .venv-wheel demo dist site

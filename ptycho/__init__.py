@@ -15,8 +15,6 @@ find_moved_modules()
 # (training 1.7 times as fast). Read when TensorFlow is imported; whoever set it otherwise keeps it.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-__version__ = "0.1.0"
-
 _HOME = {
     "Scan": "ptycho.data.scan",
     "read_scan": "ptycho.formats",
@@ -45,6 +43,8 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "__version__":  # that of the tag, which the installation wrote down
+        return import_module("importlib.metadata").version("ptycho")
     raise AttributeError(f"module 'ptycho' has no attribute {name!r}")
 
 

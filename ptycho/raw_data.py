@@ -68,6 +68,18 @@ class RawData:
         """Data whose start positions are the positions themselves."""
         return cls(np.asarray(xcoords), np.asarray(ycoords), np.asarray(diff3d), probeGuess, scan_index, objectGuess)
 
+    def first(self, count: int | None) -> "RawData":
+        """The first ``count`` frames; all of them with None. ValueError where there are fewer."""
+        if count is None:
+            return self
+        if not 1 <= count <= len(self.xcoords):
+            raise ValueError(f"{count} frames were asked for; there are {len(self.xcoords)}")
+        index = None if self.scan_index is None else self.scan_index[:count]
+        frames = self.diff3d[:count]
+        arrays = self.xcoords[:count], self.ycoords[:count], frames, self.probeGuess, index, self.objectGuess
+        kept = None if self.file_scan is None else self.file_scan.subset(np.arange(count))
+        return RawData(*arrays, self.source, kept)
+
     def scan(self) -> Scan:
         """The same in the conventions of `ptycho.data.scan`; the probe is a guess."""
         if self.file_scan is not None:

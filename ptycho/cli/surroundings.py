@@ -7,11 +7,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptycho.cli.printing import log
+from ptycho.cli.printing import log, one_line
 from ptycho.progress import Progress
 
 if TYPE_CHECKING:
     from ptycho.data.scan import Scan
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """End the process where a user can mend the error: a line on standard error, and exit code 1, of a bad file 2.
+
+    With PTYCHO_TRACEBACK in the environment the traceback is shown instead.
+    """
+    from ptycho.io import BadFile
+
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("PTYCHO_TRACEBACK"):
+            raise
+        text = f"ptycho: {one_line(error)}"
+        if not isinstance(error, BadFile):
+            sys.exit(text)
+        print(text, file=sys.stderr)
+        sys.exit(2)
 
 
 @contextmanager

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from ptycho import model_manager, params
-from ptycho.config import RunConfig, Values
+from ptycho.config import RunConfig, SimulationConfig, Values
 from ptycho.config.config import TrainingConfig
 from ptycho.data.reconstruction import Reconstruction
+from ptycho.data.scan import Scan
 from ptycho.io import replace_text, replaced
 from ptycho.network.build import PtychoNetwork
 from ptycho.pipelines.train import train_network
 from ptycho.raw_data import FromScan, RawData, from_scan
 from ptycho.reconstruction import reconstruct
+from ptycho.simulation.simulate import simulate
 
 Results = dict[str, Any]
 
@@ -136,3 +138,21 @@ def load_inference_bundle(folder: str | Path) -> tuple[InferenceModel, dict[str,
     network = model_manager.load(folder)
     params.cfg.update(N=network.settings.N, gridsize=network.settings.gridsize, intensity_scale=1.0)
     return InferenceModel(network), params.params()
+
+
+def simulated(scan: Scan, frames: int | None = None, photons: float | None = None, seed: int = 0) -> Scan:
+    """Frames of the object and the probe of a scan: at its positions, or at so many drawn anew inside the object.
+
+    ``photons`` are those of the probe; as in the scan without. ValueError where the scan has no object.
+    """
+    if scan.object is None:
+        raise ValueError("a simulation needs the object (objectGuess) in the file")
+    probe, positions = scan.probe, scan.positions
+    if photons is not None:
+        probe = probe * np.float32(np.sqrt(photons / np.sum(np.abs(probe) ** 2)))
+    if frames is not None:
+        corners = np.asarray(scan.object.shape) - scan.N - 1
+        if (corners < 1).any():
+            raise ValueError("frames cannot be drawn inside an object that is hardly larger than they are")
+        positions = scan.N / 2 + np.random.default_rng(seed).uniform(0, corners, (frames, 2))
+    return simulate(SimulationConfig(N=scan.N, seed=seed), scan.object, probe, positions)

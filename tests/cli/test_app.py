@@ -1,6 +1,7 @@
 """The command line: thin, and honest about its options. What README and docs say of it is run by test_docs.py."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import ptycho
 from ptycho.cli import app as cli
 from ptycho.cli import options
 from ptycho.cli.app import app
@@ -48,6 +50,18 @@ def test_importing_the_package_loads_no_framework():
     code = "import sys, ptycho; print([m for m in ('numpy', 'keras', 'tensorflow', 'h5py') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_commands_stand_in_groups_with_an_example_that_exists():
+    said = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "160"}).output
+    titles = re.findall(r"─ (Start|Look|Compute|Study), for example: ptycho (\S+)", said)
+    assert [group for group, _ in titles] == ["Start", "Look", "Compute", "Study"]
+    assert {command for _, command in titles} <= set(get_command(app).commands)
+    assert "─ Commands" not in said  # none is left out of the groups
+
+
+def test_the_version_is_that_of_the_package():
+    assert run("--version").strip() == f"ptycho {ptycho.__version__}"
 
 
 def test_help_loads_no_framework():
