@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ptycho.cli.options import Existing, PixelSize, ScanFile, configured, reading_of
-from ptycho.cli.outputs import writable_folder
+from ptycho.cli.outputs import writable_file, writable_folder
 from ptycho.cli.printing import log, print_held_out_error, print_scores, print_table
 from ptycho.cli.surroundings import framework
 from ptycho.config import ReadConfig, RunConfig
@@ -27,10 +27,26 @@ def read_as_told(path: Path, reading: ReadConfig) -> "Scan":
 
 @commands.command(name="info")
 @configured("reading")
-def info_command(run: RunConfig, scan: ScanFile) -> None:
+def info_command(
+    run: RunConfig,
+    scan: ScanFile,
+    share: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write all but the frames to a small zip, for a report of a problem; nothing personal is in it.",
+            callback=writable_file,
+        ),
+    ] = None,
+) -> None:
     """Say what is in a scan file, and what looks wrong with it."""
     from ptycho.diagnostics.describe import describe
 
+    if share is not None:
+        with framework():
+            from ptycho.pipelines.share import share as write_shared
+
+        write_shared(scan, share, reading_of(run))
+        log(f"{share}: all but the frames; look at about.json in it before you send it")
     data = read_as_told(scan, reading_of(run))
     print_table(["", str(scan)], describe(data))
     for note in data.notes:

@@ -38,9 +38,9 @@ from ptycho.formats import (
     tiff,
     tike,
 )
-from ptycho.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz_keys
+from ptycho.formats._container import DEFAULT, ReadOptions, forget_unpacked, npz_header, npz_keys
 from ptycho.formats._format import Access, Content, Format
-from ptycho.formats._hdf5 import hdf5_keys
+from ptycho.formats._hdf5 import hdf5_datasets, hdf5_keys
 from ptycho.formats._metres import MADE_UP, physical
 from ptycho.formats._near_field import in_near_field
 from ptycho.formats._raster import with_given
@@ -52,6 +52,7 @@ __all__ = [
     "Format",
     "ReadOptions",
     "convert",
+    "datasets",
     "losses",
     "read_product",
     "read_scan",
@@ -147,6 +148,15 @@ def convert(
     scan = (repaired(scan) if mend else scan).cropped(crop or scan.N).binned(bin)
     write_scan(scan, target, format)
     return (*scan.notes, *losses(scan, target, format))
+
+
+def datasets(path: str | Path) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """Name, shape and dtype of each array in an HDF5 or NPZ file, whatever it is for; none of any other file."""
+    path = Path(path)
+    headers = ((key, npz_header(path, key)) for key in npz_keys(path))
+    listed = hdf5_datasets(path) or tuple((key, (), "") if h is None else (key, h[0], str(h[1])) for key, h in headers)
+    forget_unpacked()
+    return listed
 
 
 def losses(scan: Scan, path: str | Path, format: str | None = None) -> tuple[str, ...]:

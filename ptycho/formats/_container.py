@@ -78,13 +78,19 @@ def npz_keys(path: Path) -> tuple[str, ...]:
 
 def npz_ndim(path: Path, key: str) -> int:
     """Number of axes of an array in an NPZ file, by its header; -1 if there is no such array, or a damaged one."""
+    header = npz_header(path, key)
+    return -1 if header is None else len(header[0])
+
+
+def npz_header(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype] | None:
+    """Shape and dtype of an array in an NPZ file; None if there is no such array, or a damaged one."""
     try:
         with zipfile.ZipFile(_opened(path)) as archive, archive.open(f"{key}.npy") as file:
-            return len(_header(file)[0])
+            return _header(file)
     except BadFile:
         raise
     except Exception:  # reading the array says what is wrong with it
-        return -1
+        return None
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

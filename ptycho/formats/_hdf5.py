@@ -45,15 +45,24 @@ def _has_user_block(path: Path) -> bool:
 
 def hdf5_keys(path: Path) -> tuple[str, ...]:
     """Paths of the data sets in an HDF5 file; empty for any other file."""
+    return tuple(key for key, _, _ in hdf5_datasets(path))
+
+
+def hdf5_datasets(path: Path) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """Path, shape and dtype of each data set in an HDF5 file; empty for any other file."""
     if not is_hdf5(path):
         return ()
     import h5py
 
-    keys: list[str] = []
-    keep = lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None
+    listed: list[tuple[str, tuple[int, ...], str]] = []
+
+    def keep(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            listed.append((_readable(key), item.shape or (), str(item.dtype)))
+
     with Hdf5(path) as file:
         file.guarded("/", lambda: file.file.visititems(keep))
-    return tuple(map(_readable, keys))
+    return tuple(listed)
 
 
 def hdf5_has(path: Path, *keys: str) -> bool:

@@ -96,7 +96,7 @@ OPTIONS = {
     "evaluate": f"{SETTINGS} --every --margin",
     "convert": f"{SETTINGS} --format --pixel-size-nm --trusted --mend --crop --bin",
     "doctor": f"{SETTINGS} --json",
-    "info": SETTINGS,
+    "info": f"{SETTINGS} --share",
     "view": f"{SETTINGS} --open --output -o",
     "export": "--formats --pixel-size-nm -o --output",
     "demo": f"{SETTINGS} --seed -o --output",
