@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,16 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadFile(f"{path} is damaged, or no JSON in UTF-8 ({error})") from error
+
+
+@contextmanager
+def opened_zip(path: str | os.PathLike, expansion: float = 1.0) -> Iterator[zipfile.ZipFile]:
+    """A zip archive to read; BadFile where it would unpack to more than ``expansion`` times its own bytes."""
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+        if claimed > expansion * Path(path).stat().st_size:
+            raise BadFile(f"{path} claims to unpack to {claimed:.3g} bytes, more than ptycho packs into such a file")
+        yield archive
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ptycho.io import BadFile, replaced
+from ptycho.io import BadFile, opened_zip, replaced
 from ptycho.network.build import PtychoNetwork
 from ptycho.network.files import load_model, save_model
 
@@ -38,9 +38,7 @@ def load(folder: str | Path) -> PtychoNetwork:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {ARCHIVE} in {folder}")
     try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as made:
-            if archive.getinfo(MEMBER).file_size > path.stat().st_size:
-                raise BadFile(f"{path} unpacks to more than it has; it is no network that ptycho wrote")
+        with opened_zip(path) as archive, tempfile.TemporaryDirectory() as made:
             return load_model(archive.extract(MEMBER, made))
     except (zipfile.BadZipFile, KeyError) as error:
         raise BadFile(

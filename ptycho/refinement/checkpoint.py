@@ -2,7 +2,6 @@
 
 import json
 import time
-import zipfile
 from pathlib import Path
 from typing import TypedDict
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ptycho.config import RefineConfig
 from ptycho.data.fingerprint import fingerprint
-from ptycho.io import BadFile, replaced
+from ptycho.io import BadFile, opened_zip, replaced
 from ptycho.refinement.solver import Solver
 
 Snapshot = dict[str, np.ndarray]
@@ -55,9 +54,8 @@ class Checkpoint:
         if not self.path.exists():
             return [], {}
         try:
-            with zipfile.ZipFile(self.path) as archive:  # not packed
-                if sum(entry.file_size for entry in archive.infolist()) > self.path.stat().st_size:
-                    raise ValueError("it claims more bytes than it has")
+            with opened_zip(self.path):  # not packed
+                pass
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             saved, begin = json.loads(str(arrays.pop("config"))), str(arrays.pop("begin"))
