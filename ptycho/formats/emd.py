@@ -49,20 +49,20 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
         calibration = _calibration(key)
         facts = RasterFacts(
             shape=(rows, columns),
-            step_m=_step_m(steps[:2]),
-            detector_pixel=_detector_pixel(*steps[3]),
-            **_geometry(file, calibration),
+            step_m=step_m(steps[:2]),
+            detector_pixel=detector_pixel(*steps[3]),
+            **geometry(file.path, lambda name: _number(file, f"{calibration}/{name}")),
         )
     return raster_scan(path, counts, facts, options)
 
 
-def _step_m(steps: list[tuple[float, str]]) -> tuple[float, float] | None:
+def step_m(steps: list[tuple[float, str]]) -> tuple[float, float] | None:
     """From row to row, and from column to column; None where it is in pixels."""
     (y, y_unit), (x, x_unit) = steps
     return (y * LENGTHS[y_unit], x * LENGTHS[x_unit]) if {y_unit, x_unit} <= set(LENGTHS) else None
 
 
-def _detector_pixel(step: float, unit: str) -> tuple[float, str] | None:
+def detector_pixel(step: float, unit: str) -> tuple[float, str] | None:
     """A step of reciprocal space in the units of `ptycho.config.ReadConfig`; None where it is in pixels."""
     if unit in ("mrad", "rad"):
         return step, unit
@@ -70,13 +70,16 @@ def _detector_pixel(step: float, unit: str) -> tuple[float, str] | None:
     return (step / LENGTHS[length], "1/m") if length != unit and length in LENGTHS else None
 
 
-def _geometry(file: Hdf5, calibration: str) -> dict[str, Any]:
-    """What the calibration states of scan, detector and lens, as arguments of `RasterFacts`."""
-    number = lambda name: file.number(f"{calibration}/{name}") if file.has(f"{calibration}/{name}") else None
+def _number(file: Hdf5, key: str) -> float | None:
+    return file.number(key) if file.has(key) else None
+
+
+def geometry(path: Path, number: Callable[[str], float | None]) -> dict[str, Any]:
+    """What the numbers of a calibration state of scan, detector and lens, as arguments of `RasterFacts`."""
     radians, degrees = number("QR_rotation"), number("QR_rotation_degrees")
     # x is the first axis: rows.
     origin = number("qx0_mean"), number("qy0_mean")
-    beam, notes = electron_beam(file.path, number("energy") or number("accelerating_voltage"))
+    beam, notes = electron_beam(path, number("energy") or number("accelerating_voltage"))
     return dict(
         rotation_deg=degrees if radians is None else float(np.rad2deg(radians)),
         transposed=bool(number("QR_flip")),

@@ -5,7 +5,7 @@ scale and units; the beam energy and the convergence angle are in its metadata. 
 gives (`ptycho.config.ReadConfig`). Read only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,18 +45,31 @@ def recognises_scan(path: Path) -> bool:
 def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     """Read the largest stack of frames in the file."""
     content = opened(path)
-    data, axes = content["data"], sorted(content["axes"], key=lambda axis: axis.get("index_in_array") or 0)
+    data = content["data"]
     frames: Counts
     if data.nbytes > options.in_memory_bytes:
         frames = StoredFrames(_Lazy(path))
     else:
         frames = _numbers(path, np.asarray(data)).reshape(-1, *data.shape[-2:])
-    steps = [_length(axis) for axis in axes[:-2]]
+    return scan_of(path, frames, data.shape, content["axes"], content.get("metadata", {}), options)
+
+
+def scan_of(
+    path: Path,
+    frames: Counts,
+    shape: Sequence[int],
+    axes: Iterable[Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+    options: ReadOptions = DEFAULT,
+) -> Scan:
+    """The scan of frames ``(P, h, w)`` that were an array of ``shape``, with axes and metadata as HyperSpy has them."""
+    ordered = sorted(axes, key=lambda axis: axis.get("index_in_array") or 0)
+    steps = [_length(axis) for axis in ordered[:-2]]
     facts = RasterFacts(
-        shape=tuple(data.shape[:2]) if data.ndim == 4 else None,  # type: ignore[arg-type]
+        shape=tuple(shape[:2]) if len(shape) == 4 else None,  # type: ignore[arg-type]
         step_m=(steps[0], steps[1]) if len(steps) == 2 and None not in steps else None,  # type: ignore[arg-type]
-        detector_pixel=_detector_pixel(axes[-1]),
-        **_instrument(path, content.get("metadata", {})),
+        detector_pixel=_detector_pixel(ordered[-1]),
+        **_instrument(path, metadata),
     )
     return raster_scan(path, frames, facts, options)
 
