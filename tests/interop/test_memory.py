@@ -131,6 +131,7 @@ def test_layers_lie_where_they_belong(result: Reconstruction, tmp_path: Path) ->
     assert get_reader(str(tmp_path / "nothing.h5")) is None and get_reader([str(path)]) is None
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pydantic, in napari
 def test_napari_takes_the_layers_and_the_manifest(result: Reconstruction, tmp_path: Path) -> None:
     layers = pytest.importorskip("napari.layers", reason="napari is not installed: make test-interop")
     npe2 = pytest.importorskip("npe2", reason="npe2 is not installed: make test-interop")
