@@ -1,4 +1,4 @@
-"""py4DSTEM: a scan from a DataCube in memory. (Its own package takes numpy 1; this one takes 2: see docs/howto.)"""
+"""py4DSTEM: a scan from a DataCube in memory; how the two are installed side by side: docs/howto/formats.md."""
 
 from contextlib import suppress
 from pathlib import Path
