@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check audit lint docs notebooks clean wheel
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check audit lint docs notebooks clean wheel paper
 
 venv: .venv/installed
 demo: .venv/installed
@@ -51,6 +51,9 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 check: lint test
+# The paper as a page; wants pandoc (apt-get install pandoc).
+paper:
+	pandoc paper/paper.md --citeproc --standalone --fail-if-warnings -o paper/paper.html
 # What is released: a wheel and an archive, their descriptions and contents, and the wheel where nothing else is.
 wheel: .venv/bin/python
 	$(PIP) build twine

@@ -55,3 +55,9 @@ def test_forms_ask_for_commands_that_there_are(form: Path) -> None:
         assert set(re.findall(r"--[a-z-]+", rest)) <= options, (command, rest)
     ids = [item["id"] for item in fields["body"] if "id" in item]
     assert len(ids) == len(set(ids)) and any(item.get("validations", {}).get("required") for item in fields["body"])
+
+
+def test_what_the_paper_cites_is_in_its_bibliography() -> None:
+    cited = set(re.findall(r"@([a-z]+\d{4})", (ROOT / "paper" / "paper.md").read_text()))
+    listed = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "paper" / "paper.bib").read_text(), re.MULTILINE))
+    assert cited == listed
