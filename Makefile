@@ -53,7 +53,7 @@ lint: .venv/installed-test
 check: lint test
 # The paper as a page; wants pandoc (apt-get install pandoc).
 paper:
-	pandoc paper/paper.md --citeproc --standalone --fail-if-warnings -o paper/paper.html
+	pandoc paper/paper.md --resource-path paper --citeproc --standalone --fail-if-warnings -o paper/paper.html
 # What is released: a wheel and an archive, their descriptions and contents, and the wheel where nothing else is.
 wheel: .venv/bin/python
 	$(PIP) build twine
