@@ -30,15 +30,14 @@ test-tensorflow test-jax test-torch: test-%: .venv/installed-backends
 # pty-chi computes with PyTorch; `make test` leaves its tests out where only the test extra is installed.
 test-ptychi: .venv/installed-backends
 	$(PYTEST) tests/reconstruction/test_ptychi.py tests/pipelines/test_compare.py
-# napari brings plugins for pytest, whose deprecations would be our errors.
-NO_PLUGINS := $(addprefix -p no:,napari npe2 napari-plugin-engine)
 # Other programs themselves, for the files that they write, without what their windows need.
 test-interop: .venv/installed-test
 	$(PIP) 'scikit-learn>=1.3' 'tqdm>=4.65' httpx 'pydantic-ai-slim[openai]>=1,<3' colorcet watchdog -e '.[test,microscopy]'
+	$(PIP) '$(TORCH)' onnxscript onnxruntime
 	$(PIP) 'hyperspy>=2.5' napari npe2
 	$(PIP) --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
 	$(PIP) --no-deps 'py4DSTEM==0.14.18' colorspacious dill mpire gdown pylops scikit-optimize pyaml ncempy beautifulsoup4 soupsieve joblib
-	$(PYTEST) $(NO_PLUGINS) tests/formats/test_interop.py tests/compat/test_ptychodus.py tests/interop
+	$(PYTEST) tests/formats/test_interop.py tests/compat/test_ptychodus.py tests/interop tests/output/test_onnx_network.py
 # The pages of docs/ as a site, in site/; a broken link is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet

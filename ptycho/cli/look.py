@@ -142,7 +142,11 @@ def view_command(
 @commands.command(name="export")
 def export_command(
     source: Annotated[
-        Path, typer.Argument(exists=True, help="A run folder, or a reconstruction of any program.", show_default=False)
+        Path,
+        typer.Argument(
+            help="A run folder, or a reconstruction of any program; with --network also 'pretrained'.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path,
@@ -152,10 +156,35 @@ def export_command(
         str, typer.Option(help="Which: tiff and png (amplitude, phase), hdf5, cxi, figure (PDF and PNG for a paper).")
     ] = "tiff,png,hdf5,cxi,figure",
     pixel_size_nm: PixelSize = None,
+    network: Annotated[
+        bool,
+        typer.Option("--network", help="Write the network of the run instead, as network.onnx, for frames of --N."),
+    ] = False,
+    N: Annotated[int | None, typer.Option("--N", min=2, help="With --network: side of the frames, pixels.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="With --network: frames that it takes at once.")] = 64,
+    canvas: Annotated[
+        int | None, typer.Option(min=2, help="With --network: side of the object, pixels; by default twice a frame.")
+    ] = None,
 ) -> None:
-    """Write a reconstruction as images, HDF5, CXI, and a figure with scale bar and colour bars."""
+    """Write a reconstruction as images, HDF5, CXI, and a figure with scale bar and colour bars; or a network as ONNX."""
+    if network:
+        log(str(_exported_network(source, output, N, frames, canvas)))
+        return
     from ptycho.output.export import export
 
+    if not source.exists():
+        raise ValueError(f"there is no {source}")
     size = None if pixel_size_nm is None else pixel_size_nm * 1e-9
     for file in export(source, output, [name.strip() for name in formats.split(",") if name.strip()], size):
         log(str(file))
+
+
+def _exported_network(source: Path, output: Path, N: int | None, frames: int, canvas: int | None) -> Path:
+    if N is None:
+        raise ValueError("--network needs --N, the side of the frames in pixels: ONNX has fixed sizes")
+    with framework():
+        from ptycho.output.onnx_network import export_network
+
+    output.mkdir(parents=True, exist_ok=True)
+    model = "pretrained" if str(source) == "pretrained" else source / "model.keras"
+    return export_network(model, output / "network.onnx", N, frames=frames, canvas=canvas)

@@ -98,7 +98,7 @@ OPTIONS = {
     "doctor": f"{SETTINGS} --json",
     "info": f"{SETTINGS} --share",
     "view": f"{SETTINGS} --open --output -o",
-    "export": "--formats --pixel-size-nm -o --output",
+    "export": "--formats --pixel-size-nm -o --output --network --N --frames --canvas",
     "demo": f"{SETTINGS} --seed -o --output",
     "plan": "--target-frc --step --probe --N --object --seed",
     "study": "",
