@@ -166,7 +166,7 @@ def export_command(
         int | None, typer.Option(min=2, help="With --network: side of the object, pixels; by default twice a frame.")
     ] = None,
 ) -> None:
-    """Write a reconstruction as images, HDF5, CXI, and a figure with scale bar and colour bars; or a network as ONNX."""
+    """Write a reconstruction as images, HDF5, CXI, and a figure for a paper; or, with --network, a network as ONNX."""
     if network:
         log(str(_exported_network(source, output, N, frames, canvas)))
         return
