@@ -1,12 +1,12 @@
 """Electrons: simulated 4D-STEM with exact truth, through `ptycho reconstruct` from the frames and the optics alone.
 
-    PTYCHO_DATA=../shared/data python benchmarks/stem.py run thin                       MoS2, frames transposed, 15 degrees
-    PTYCHO_DATA=../shared/data python benchmarks/stem.py run thin --defocus-off 100     defocus told wrong by 100 A
-    PTYCHO_DATA=../shared/data python benchmarks/stem.py run thick                      SrTiO3, 15.6 nm
+    PTYCHO_DATA=../shared/data python benchmarks/stem.py run thin                      MoS2, transposed, 15 degrees
+    PTYCHO_DATA=../shared/data python benchmarks/stem.py run thin --defocus-off 100    defocus told wrong by 100 A
+    PTYCHO_DATA=../shared/data python benchmarks/stem.py run thick                     SrTiO3, 15.6 nm
 
-A file with what a microscopist has (counts, step, voltage, semi-angle, detector pixel, defocus) is written first; of the
-truth nothing is in it. The judge is `score_stem.py` beside the data: the correlation of the phase with the true one, which
-is blurred by 0.3 A; and the pixels, rotation and shear of the fitted positions against the true ones.
+A file with what a microscopist has (counts, step, voltage, semi-angle, detector pixel, defocus) is written first; of
+the truth nothing is in it. The judge is `score_stem.py` beside the data: the correlation of the phase with the true
+one, blurred by 0.3 A; and rotation and scales of the fitted positions against the true ones.
 """
 
 import importlib.util
