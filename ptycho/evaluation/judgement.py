@@ -140,13 +140,13 @@ def verdict(
     error, noise, mean_frame = judgement.deciding
     explained, times = judgement.deciding.explained, judgement.times
     where = "error on held-out frames" if judgement.unseen else "error on the frames that it is made of"
-    measure = f"{where}{' (Poisson deviance)' if judgement.sparse else ''} {error:.4g}"
-    beside = f"shot noise alone {noise:.4g}, the mean of the other frames {mean_frame:.4g}"
+    measure = f"{where}{' (Poisson deviance)' if judgement.sparse else ''} {error:.3g}"
+    beside = f"shot noise alone {noise:.3g}, the mean of the other frames {mean_frame:.3g}"
     if not judgement.deciding.beats_mean_frame:
         return Verdict(
             kind="no image",
-            sentence=f"No image: {measure}, no better than the mean of the other frames, {mean_frame:.4g} "
-            f"(shot noise alone {noise:.4g}).",
+            sentence=f"No image: {measure}, no better than the mean of the other frames, {mean_frame:.3g} "
+            f"(shot noise alone {noise:.3g}).",
         )
     if not judgement.unseen and times < overfitted:
         return Verdict(

@@ -60,7 +60,7 @@ class ObjectImages(NamedTuple):
     """An object as a page draws it."""
 
     images: dict[str, np.ndarray]
-    """``amplitude`` and ``phase``, (H, W) float32."""
+    """``phase`` and ``amplitude``, (H, W) float32."""
     extent: Extent
     """In the unit of the page."""
     binning: int
@@ -78,7 +78,11 @@ def object_images(
     image, k = binned(ramp_removed(result.object[rows, columns]), side_px)
     length, _ = pixel_unit(scan)
     return ObjectImages(
-        {name.partition(" ")[0]: values.astype("float32") for name, values in amplitude_and_phase(image).items()},
+        # The phase first: of most samples it says more.
+        {
+            name.partition(" ")[0]: values.astype("float32")
+            for name, values in reversed(amplitude_and_phase(image).items())
+        },
         (
             (columns.start + origin_px[1]) * length,
             (rows.start + origin_px[0]) * length,
@@ -104,7 +108,7 @@ class Ranges(NamedTuple):
 
 
 def object_panels(images: ObjectImages, unit: PixelUnit, ranges: Ranges | None = None) -> "Row":
-    """Amplitude and phase side by side, on common axes: those given, or new ones."""
+    """Phase and amplitude side by side, on common axes: those given, or new ones."""
     from bokeh.layouts import row
 
     ranges = ranges or Ranges.of(images.extent)
@@ -122,7 +126,7 @@ def _object_panel(name: str, images: ObjectImages, unit: PixelUnit, ranges: Rang
     mapper = LinearColorMapper(palette=palette(colours), low=value[0], high=value[1])
     plot = _figure(
         name + (f", binned by {images.binning}" if images.binning > 1 else ""),
-        (440, int(np.clip(440 * extent[3] / extent[2], 120, 700))),
+        (400, int(np.clip(400 * extent[3] / extent[2], 120, 640))),
         tools="pan,wheel_zoom,box_zoom,zoom_in,zoom_out,reset,save,hover",
         active_scroll="wheel_zoom",
         match_aspect=True,
@@ -162,7 +166,7 @@ def _colour_controls(
         step=(limits[1] - limits[0]) / 500,
         title=f"{name}: colour range",
         name=f"{name}: colour range",
-        width=360,
+        width=330,
         format="0.000",
     )
     slider.js_link("value", mapper, "low", attr_selector=0)
@@ -203,7 +207,7 @@ class SmallImage(NamedTuple):
 
     title: str
     image: np.ndarray
-    """Binned to 128 pixels, float32."""
+    """Binned to 128 pixels: float32, or colours as uint32."""
     extent: Extent
     """In pixels of the image before."""
     limits: tuple[float, float]
@@ -222,6 +226,26 @@ def mode_images(probe: Complex[Array, "M n n"], most: int = 8) -> list[SmallImag
     power = (np.abs(probe) ** 2).sum(axis=(1, 2))
     percent = 100 * power / power.sum()
     return [small_image(f"mode {m + 1}: {percent[m]:.1f} %", np.abs(mode)) for m, mode in enumerate(probe[:most])]
+
+
+def complex_mode_images(probe: Complex[Array, "M n n"], most: int = 8) -> list[SmallImage]:
+    """`mode_images` with the phase as colour: red 0, going through green and blue, and the amplitude as brightness."""
+    images = mode_images(probe, most)
+    coloured = []
+    for mode, (title, amplitude, extent, limits) in zip(probe, images):
+        # The bins of a phase that turns within them show its mean direction.
+        phase = np.angle(binned(mode, 128)[0])
+        coloured.append(SmallImage(title, _coloured(phase, amplitude / limits[1]), extent, limits))
+    return coloured
+
+
+def _coloured(phase: Float[Array, "h w"], brightness: Float[Array, "h w"]) -> Int[Array, "h w"]:
+    """Colours as Bokeh takes them: bytes of red, green, blue and opacity in one uint32."""
+    from matplotlib.colors import hsv_to_rgb
+
+    hsv = np.stack([(phase / (2 * np.pi)) % 1, np.full(phase.shape, 0.85), np.clip(brightness, 0, 1)], axis=-1)
+    rgba = np.concatenate([hsv_to_rgb(hsv), np.ones((*phase.shape, 1))], axis=-1)
+    return np.rint(255 * rgba).astype("uint8").view("uint32")[..., 0]
 
 
 def opr_images(result: Reconstruction, most: int = 8) -> list[SmallImage]:
@@ -251,8 +275,8 @@ def small_panels(images: Sequence[SmallImage]) -> "Row":
     for title, image, extent, limits in images:
         mapper = LinearColorMapper(palette=palette("viridis"), low=limits[0], high=limits[1])
         ranges = Ranges.of(extent)
-        height = int(np.clip(190 * extent[3] / extent[2], 60, 400))
-        plot = _figure(title, (190, height), x_range=ranges.x, y_range=ranges.y, tools="wheel_zoom,pan,reset")
+        height = int(np.clip(160 * extent[3] / extent[2], 60, 400))
+        plot = _figure(title, (160, height), x_range=ranges.x, y_range=ranges.y, tools="wheel_zoom,pan,reset")
         _draw(plot, image, mapper, extent, title.partition(":")[0])
         plots.append(plot)
     return row(*plots, styles=WRAPPED)
@@ -447,6 +471,9 @@ def _draw(
 ) -> None:
     """Draw (H, W) with row 0 at the top."""
     x, y, width, height = extent
+    if image.dtype == np.uint32:
+        plot.image_rgba([image], x=x, y=y, dw=width, dh=height, level="image", name=name)  # type: ignore[call-arg]
+        return
     plot.image(  # type: ignore[call-arg]
         [np.ascontiguousarray(image)], x=x, y=y, dw=width, dh=height, color_mapper=mapper, level="image", name=name
     )

@@ -11,15 +11,30 @@ from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Check, examine
 from ptycho.diagnostics.describe import describe
-from ptycho.evaluation import Scores
-from ptycho.output.page import Bullets, Plots, Provenance, Section, Table, save_page
+from ptycho.evaluation import Judgement, Scores, Verdict
+from ptycho.evaluation.judgement import VerdictKind
+from ptycho.images import illuminated_region
+from ptycho.output.page import (
+    Beside,
+    Bullets,
+    Facts,
+    Gauge,
+    Headline,
+    Leaf,
+    Plots,
+    Provenance,
+    Section,
+    Table,
+    Tone,
+    save_page,
+)
 from ptycho.output.panels import (
     History,
     Ranges,
+    complex_mode_images,
     curve_panel,
     epoch_curves,
     frame_panels,
-    mode_images,
     object_images,
     object_panels,
     opr_images,
@@ -37,6 +52,8 @@ def save_report(
     result: Reconstruction | None = None,
     *,
     scores: Scores | None = None,
+    verdict: Verdict | None = None,
+    judgement: Judgement | None = None,
     findings: Sequence[str] = (),
     training: History = (),
     fit: History = (),
@@ -53,6 +70,8 @@ def save_report(
         scan: P frames; some are shown beside their predictions.
         result: object and probe; None shows the scan alone.
         scores: those of the object against the true one, beside those of a flat object.
+        verdict: what to think of the result, in a sentence: the headline.
+        judgement: by what frames, and how it stands beside shot noise and beside the mean of the other frames.
         findings: sentences about scan and result.
         training, fit: histories of the network's training and of the refinement, as `train` and `refine` return them.
         smoothing: weights of total variation, as `try_total_variation` returns them.
@@ -64,33 +83,80 @@ def save_report(
         patterns_bytes: size of the patterns and predictions; larger scans show every k-th frame.
     """
     probe = scan.probe if result is None else result.probe
-    sections: list[Section] = [Plots("Probe", small_panels(mode_images(probe)))]
+    checks = examine(scan, orientation=result is None) if checks is None else checks
+    first: list[Section] = []
+    if verdict is not None:
+        first.append(Headline(verdict.sentence, TONES[verdict.kind]))
     if result is not None:
         images = object_panels(object_images(scan, result, object_side_px), pixel_unit(scan))
-        sections.insert(0, Plots("Object", images))
-    judgement: list[Section] = [Bullets("Findings", findings)]
+        tone = "fair" if verdict is None else TONES[verdict.kind]
+        side: list[Leaf] = [] if judgement is None else [_gauge(judgement, tone)]
+        side += [_facts(scan, result), Bullets("Findings", findings)]
+        first.append(Beside([Plots("Object", images), *side], "first"))
+    details: list[Leaf] = [] if result is not None else [Bullets("Findings", findings)]
     if scores is not None:
-        judgement.append(_scores_table(scores))
-    sections[1:1] = judgement
+        details += [_scores_table(scores), _correlation({"correlation": scores})]
+    details.append(Plots("Probe: brightness is amplitude, colour phase", small_panels(complex_mode_images(probe))))
     if result is not None:
-        sections += _further_unknowns(result)
-    sections.append(Plots("Frames on the scan", frame_panels(scan, result, patterns_bytes)))
+        details += _further_unknowns(result)
+    details += _curves(training, fit, smoothing)
+    wide = Plots("Frames on the scan", frame_panels(scan, result, patterns_bytes))
+    last = Beside([*_scan_tables(scan, checks), Provenance(settings)], "details")
+    return save_page(path, str(scan.source or Path(path).stem), [*first, Beside(details, "details"), wide, last])
+
+
+TONES: dict[VerdictKind, Tone] = {"at the noise": "good", "disagrees": "fair", "undecided": "fair", "no image": "bad"}
+
+
+def _gauge(judgement: Judgement, tone: Tone) -> Gauge:
+    error, noise, mean_frame = judgement.deciding
+    measure = "Poisson deviance" if judgement.sparse else "error"
+    whose = "frames that the fit has not seen" if judgement.unseen else "the frames that it is made of"
+    ends = ("shot noise", noise), ("mean frame", mean_frame)
+    return Gauge(f"{measure[0].upper()}{measure[1:]} of {whose}", ("this image", error), ends, tone)
+
+
+def _facts(scan: Scan, result: Reconstruction) -> Facts:
+    """What a reader asks first of an image, with the digits that it deserves."""
+    rows_px, columns_px = illuminated_region(result.coverage)
+    height, width = rows_px.stop - rows_px.start, columns_px.stop - columns_px.start
+    length, unit = pixel_unit(scan)
+    covered = float((result.coverage > COVERED_PART).sum())
+    used = len(scan) if result.used_frames is None else int(result.used_frames.sum())
+    rows = [("field", f"{width * length:.3g} x {height * length:.3g} {unit}")]
+    if scan.pixel_size_m:
+        rows.append(("pixel", f"{scan.pixel_size_m * 1e9:.4g} nm"))
+    rows += [
+        ("frames", f"{used} of {len(scan)}"),
+        ("counts a frame", f"{scan.mean_counts:.3g}"),
+        ("counts an object pixel", f"{scan.mean_counts * used / max(covered, 1):.3g}"),
+        ("probe modes", f"{len(result.probe)}" + ("" if scan.probe_known else ", found")),
+    ]
+    if result.uncertainty is not None:
+        sure = result.uncertainty[np.isfinite(result.uncertainty) & (result.coverage > COVERED_PART)]
+        if len(sure):
+            rows.append(("uncertainty (median)", f"{np.median(sure):.2g}"))
+    return Facts("At a glance", rows)
+
+
+COVERED_PART = 0.05
+"""Illumination, over that of the brightest pixel of one probe, from which on a pixel counts as part of the image."""
+
+
+def _curves(training: History, fit: History, smoothing: Sequence[PhotonTrial]) -> list[Leaf]:
+    curves: list[Leaf] = []
     for heading, label, history, titles in (
         ("Training", "loss", training, dict(loss="training", validation_loss="held-out frames")),
         ("Refinement", "error", fit, dict(error="fitted frames", held_out_error="held-out frames")),
     ):
         if history:
-            curves = curve_panel("epoch", label, epoch_curves(history, titles), logarithmic=True)
-            sections.append(Plots(heading, curves))
+            panel = curve_panel("epoch", label, epoch_curves(history, titles), logarithmic=True)
+            curves.append(Plots(heading, panel))
     if smoothing:
         points = [trial.weight for trial in smoothing], [trial.deviance for trial in smoothing]
         panel = curve_panel("weight", "deviance a photon", {"held-out photons": points}, logarithmic=False)
-        sections.append(Plots("Total variation", panel))
-    if scores is not None:
-        sections.append(_correlation({"correlation": scores}))
-    checks = examine(scan, orientation=result is None) if checks is None else checks
-    sections += [*_scan_tables(scan, checks), Provenance(settings)]
-    return save_page(path, str(scan.source or Path(path).stem), sections)
+        curves.append(Plots("Total variation", panel))
+    return curves
 
 
 def save_comparison(
@@ -136,7 +202,7 @@ def save_comparison(
         Table("Scores", *rows),
         Bullets("Notes", notes),
         *objects,
-        Plots(f"Probe: {names[0]}", small_panels(mode_images(results[names[0]].probe))),
+        Plots(f"Probe: {names[0]}", small_panels(complex_mode_images(results[names[0]].probe))),
         Plots(f"Frames on the scan: {names[0]}", frame_panels(scan, results[names[0]])),
         Plots("Epochs", column(*curves)),
         *([_correlation(scores)] if scores else []),
@@ -146,7 +212,7 @@ def save_comparison(
     return save_page(path, f"{scan.source or Path(path).stem}: {', '.join(names)}", sections)
 
 
-def _further_unknowns(result: Reconstruction) -> list[Section]:
+def _further_unknowns(result: Reconstruction) -> list[Leaf]:
     """What an estimate has beside object, probe and positions: OPR modes, slices, background, blur, affine map."""
     plots = {"OPR modes": opr_images(result), "Slices": slice_images(result)}
     rows = []
@@ -167,7 +233,8 @@ def _further_unknowns(result: Reconstruction) -> list[Section]:
 
 
 def _scores_table(scores: Scores) -> Table:
-    rows = [(label, *(f"{value:.3f}" for value in values)) for label, *values in scores.rows()]
+    digits = lambda label: 1 if "dB" in label else 3 if "rad" in label else 2
+    rows = [(label, *(f"{value:.{digits(label)}f}" for value in values)) for label, *values in scores.rows()]
     return Table("Scores against the true object", ("score", "object", "flat object"), rows)
 
 
@@ -183,7 +250,13 @@ def _correlation(scores: Mapping[str, Scores]) -> Plots:
 
 
 def _scan_tables(scan: Scan, checks: Sequence[Check]) -> tuple[Table, Table]:
+    passed = all(check.verdict == "pass" for check in checks)
     return (
         Table("Scan", (), describe(scan, checked=True)),
-        Table("Checks of the scan", ("check", "verdict", "found", "what to do"), checks),
+        Table(
+            "Checks of the scan",
+            ("check", "verdict", "found", "what to do"),
+            checks,
+            folded=f"all {len(checks)} pass" if passed else "",
+        ),
     )

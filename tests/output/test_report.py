@@ -11,9 +11,11 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ptycho.config import Multislice
 from ptycho.data.reconstruction import Reconstruction
-from ptycho.evaluation import compare_objects
+from ptycho.diagnostics.checks import Check
+from ptycho.evaluation import Judgement, Verdict, compare_objects
+from ptycho.evaluation.judgement import Errors
 from ptycho.images import binned
-from ptycho.output.panels import colour_range, opr_images, palette, pattern_images, slice_images
+from ptycho.output.panels import colour_range, complex_mode_images, opr_images, palette, pattern_images, slice_images
 from ptycho.output.report import save_report
 
 
@@ -57,8 +59,43 @@ def test_the_page_stands_alone_and_says_what_was_found(small_scan, truth_as_resu
     ):
         assert re.search(f"<h2>{heading}", page), heading
     assert "3 &lt; 4 &amp; more" in page
-    assert f"{scores.snr_db:.3f}" in page and f"{scores.flat.snr_db:.3f}" in page
+    assert f">{scores.snr_db:.1f}<" in page and f">{scores.flat.snr_db:.1f}<" in page
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_first_screen_says_what_to_think_of_the_image(small_scan, truth_as_result, tmp_path):
+    """The verdict, the error beside noise and mean frame, and what was measured; the checks folded where all pass."""
+    errors = Errors(error=0.012, shot_noise=0.006, mean_frame=0.096)
+    judgement = Judgement(frames=9, uncovered=0, unseen=True, amplitude=errors, deviance=errors, sparse=False)
+    decision = Verdict(kind="disagrees", sentence="An image, but 2 < 3.")
+    checks = [Check("values", "pass", "counts", ""), Check("overlap", "pass", "60 %", "")]
+    made = replace(truth_as_result, uncertainty=np.full(small_scan.object.shape, 0.125, "float32"))
+    options = dict(verdict=decision, judgement=judgement, findings=["three modes"], checks=checks)
+    page = save_report(tmp_path / "report.html", small_scan, made, **options).read_text(encoding="utf-8")
+    body = page[page.index("<body>") :]
+    assert "<p class='headline fair'>" in body and "An image, but 2 &lt; 3." in body
+    assert "this image 0.012; shot noise 0.006, mean frame 0.096" in body
+    # On a logarithmic line twice the noise of sixteen times lies at a quarter of it: 12 + 276 / 4.
+    assert "<circle cx='81.0'" in body
+    assert f"<dd>{len(small_scan)} of {len(small_scan)}</dd>" in body and "<dd>0.12</dd>" in body
+    assert "<summary>all 2 pass</summary>" in body
+    order = [body.index(text) for text in ("headline", "<h2>Object", "At a glance", "<h2>Findings", "<h2>Probe")]
+    assert order == sorted(order)
+    failed = [*checks, Check("units", "fail", "a step of 1 m", "--pixel-size-nm")]
+    page = save_report(tmp_path / "failed.html", small_scan, made, checks=failed).read_text(encoding="utf-8")
+    assert "pass</summary>" not in page and "--pixel-size-nm" in page
+
+
+def test_colours_of_a_probe_are_its_phase_and_their_brightness_its_amplitude():
+    mode = np.array([[1, 1j], [-0.5, 0]], "complex64")
+    (image,) = complex_mode_images(mode[None])
+    red, green, blue, opacity = np.moveaxis(image.image.view("uint8").reshape(2, 2, 4), -1, 0)
+    assert (opacity == 255).all() and image.title == "mode 1: 100.0 %"
+    bright = np.maximum(np.maximum(red, green), blue)
+    assert bright.tolist() == [[255, 255], [128, 0]]  # 127.5 to the even one
+    assert red[0, 0] == 255 and green[0, 0] == blue[0, 0] == 38  # 255 (1 - 0.85) = 38.25: red is phase 0
+    assert green[0, 1] == 255  # a quarter turn: between yellow and green
+    assert (green[1, 0], blue[1, 0]) == (128, 128) and red[1, 0] == 19  # half a turn: cyan
 
 
 def test_the_page_shows_all_unknowns_of_an_estimate(small_scan, truth_as_result, tmp_path):
