@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check audit lint docs notebooks clean wheel paper
+.PHONY: venv demo test test-backends test-tensorflow test-jax test-torch test-ptychi test-interop check audit lint docs notebooks clean wheel paper results
 
 venv: .venv/installed
 demo: .venv/installed
@@ -50,6 +50,9 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 check: lint test
+# The numbers of docs/results.md anew, those that are stale: hours; what was done is not done again.
+results: .venv/installed
+	PATH="$(abspath $(BIN)):$$PATH" python benchmarks/results.py run
 # The paper as a page; wants pandoc (apt-get install pandoc).
 paper:
 	pandoc paper/paper.md --resource-path paper --citeproc --standalone --fail-if-warnings -o paper/paper.html

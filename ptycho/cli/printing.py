@@ -86,6 +86,7 @@ def print_outcome(outcome: "Outcome", folder: Path) -> None:
     for note in outcome.notes:
         log(note)
     log(f"{outcome.result.used} frames used, {outcome.result.dropped} dropped; results in {folder}")
+    log(f"next: ptycho view {folder}")
 
 
 def finish(outcome: "Outcome", folder: Path, force: bool) -> None:
