@@ -4,8 +4,8 @@
     python benchmarks/results.py run                   those that are stale; begins again where it was stopped
     python benchmarks/results.py run --only "photons"  those whose command has this in it
 
-The commands are the indented blocks of the page, as a reader would type them; a block runs as one script in ``results``,
-so that what one line makes the next can use. What it prints goes to ``<number>-<name>.log`` there, and a line to
+The commands are the indented blocks of the page, as a reader would type them; a block is one script, run in ``results``
+so that a line can use what one before made. What it prints goes to ``<number>-<name>.log`` there, and a line to
 ``record.jsonl``. A block is stale if the package, or a benchmark that it names, has changed since it was run. The page
 itself is written by hand, from the logs.
 """
