@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from packaging.version import Version
@@ -66,6 +67,7 @@ NOT_RUN = {
     "import hyperspy.api as hs": "needs HyperSpy, as test_memory.py does; it is compiled",
     "KERAS_BACKEND=jax": "the tests run on another backend: `make test-jax`",
     "KERAS_BACKEND=torch": "the tests run on another backend: `make test-torch`",
+    "ptycho reconstruct stem.npy": "minutes on frames with a sample in them: benchmarks/stem.py",
     "ptycho study dose-response -o study --scheduler": "needs a Dask scheduler at that address",
     "ptycho reconstruct scan.h5 -o image --model pretrained --no-refine --workers": "as test_distributed.py does",
     "ptycho refine scan.cxi -o image --focus-m": "needs a scan in the near field: test_near_field.py has some",
@@ -198,6 +200,9 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan, eager
     monkeypatch.setattr(opening, "load_pretrained", lambda: build_model(ModelConfig(N=24, **SMALL), small_scan.probe))
     for name in SCANS:
         write_scan(small_scan, tmp_path / name, format="hdf5")
+    y, x = np.indices((24, 24)) - 12
+    bright_field = np.random.default_rng(0).poisson(40.0 * (np.hypot(y, x) < 7), (4, 5, 24, 24))
+    np.save(tmp_path / "stem.npy", bright_field.astype("uint16"))
     names: dict = {}
     for language, text in blocks(page):
         if language == "sh":
