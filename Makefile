@@ -51,9 +51,9 @@ lint: .venv/installed-test
 	$(BIN)/lint-imports
 check: lint test
 # The numbers of docs/results.md anew, those that are stale: hours; what was done is not done again.
-results: .venv/installed
+results: .venv/installed-backends
 	PATH="$(abspath $(BIN)):$$PATH" python benchmarks/results.py run
-# The paper as a page; wants pandoc (apt-get install pandoc).
+# The paper as a page; needs pandoc (apt-get install pandoc).
 paper:
 	pandoc paper/paper.md --resource-path paper --citeproc --standalone --fail-if-warnings -o paper/paper.html
 # What is released: a wheel and an archive, their descriptions and contents, and the wheel where nothing else is.
@@ -65,7 +65,8 @@ wheel: .venv/bin/python
 	$(BIN)/python -m zipfile -l dist/*.whl | grep -q 'ptycho/pretrained/best.keras'
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
-	cd dist && PYTHONPATH= ../.venv-wheel/bin/ptycho --version && ../.venv-wheel/bin/ptycho demo -o demo
+	mkdir -p .venv-wheel/try
+	unset PYTHONPATH && cd .venv-wheel/try && ../bin/ptycho --version && ../bin/ptycho demo -o demo
 # Known vulnerabilities of what is installed; asks PyPI, and fails where it cannot.
 audit: .venv/installed
 	$(PIP) pip-audit

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -59,7 +60,12 @@ def blocks() -> list[Block]:
             lines = []
         if line.startswith("#"):
             heading = line.lstrip("# ")
-    return [block for block in made if re.search(r"python |ptycho ", " ".join(block.commands))]
+    # Another work tree is for who compares two commits.
+    return [
+        block
+        for block in made
+        if re.search(r"python |ptycho ", text := " ".join(block.commands)) and "git worktree" not in text
+    ]
 
 
 def recorded() -> dict[tuple[str, ...], dict[str, Any]]:
@@ -76,6 +82,16 @@ def state(block: Block, record: dict[str, Any] | None) -> str:
         return f"failed ({record['code']})"
     changed = git("diff", "--name-only", record["commit"], "--", *block.sources).split()
     return f"stale: {len(changed)} files changed, {changed[0]} first" if changed else "current"
+
+
+def forget_outputs(block: Block) -> None:
+    """Remove what the commands of a block leave: some go on from it, and would measure nothing at a new commit."""
+    for name in re.findall(r"(?:-o|--keep) (\S+)", " ".join(block.commands)):
+        output = FOLDER / name
+        if output.is_dir():
+            shutil.rmtree(output)
+        else:
+            output.unlink(missing_ok=True)
 
 
 def git(*words: str) -> str:
@@ -96,16 +112,19 @@ def listed() -> None:
 @app.command()
 def run(only: Annotated[str, typer.Option(help="Run blocks that have this in a command.")] = "") -> None:
     """Run what is stale. The work tree has to be committed: a number belongs to a commit."""
-    if git("status", "--porcelain", "--", "ptycho", "benchmarks"):
+    if git("status", "--porcelain", "--", "ptycho", "benchmarks/*.py"):
         raise SystemExit("commit ptycho and benchmarks first: a number belongs to a commit")
     FOLDER.mkdir(exist_ok=True)
     if not (FOLDER / "benchmarks").exists():
         (FOLDER / "benchmarks").symlink_to(ROOT / "benchmarks")
-    data = os.environ.get("PTYCHO_DATA", str(ROOT.parent / "shared" / "data"))
+    (FOLDER / "docs").mkdir(exist_ok=True)
+    data = str(Path(os.environ.get("PTYCHO_DATA", ROOT.parent / "shared" / "data")).resolve())
     records = recorded()
     for number, block in enumerate(blocks()):
         if only not in " ".join(block.commands) or state(block, records.get(block.commands)) == "current":
             continue
+        if block.commands in records:
+            forget_outputs(block)
         commit, log = git("rev-parse", "HEAD"), FOLDER / f"{number:02}-{block.name}.log"
         print(f"{block.heading}: {'; '.join(block.commands)}", flush=True)
         script = "\n".join(

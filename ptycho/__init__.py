@@ -44,7 +44,11 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     if name == "__version__":  # that of the tag, which the installation wrote down
-        return import_module("importlib.metadata").version("ptycho")
+        metadata = import_module("importlib.metadata")
+        try:
+            return metadata.version("ptycho")
+        except metadata.PackageNotFoundError:
+            return "0+not.installed"
     raise AttributeError(f"module 'ptycho' has no attribute {name!r}")
 
 

@@ -1,6 +1,7 @@
 """The frames of a scan by the names that scripts for PtychoPINN use: a door to `ptycho.formats` and `ptycho.data`."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,25 +11,42 @@ from scipy.spatial import cKDTree
 
 from ptycho.data.scan import Scan
 from ptycho.formats import read_scan
-from ptycho.formats.ptychopinn import scan_of
+from ptycho.formats.ptychopinn import object_guess, scan_of
 
 
 class FromScan(np.ndarray):
     """An array that knows of which scan it was made, through arithmetic too."""
 
     raw: "RawData | None" = None
+    rows: np.ndarray | None = None
+    """Of each entry, which group of the scan it is."""
     mosaic: np.ndarray | None = None
     """Of patches, the object that they are parts of."""
 
     def __array_finalize__(self, made_from: Any) -> None:
-        self.raw, self.mosaic = getattr(made_from, "raw", None), getattr(made_from, "mosaic", None)
+        for name in ("raw", "rows", "mosaic"):
+            setattr(self, name, getattr(made_from, name, None))
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        first = key[0] if isinstance(key, tuple) and key else key
+        if isinstance(part, FromScan) and self.rows is not None and first is not Ellipsis:
+            part.rows = self.rows[first] if isinstance(first, slice | np.ndarray | list) else None
+        return part
 
 
 def from_scan(values: np.ndarray, raw: "RawData") -> FromScan:
     """An array that knows the data that it was made of."""
     known = np.asarray(values).view(FromScan)
-    known.raw = raw
+    known.raw, known.rows = raw, np.arange(len(known))
     return known
+
+
+def warn_of(function: str, others: Mapping[str, Any]) -> None:
+    """Say which arguments of other programs' function have no effect here; those that ask for nothing are silent."""
+    for name, value in others.items():
+        if value:
+            warnings.warn(f"{function}: {name}={value!r} has no effect", stacklevel=3)
 
 
 @dataclass
@@ -45,7 +63,7 @@ class RawData:
     objectGuess: np.ndarray | None = None
     source: str | None = None
     file_scan: Scan | None = field(default=None, repr=False)
-    """What the reader of the file made of it."""
+    """What the reader of the file made of it; this counts, whatever becomes of the arrays."""
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RawData":
@@ -53,7 +71,8 @@ class RawData:
         scan = read_scan(path)
         y, x = scan.positions.T
         frames = np.asarray(scan.counts)
-        return cls(x, y, frames, scan.probe, np.zeros(len(scan), int), scan.object, str(path), scan)
+        image = object_guess(Path(path)) if scan.object is None else scan.object
+        return cls(x, y, frames, scan.probe, np.zeros(len(scan), int), image, str(path), scan)
 
     @classmethod
     def from_coords_without_pc(
@@ -88,7 +107,7 @@ class RawData:
         return scan_of({name: np.asarray(values) for name, values in arrays.items()}, Path(self.source or "raw data"))
 
     def generate_grouped_data(
-        self, N: int, K: int = 4, nsamples: int = 1, gridsize: int = 1, **unused: Any
+        self, N: int, K: int = 4, nsamples: int = 1, gridsize: int = 1, **others: Any
     ) -> dict[str, Any]:
         """Of each frame the group with its nearest neighbours, gridsize**2 in all.
 
@@ -96,6 +115,7 @@ class RawData:
         the group's mean with the sign flipped, ``coords_offsets (B, 1, 2, 1)`` that mean. ``K`` and ``nsamples``,
         numbers of other neighbours and groups to draw, are not used: a scan is predicted as a whole.
         """
+        warn_of("generate_grouped_data", others)
         scan = self.scan()
         if scan.N != N:
             raise ValueError(f"the frames have {scan.N} x {scan.N} pixels, the model {N} x {N}")

@@ -271,9 +271,9 @@ def test_a_new_block_that_cannot_run_fails(monkeypatch):
 
 
 def test_version_is_the_same_everywhere():
-    """That of the next tag, or of this one: what comes from the history has .devN for the commits since the last."""
+    """That of the next tag: what comes from the history, .devN of the next patch at least, is not beyond it."""
     version = Version(re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1])
     assert Version(re.search(r"^## (\S+)", (ROOT / "CHANGES.md").read_text(), re.MULTILINE)[1]) == version
-    assert Version(Version(ptycho.__version__).base_version) == version
+    assert Version(Version(ptycho.__version__).base_version) <= version
     fallback = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["version"]["fallback-version"]
     assert Version(Version(fallback).base_version) == version

@@ -31,7 +31,7 @@ def test_the_conda_recipe_asks_for_what_the_wheel_does() -> None:
 
 def test_the_image_installs_extras_that_there_are() -> None:
     text = (ROOT / "packaging" / "Dockerfile").read_text()
-    extras = re.findall(r"/source\[(\w+)\]", text)
+    extras = re.findall(r"whl\)\[(\w+)\]", text)
     assert extras and set(extras) <= set(PROJECT["optional-dependencies"])
     assert re.search(r"^USER (?!root)", text, re.MULTILINE), "nothing has to run as root"
 

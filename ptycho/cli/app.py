@@ -39,7 +39,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def command_line(
     version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Ptychography by physics-informed neural networks: a scan in, a sharp complex image out."""

@@ -33,7 +33,7 @@ def info_command(
     share: Annotated[
         Path | None,
         typer.Option(
-            help="Write all but the frames to a small zip, for a report of a problem; nothing personal is in it.",
+            help="Write all but the frames to a small zip, for a report of a problem: no names of files, no texts.",
             callback=writable_file,
         ),
     ] = None,
@@ -42,6 +42,8 @@ def info_command(
     from ptycho.diagnostics.describe import describe
 
     if share is not None:
+        if share.resolve() == scan.resolve():
+            raise ValueError(f"--share {share} would replace the scan: give another name")
         with framework():
             from ptycho.pipelines.share import share as write_shared
 
@@ -167,6 +169,8 @@ def export_command(
     ] = None,
 ) -> None:
     """Write a reconstruction as images, HDF5, CXI, and a figure for a paper; or, with --network, a network as ONNX."""
+    if not network and (N, frames, canvas) != (None, 64, None):
+        raise ValueError("--N, --frames and --canvas have no effect without --network")
     if network:
         log(str(_exported_network(source, output, N, frames, canvas)))
         return

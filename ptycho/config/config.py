@@ -80,14 +80,18 @@ class InferenceConfig:
     model_path: Path = Path()
     test_data_file: Path = Path()
     debug: bool = False
+    """Not used."""
     output_dir: Path = Path("inference_outputs")
 
 
 def update_legacy_dict(cfg: MutableMapping[str, Any], config: ModelConfig | TrainingConfig | InferenceConfig) -> None:
-    """Write the fields of a config, and of its model, into a dictionary such as `ptycho.params.cfg`; paths as text."""
+    """Write the fields of a config, and of its model, into a dictionary such as `ptycho.params.cfg`; paths as text.
+
+    What is None stays as it is there.
+    """
     for field in fields(config):
         value = getattr(config, field.name)
         if isinstance(value, ModelConfig):
             update_legacy_dict(cfg, value)
-        else:
+        elif value is not None:
             cfg[DOTTED.get(field.name, field.name)] = str(value) if isinstance(value, Path) else value

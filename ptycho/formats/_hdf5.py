@@ -45,24 +45,36 @@ def _has_user_block(path: Path) -> bool:
 
 def hdf5_keys(path: Path) -> tuple[str, ...]:
     """Paths of the data sets in an HDF5 file; empty for any other file."""
-    return tuple(key for key, _, _ in hdf5_datasets(path))
+    return tuple(key for key, _ in _visited(path, lambda item: None))
 
 
 def hdf5_datasets(path: Path) -> tuple[tuple[str, tuple[int, ...], str], ...]:
     """Path, shape and dtype of each data set in an HDF5 file; empty for any other file."""
+    return tuple((key, *facts) for key, facts in _visited(path, lambda item: (item.shape or (), _dtype_of(item))))
+
+
+def _dtype_of(dataset: Any) -> str:
+    try:
+        return str(dataset.dtype)
+    except (TypeError, ValueError):  # one that numpy does not have
+        return "unknown"
+
+
+def _visited(path: Path, describe: Callable[[Any], Value]) -> list[tuple[str, Value]]:
+    """Path and description of each data set in an HDF5 file."""
     if not is_hdf5(path):
-        return ()
+        return []
     import h5py
 
-    listed: list[tuple[str, tuple[int, ...], str]] = []
+    listed: list[tuple[str, Value]] = []
 
     def keep(key: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            listed.append((_readable(key), item.shape or (), str(item.dtype)))
+            listed.append((_readable(key), describe(item)))
 
     with Hdf5(path) as file:
         file.guarded("/", lambda: file.file.visititems(keep))
-    return tuple(listed)
+    return listed
 
 
 def hdf5_has(path: Path, *keys: str) -> bool:

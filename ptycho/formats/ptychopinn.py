@@ -25,7 +25,17 @@ import numpy as np
 
 from ptycho.data.scan import Scan
 from ptycho.diagnostics import statistics
-from ptycho.formats._container import DEFAULT, REAL, ReadOptions, load_npz, npz_keys, number, optional, required
+from ptycho.formats._container import (
+    COMPLEX,
+    DEFAULT,
+    REAL,
+    ReadOptions,
+    load_npz,
+    npz_keys,
+    number,
+    optional,
+    required,
+)
 from ptycho.formats._format import Access, Format
 from ptycho.formats.npz import BEAM, as_bool, beam_from, beam_values
 from ptycho.io import BadFile
@@ -53,6 +63,13 @@ def read_scan(path: Path, options: ReadOptions = DEFAULT) -> Scan:
     truth_key = "objectGuess" if "object_is_truth" in keys else ""
     arrays, refused = load_npz(path, (frames_key, truth_key, *KEYS), options)
     return scan_of(arrays, path, keys=keys, refused=refused)
+
+
+def object_guess(path: Path) -> Array | None:
+    """``objectGuess (H, W)`` of a file, the truth or not; None where there is none, or no image."""
+    arrays, _ = load_npz(path, ("objectGuess",), DEFAULT) if "objectGuess" in npz_keys(path) else ({}, ())
+    guess = arrays.get("objectGuess")
+    return None if guess is None or guess.ndim != 2 or guess.dtype.kind not in COMPLEX else guess
 
 
 def scan_of(arrays: dict[str, Array], path: Path, *, keys: Notes = (), refused: Notes = ()) -> Scan:

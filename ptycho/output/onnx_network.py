@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ptycho.backend import backend_name
-from ptycho.io import replaced
+from ptycho.io import BadFile, replaced
 from ptycho.network.build import PtychoNetwork
 from ptycho.network.files import load_model, load_pretrained
 
@@ -29,7 +30,7 @@ def export_network(
 
     Inputs, all float32 but the positions: ``counts (1, frames, N, N)`` with the zero frequency at pixel N // 2, ``mask
     (1, N, N)``, 1 where a pixel is used, ``positions (1, frames, 2)`` int32 (y, x): the canvas pixel under pixel N // 2
-    of the probe (-2 N, off the canvas, for frames that there are not), ``subpixel (1, frames, 2)`` what is beyond it,
+    of the probe (-2 N, off the canvas, for unused slots), ``subpixel (1, frames, 2)`` what is beyond it,
     and the probe ``(1, modes, N, N)`` in sqrt(photons), its real and its imaginary part. Outputs: the object ``(1,
     canvas, canvas)`` in two parts, and its ``coverage``.
     Near fields are left out.
@@ -45,25 +46,30 @@ def export_network(
     Raises:
         ValueError: PyTorch or onnxscript is missing.
     """
+    lacking = [name for name in ("torch", "onnxscript") if find_spec(name) is None]
+    if lacking:
+        raise ValueError(
+            f"ONNX is written by packages that are not installed ({', '.join(lacking)}): pip install 'ptycho[onnx]'"
+        )
     arguments = [str(model), str(target), *map(str, (N, frames, canvas or 2 * N, modes))]
     if backend_name() == "torch":
         _export(*arguments)
     else:  # a process has one backend for good
         words = [sys.executable, "-m", "ptycho.output.onnx_network", *arguments]
-        done = subprocess.run(words, env=os.environ | dict(KERAS_BACKEND="torch"), capture_output=True, text=True)
+        # On a GPU the network would lie there, and what is traced with it here.
+        surroundings = os.environ | dict(KERAS_BACKEND="torch", CUDA_VISIBLE_DEVICES="")
+        done = subprocess.run(words, env=surroundings, capture_output=True, text=True)
         if done.returncode:
-            raise ValueError(done.stderr.strip().splitlines()[-1].removeprefix("ValueError: "))
+            *_, last = ["it was ended by the system", *done.stderr.strip().splitlines()]
+            kind, _, text = last.partition(": ")
+            raise (BadFile if kind.endswith("BadFile") else ValueError)(f"no ONNX file was written: {text or last}")
     return Path(target)
 
 
 def _export(model: str, target: str, *sizes: str) -> None:
-    try:
-        import torch
-        from onnxscript import opset18
-    except ImportError as error:
-        raise ValueError(
-            f"ONNX is written by packages that are not installed ({error.name}): pip install 'ptycho[onnx]'"
-        ) from error
+    import torch
+    from onnxscript import opset18
+
     N, frames, canvas, modes = map(int, sizes)
     network = load_pretrained() if model == "pretrained" else load_model(model)
     network = network if network.probe is None else network.without_probe()
@@ -145,6 +151,9 @@ def _without_complex(graph: Any) -> Any:
                 return RULES[name](target, *args, **kwargs)
             if any(map(_is_complex, args)):  # what only moves or adds up numbers does the same to both parts
                 assert name in BOTH_ALIKE, f"no rule for the complex operation {name}"
+                assert name not in ("add", "sub") or all(map(_is_complex, args[:2])), (
+                    "a real number has no imaginary part"
+                )
                 return Parts(*(target(*_part(args, k), **kwargs) for k in (0, 1)))
             return super().call_function(target, args, kwargs)
 

@@ -93,6 +93,8 @@ class Gauge(NamedTuple):
     def html(self, element: str = "") -> str:
         (left, low), (right, high) = self.ends
         name, value = self.value
+        # Without noise an error may round to a little below zero.
+        low, value, high = (max(number, 1e-12) for number in (low, value, high))
         smallest, largest = min(low, value), max(high, value)
         width, margin = 300, 12
 
@@ -102,21 +104,23 @@ class Gauge(NamedTuple):
                 return width / 2
             return margin + (width - 2 * margin) * math.log(x / smallest) / math.log(largest / smallest)
 
-        def mark(x: float, y: float, title: str, number: float, *, anchor: str) -> str:
-            return f"<text x='{x:.1f}' y='{y}' text-anchor='{anchor}'>{html.escape(title)} {number:.3g}</text>"
+        def label(x: float, y: int, title: str, number: float) -> str:
+            """Above or below its mark, within the drawing."""
+            anchor, shift = ("start", -6) if x < width / 3 else ("end", 6) if x > 2 * width / 3 else ("middle", 0)
+            text = f"{html.escape(title)} {number:.3g}"
+            return f"<text x='{x + shift:.1f}' y='{y}' text-anchor='{anchor}'>{text}</text>"
 
         at, a, b = place(value), place(low), place(high)
-        side = "start" if at < width / 3 else "end" if at > 2 * width / 3 else "middle"
         drawing = (
             f"<line x1='{a:.1f}' x2='{b:.1f}' y1='32' y2='32'/>"
             f"<path d='M{a:.1f} 26v12M{b:.1f} 26v12'/><circle cx='{at:.1f}' cy='32' r='6'/>"
-            + mark(max(margin, at - 6) if side == "start" else at, 16, name, value, anchor=side)
-            + mark(margin, 54, left, low, anchor="start")
-            + mark(width - margin, 54, right, high, anchor="end")
+            + label(at, 16, name, value)
+            + label(a, 54, left, low)
+            + label(b, 54, right, high)
         )
-        said = f"{name} {value:.3g}; {left} {low:.3g}, {right} {high:.3g}"
+        caption = f"{name} {value:.3g}; {left} {low:.3g}, {right} {high:.3g}"
         picture = (
-            f"<svg class='gauge {self.tone}' viewBox='0 0 {width} 62' role='img' aria-label='{html.escape(said)}'>"
+            f"<svg class='gauge {self.tone}' viewBox='0 0 {width} 62' role='img' aria-label='{html.escape(caption)}'>"
             f"{drawing}</svg>"
         )
         return _section(self.heading, picture)

@@ -128,8 +128,8 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
         rows.append(("pixel", f"{scan.pixel_size_m * 1e9:.4g} nm"))
     rows += [
         ("frames", f"{used} of {len(scan)}"),
-        ("counts a frame", f"{scan.mean_counts:.3g}"),
-        ("counts an object pixel", f"{scan.mean_counts * used / max(covered, 1):.3g}"),
+        ("counts per frame", f"{scan.mean_counts:.3g}"),
+        ("counts per object pixel", f"{scan.mean_counts * used / max(covered, 1):.3g}"),
         ("probe modes", f"{len(result.probe)}" + ("" if scan.probe_known else ", found")),
     ]
     if result.uncertainty is not None:

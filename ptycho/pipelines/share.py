@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ def share(path: Path, target: Path, reading: ReadConfig) -> None:
 
     The arrays are positions (P, 2), counts of each frame (P,), probe (M, N, N), mask and mean frame (N, N). The JSON
     has versions, what `ptycho info` and the doctor say, notes of the reader, options given, and name, shape and type of
-    each array in the file: neither values of text, nor the name of the file or of its folder.
+    each array in the file: neither values of text, nor names of files or folders.
     """
-    about: Record = dict(software=software(), options=reading.stated(), suffix="".join(path.suffixes))
+    about: Record = dict(software=software(), options=reading.stated(), suffix=_suffix(path))
     arrays: dict[str, Any] = {}
     try:
         about["arrays"] = [f"{name}: {shape} {dtype}" for name, shape, dtype in datasets(path)]
@@ -32,7 +33,7 @@ def share(path: Path, target: Path, reading: ReadConfig) -> None:
     except BadFile as refused:
         about["error"] = _without_names(str(refused), path)
     else:
-        about |= _said(scan, path)
+        about |= _description(scan, path)
         arrays = dict(
             positions=scan.positions,
             frame_counts=scan.frame_counts,
@@ -48,7 +49,13 @@ def share(path: Path, target: Path, reading: ReadConfig) -> None:
             archive.writestr(f"{name}.npy", member.getvalue())
 
 
-def _said(scan: Scan, path: Path) -> Record:
+def _suffix(path: Path) -> str:
+    """How the name ends: of what is packed, what it was before too."""
+    packed = path.suffix.lower() in (".bz2", ".gz", ".xz")
+    return f"{path.with_suffix('').suffix}{path.suffix}" if packed else path.suffix
+
+
+def _description(scan: Scan, path: Path) -> Record:
     return dict(
         info=dict(describe(scan)),
         checks=[_without_names(" | ".join(map(str, check)), path) for check in examine(scan)],
@@ -59,16 +66,24 @@ def _said(scan: Scan, path: Path) -> Record:
     )
 
 
+SUFFIXES = (
+    "h5|hdf5|hdf|nxs|cxi|npz|npy|mat|tiff?|csv|txt|json|xml|toml|raw|mib|hdr|emd|de5|dm3|dm4|hspy|zspy|blo|tvips|prz|"
+    "mrc|ser|emi|app5|ptyd|ptyr|bz2|gz|xz"
+)
+"""How names of files end, in any case."""
+
+
 def _without_names(text: str, path: Path) -> str:
-    """A sentence without the name of the file, of its folder, and of whoever's home that is."""
-    home = str(Path.home())
-    for name, instead in (
-        (str(path.resolve()), "FILE"),
-        (str(path), "FILE"),
-        (path.name, "FILE"),
-        (path.stem, "FILE"),
-        (str(path.resolve().parent), "FOLDER"),
-        *([(home, "HOME")] if len(home) > 1 else []),
-    ):
-        text = text.replace(name, instead)
-    return text
+    """A sentence without names of files and folders: this file's, others', and whoever's home that is.
+
+    Errors have their spaces collapsed, and so have names here. Paths inside a file stand in quotes, and stay.
+    """
+    collapsed = lambda name: " ".join(str(name).split())
+    whole = [path.resolve(), path, path.name, path.resolve().parent, Path.home()]
+    for name in sorted(map(collapsed, whole), key=len, reverse=True):
+        if len(name) > 1:
+            text = text.replace(name, "PATH")
+    # A path from the root, with spaces up to a known suffix; then whatever else ends as files do.
+    text = re.sub(rf"(?<![\w'\"])/[^'\"]*?\.(?:{SUFFIXES})\b", "PATH", text, flags=re.IGNORECASE)
+    text = re.sub(r"(?<![\w'\"/])/[^\s,;:'\"()]+", "PATH", text)
+    return re.sub(rf"[^\s'\"(),;:]+\.(?:{SUFFIXES})\b", "PATH", text, flags=re.IGNORECASE)

@@ -77,9 +77,10 @@ def simulate_command(words: Words = None) -> None:
         )
         source, target = _named(given, "input-file"), _named(given, "output-file")
         with framework():
-            from ptycho.formats import read_scan, write_scan
+            from ptycho.formats import write_scan
+            from ptycho.raw_data import RawData
             from ptycho.workflows.components import simulated
-        scan = simulated(read_scan(source), given.get("n-images"), given.get("n-photons"), given.get("seed", 0))
+        scan = simulated(RawData.from_file(source), given.get("n-images"), given.get("n-photons"), given.get("seed", 0))
         write_scan(scan, target, format="ptychopinn" if Path(target).suffix == ".npz" else None)
         log(f"{target}: {len(scan)} frames of {scan.N} x {scan.N}, {scan.mean_counts:.3g} counts each on average")
 
@@ -111,7 +112,15 @@ def _from_yaml(path: Path, kinds: dict[str, Callable]) -> dict[str, Any]:
         raise ValueError(f"--config {path} is not YAML with one setting a line") from error
     if strange := sorted(map(str, set(values) - set(kinds))):
         raise ValueError(f"--config {path}: there is no setting {', '.join(strange)}")
-    return {name: kinds[name](str(value)) for name, value in values.items()}
+    return {name: _value(path, name, kinds[name], value) for name, value in values.items() if value is not None}
+
+
+def _value(path: Path, name: str, kind: Callable, value: Any) -> Any:
+    whole = isinstance(value, float) and value.is_integer() and kind is int
+    try:
+        return kind(str(int(value) if whole else value))
+    except ValueError as error:
+        raise ValueError(f"--config {path}: {name} is {value!r} ({error})") from error
 
 
 def _kind(declared: Any) -> Callable[[str], Any]:

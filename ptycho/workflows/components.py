@@ -19,7 +19,7 @@ from ptycho.data.scan import Scan
 from ptycho.io import replace_text, replaced
 from ptycho.network.build import PtychoNetwork
 from ptycho.pipelines.train import train_network
-from ptycho.raw_data import FromScan, RawData, from_scan
+from ptycho.raw_data import FromScan, RawData, from_scan, warn_of
 from ptycho.reconstruction import reconstruct
 from ptycho.simulation.simulate import simulate
 
@@ -27,12 +27,13 @@ Results = dict[str, Any]
 
 
 def run_cdi_example(
-    train_data: RawData, test_data: RawData | None, config: TrainingConfig, **unused: Any
+    train_data: RawData, test_data: RawData | None, config: TrainingConfig, **others: Any
 ) -> tuple[np.ndarray | None, np.ndarray | None, Results]:
     """Train a network; ``(amplitude, phase, results)`` of the test data, None for the first two without.
 
     Of the config count ``nepochs``, the weights of the losses, ``probe_trainable`` and the width of the network.
     """
+    warn_of("run_cdi_example", others)
     scan, run = train_data.scan(), run_config(config)
     if config.model.model_type == "supervised":
         if train_data.objectGuess is None:
@@ -64,7 +65,7 @@ def run_config(config: TrainingConfig) -> RunConfig:
 
 
 def save_outputs(amplitude: Any, phase: Any, results: Results, output_prefix: str | Path) -> None:
-    """Write ``recon_amp.npy``, ``recon_phase.npy`` and ``history.json`` to a folder."""
+    """Write ``recon_amp.npy`` and ``recon_phase.npy`` to a folder, and ``history.json`` of a training."""
     import json
 
     folder = Path(output_prefix)
@@ -73,7 +74,8 @@ def save_outputs(amplitude: Any, phase: Any, results: Results, output_prefix: st
         if values is not None:
             with replaced(folder / name) as partial:
                 np.save(partial, np.asarray(values), allow_pickle=False)
-    replace_text(folder / "history.json", json.dumps(results.get("history", {}), indent=1))
+    if "history" in results:
+        replace_text(folder / "history.json", json.dumps(results["history"], indent=1))
 
 
 @dataclass
@@ -106,7 +108,10 @@ class InferenceModel:
 def _group_middles(inputs: list[Any], raw: RawData) -> np.ndarray:
     """(y, x) of the mean position of each group: that of its first frame, from which the relative ones lead there."""
     relative = np.asarray(inputs[1], float)  # (B, 1, 2, C): middle - point, as (x, y)
-    first = raw.scan().positions[: len(relative)]
+    groups = getattr(inputs[0], "rows", None)
+    if groups is None or len(groups) != len(relative):
+        raise ValueError("predict: which groups of the scan these are is not known; take X and local_offsets alike")
+    first = raw.scan().positions[groups]
     return first + relative[:, 0, ::-1, 0]
 
 
@@ -125,8 +130,10 @@ def on_its_grid(result: Reconstruction, raw: RawData) -> np.ndarray:
     image = np.ones((most_rows, most_columns), "complex64")
     y, x = map(int, _origin(result))
     length, width = result.object.shape
-    rows = slice(max(0, y), min(most_rows, y + length))
-    columns = slice(max(0, x), min(most_columns, x + width))
+    rows = slice(max(0, y), max(0, min(most_rows, y + length)))
+    columns = slice(max(0, x), max(0, min(most_columns, x + width)))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return image
     overlap = (slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))
     covered = result.coverage[overlap] > 0
     image[rows, columns][covered] = result.object[overlap][covered]
@@ -140,19 +147,21 @@ def load_inference_bundle(folder: str | Path) -> tuple[InferenceModel, dict[str,
     return InferenceModel(network), params.params()
 
 
-def simulated(scan: Scan, frames: int | None = None, photons: float | None = None, seed: int = 0) -> Scan:
+def simulated(data: RawData, frames: int | None = None, photons: float | None = None, seed: int = 0) -> Scan:
     """Frames of the object and the probe of a scan: at its positions, or at so many drawn anew inside the object.
 
-    ``photons`` are those of the probe; as in the scan without. ValueError where the scan has no object.
+    ``photons`` are those of the probe; as in the scan without. ValueError where the data have no object.
     """
-    if scan.object is None:
+    scan = data.scan()
+    if data.objectGuess is None:
         raise ValueError("a simulation needs the object (objectGuess) in the file")
+    sample = np.asarray(data.objectGuess, "complex64")
     probe, positions = scan.probe, scan.positions
     if photons is not None:
         probe = probe * np.float32(np.sqrt(photons / np.sum(np.abs(probe) ** 2)))
     if frames is not None:
-        corners = np.asarray(scan.object.shape) - scan.N - 1
+        corners = np.asarray(sample.shape) - scan.N - 1
         if (corners < 1).any():
             raise ValueError("frames cannot be drawn inside an object that is hardly larger than they are")
         positions = scan.N / 2 + np.random.default_rng(seed).uniform(0, corners, (frames, 2))
-    return simulate(SimulationConfig(N=scan.N, seed=seed), scan.object, probe, positions)
+    return simulate(SimulationConfig(N=scan.N, seed=seed), sample, probe, positions)

@@ -76,11 +76,17 @@ def test_the_doors_give_our_image_on_the_grid_of_the_object(scan: Scan, tmp_path
     assert patches.shape == (100, 24, 24, 1)
     image = reassemble_position(patches, container.global_offsets, M=20)[..., 0]
     np.testing.assert_allclose(image, amplitude * np.exp(1j * phase), atol=1e-6)
-    # The same from the patches alone, where frames lie on whole pixels to half a pixel: to what that moves.
+    # Patches of any other origin are averaged.
     plain = reassemble_position(np.asarray(patches), container.global_offsets, M=20)
     assert plain.ndim == 3 and np.isfinite(plain).all()
+    # A batch, in any order, has the patches of its own groups.
+    order = np.array([71, 3, 50])
+    batch = model.predict([container.X[order], container.local_offsets[order]])
+    np.testing.assert_array_equal(np.asarray(batch), np.asarray(patches)[order])
     with pytest.raises(ValueError, match=r"ptycho\.loader\.load"):
         model.predict([np.asarray(container.X), container.local_offsets])
+    with pytest.raises(ValueError, match="not known"):
+        model.predict([container.X[order], container.local_offsets])
 
 
 def test_a_supervised_network_learns_the_object_that_is_given(scan: Scan) -> None:

@@ -112,8 +112,8 @@ def test_a_datacube_is_the_scan_of_its_calibration(frames: np.ndarray, real: boo
     np.testing.assert_array_equal(scan.counts[1], frames[0, 1].T)
     first, second = scan.positions[:2] * scan.pixel_size_m * 1e9
     assert np.linalg.norm(second - first) == pytest.approx(STEP_NM, rel=1e-6)
-    turned = np.rad2deg(np.arctan2(*(second - first)))
-    assert min(abs(turned + 30), abs(turned - 30), abs(turned - 60), abs(turned + 60)) < 1e-6
+    # A step along x, turned: y' = y cos a - x sin a, x' = y sin a + x cos a.
+    np.testing.assert_allclose((second - first) / STEP_NM, [-np.sin(np.pi / 6), np.cos(np.pi / 6)], atol=1e-6)
 
 
 def test_layers_lie_where_they_belong(result: Reconstruction, tmp_path: Path) -> None:
@@ -128,7 +128,9 @@ def test_layers_lie_where_they_belong(result: Reconstruction, tmp_path: Path) ->
     assert options["scale"] == pytest.approx((OBJECT_PIXEL_NM,) * 2)
     assert options["translate"] == pytest.approx((-3 * OBJECT_PIXEL_NM, 7 * OBJECT_PIXEL_NM))
     (tmp_path / "other.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    assert get_reader(str(tmp_path / "nothing.h5")) is None and get_reader([str(path)]) is None
+    for other in (tmp_path / "other.h5", tmp_path / "nothing.h5", tmp_path):
+        assert get_reader(str(other)) is None
+    assert get_reader([str(path)]) is None
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pydantic, in napari

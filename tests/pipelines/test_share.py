@@ -11,7 +11,7 @@ import pytest
 from ptycho.config import ReadConfig
 from ptycho.data.scan import Scan
 from ptycho.formats import write_scan
-from ptycho.pipelines.share import share
+from ptycho.pipelines.share import _without_names, share
 
 
 def shared(path: Path, tmp_path: Path) -> tuple[dict, zipfile.ZipFile]:
@@ -38,20 +38,36 @@ def test_nothing_personal_is_in_it(small_scan: Scan, tmp_path: Path, monkeypatch
     """Neither names of files and folders, which tell of people and samples, nor texts inside the file."""
     folder = tmp_path / "jane-doe" / "secret-sample"
     folder.mkdir(parents=True)
-    path = write_scan(small_scan, folder / "unobtainium.h5")
+    path = write_scan(small_scan, folder / "a scan of  unobtainium.2026-11-03.h5")
     with h5py.File(path, "a") as file:
         file["user"] = "Jane Doe"
         file.attrs["owner"] = "Jane Doe"
-    for broken in (False, True):
-        if broken:
+    for broken in ("", "absent", "linked"):
+        if broken == "absent":
             with h5py.File(path, "a") as file:
                 name = next(key for key in file if "positions" in key)
                 del file[name]
+        if broken == "linked":
+            with h5py.File(path, "a") as file:
+                file[name] = h5py.ExternalLink("/gpfs/home/jane/secret sample/data_001.h5", "/x")
         _, archive = shared(path, tmp_path)
         text = archive.read("about.json").decode().lower()
-        assert ('"error"' in text) is broken
-        for name in ("jane", "doe", "secret", "unobtainium"):
+        assert ('"error"' in text) is bool(broken)
+        for name in ("jane", "doe", "secret", "unobtainium", "2026-11-03"):
             assert name not in text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "left"),
+    [
+        ("a.h5 lacks 'entry/data': give --scan-step", "PATH lacks 'entry/data': give --scan-step"),
+        ("links 'x' to /gpfs/jane/data 1.h5, outside its folder", "links 'x' to PATH, outside its folder"),
+        ("to scan_data_0001.h5, which is not there", "to PATH, which is not there"),
+        ("12.5 of 3/4 pixels at '/entry/1'", "12.5 of 3/4 pixels at '/entry/1'"),
+    ],
+)
+def test_names_of_files_go_and_the_message_stays(sentence: str, left: str) -> None:
+    assert _without_names(sentence, Path("a.h5")) == left
 
 
 def test_a_file_that_no_format_knows_is_described(tmp_path: Path) -> None:
