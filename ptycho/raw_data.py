@@ -28,11 +28,12 @@ class FromScan(np.ndarray):
             setattr(self, name, getattr(made_from, name, None))
 
     def __getitem__(self, key: Any) -> Any:
-        part = super().__getitem__(key)
+        entries = super().__getitem__(key)
         first = key[0] if isinstance(key, tuple) and key else key
-        if isinstance(part, FromScan) and self.rows is not None and first is not Ellipsis:
-            part.rows = self.rows[first] if isinstance(first, slice | np.ndarray | list) else None
-        return part
+        if isinstance(entries, FromScan):
+            of_groups = isinstance(first, slice) or (isinstance(first, np.ndarray | list) and np.ndim(first) == 1)
+            entries.rows = self.rows[first] if of_groups and self.rows is not None else None
+        return entries
 
 
 def from_scan(values: np.ndarray, raw: "RawData") -> FromScan:

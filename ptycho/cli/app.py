@@ -30,8 +30,8 @@ for group, example in EXAMPLES.items():
     app.add_typer(group.commands)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(flag: bool) -> None:
+    if flag:
         typer.echo(f"ptycho {ptycho.__version__}")
         raise typer.Exit
 

@@ -30,9 +30,10 @@ def read_as_told(path: Path, reading: ReadConfig) -> "Scan":
 def info_command(
     run: RunConfig,
     scan: ScanFile,
-    share: Annotated[
+    shared: Annotated[
         Path | None,
         typer.Option(
+            "--share",
             help="Write all but the frames to a small zip, for a report of a problem: no names of files, no texts.",
             callback=writable_file,
         ),
@@ -41,14 +42,14 @@ def info_command(
     """Say what is in a scan file, and what looks wrong with it."""
     from ptycho.diagnostics.describe import describe
 
-    if share is not None:
-        if share.resolve() == scan.resolve():
-            raise ValueError(f"--share {share} would replace the scan: give another name")
+    if shared is not None:
+        if shared.resolve() == scan.resolve():
+            raise ValueError(f"--share {shared} would replace the scan: give another name")
         with framework():
-            from ptycho.pipelines.share import share as write_shared
+            from ptycho.pipelines.share import write_shared
 
-        write_shared(scan, share, reading_of(run))
-        log(f"{share}: all but the frames; look at about.json in it before you send it")
+        write_shared(scan, shared, reading_of(run))
+        log(f"{shared}: all but the frames; look at about.json in it before you send it")
     data = read_as_told(scan, reading_of(run))
     print_table(["", str(scan)], describe(data))
     for note in data.notes:

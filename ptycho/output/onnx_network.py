@@ -154,7 +154,7 @@ def _without_complex(graph: Any) -> Any:
                 assert name not in ("add", "sub") or all(map(_is_complex, args[:2])), (
                     "a real number has no imaginary part"
                 )
-                return Parts(*(target(*_part(args, k), **kwargs) for k in (0, 1)))
+                return Parts(*(target(*_component(args, k), **kwargs) for k in (0, 1)))
             return super().call_function(target, args, kwargs)
 
     class Real(torch.nn.Module):
@@ -175,11 +175,11 @@ def _is_complex(value: Any) -> bool:
     return isinstance(value, Parts) or (isinstance(value, list | tuple) and any(map(_is_complex, value)))
 
 
-def _part(value: Any, k: int) -> Any:
+def _component(value: Any, k: int) -> Any:
     """The arguments of an operation with the real (0) or imaginary (1) parts in place of complex arrays."""
     if isinstance(value, Parts):
         return value[k]
-    return type(value)(_part(each, k) for each in value) if isinstance(value, list | tuple) else value
+    return type(value)(_component(each, k) for each in value) if isinstance(value, list | tuple) else value
 
 
 def _complex(target: Any, real: Any, imag: Any) -> Parts:
@@ -210,7 +210,9 @@ def _full(target: Any, size: Sequence[int], value: complex, dtype: Any = None, *
 
     if dtype is None or not dtype.is_complex:
         return target(size, value, dtype=dtype, **kwargs)
-    return Parts(*(torch.full(size, part, dtype=torch.float32) for part in (complex(value).real, complex(value).imag)))
+    return Parts(
+        *(torch.full(size, number, dtype=torch.float32) for number in (complex(value).real, complex(value).imag))
+    )
 
 
 def _fft(target: Any, wave: Parts, axes: Sequence[int], normalization: int, forward: bool) -> Parts:

@@ -98,7 +98,7 @@ class Gauge(NamedTuple):
         smallest, largest = min(low, value), max(high, value)
         width, margin = 300, 12
 
-        def place(x: float) -> float:
+        def x_of(x: float) -> float:
             """Where a value lies, in pixels of the drawing."""
             if largest <= smallest:
                 return width / 2
@@ -106,11 +106,11 @@ class Gauge(NamedTuple):
 
         def label(x: float, y: int, title: str, number: float) -> str:
             """Above or below its mark, within the drawing."""
-            anchor, shift = ("start", -6) if x < width / 3 else ("end", 6) if x > 2 * width / 3 else ("middle", 0)
+            side, shift = ("start", -6) if x < width / 3 else ("end", 6) if x > 2 * width / 3 else ("middle", 0)
             text = f"{html.escape(title)} {number:.3g}"
-            return f"<text x='{x + shift:.1f}' y='{y}' text-anchor='{anchor}'>{text}</text>"
+            return f"<text x='{x + shift:.1f}' y='{y}' text-anchor='{side}'>{text}</text>"
 
-        at, a, b = place(value), place(low), place(high)
+        at, a, b = x_of(value), x_of(low), x_of(high)
         drawing = (
             f"<line x1='{a:.1f}' x2='{b:.1f}' y1='32' y2='32'/>"
             f"<path d='M{a:.1f} 26v12M{b:.1f} 26v12'/><circle cx='{at:.1f}' cy='32' r='6'/>"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ptycho.arrays import Array, Complex, Float, Int
+from ptycho.arrays import Array, Complex, Float, Int, Num
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.images import (
@@ -239,7 +239,7 @@ def complex_mode_images(probe: Complex[Array, "M n n"], most: int = 8) -> list[S
     return coloured
 
 
-def _coloured(phase: Float[Array, "h w"], brightness: Float[Array, "h w"]) -> Int[Array, "h w"]:
+def _coloured(phase: Float[Array, "h w"], brightness: Float[Array, "h w"]) -> Num[Array, "h w"]:
     """Colours as Bokeh takes them: bytes of red, green, blue and opacity in one uint32."""
     from matplotlib.colors import hsv_to_rgb
 

@@ -18,7 +18,7 @@ from ptycho.io import BadFile, replaced
 from ptycho.pipelines.provenance import Record, software
 
 
-def share(path: Path, target: Path, reading: ReadConfig) -> None:
+def write_shared(path: Path, target: Path, reading: ReadConfig) -> None:
     """Write ``about.json`` and arrays of a scan into a zip; of a file that cannot be read, why, and what it holds.
 
     The arrays are positions (P, 2), counts of each frame (P,), probe (M, N, N), mask and mean frame (N, N). The JSON
@@ -79,8 +79,8 @@ def _without_names(text: str, path: Path) -> str:
     Errors have their spaces collapsed, and so have names here. Paths inside a file stand in quotes, and stay.
     """
     collapsed = lambda name: " ".join(str(name).split())
-    whole = [path.resolve(), path, path.name, path.resolve().parent, Path.home()]
-    for name in sorted(map(collapsed, whole), key=len, reverse=True):
+    names = [path.resolve(), path, path.name, path.resolve().parent, Path.home()]
+    for name in sorted(map(collapsed, names), key=len, reverse=True):
         if len(name) > 1:
             text = text.replace(name, "PATH")
     # A path from the root, with spaces up to a known suffix; then whatever else ends as files do.

@@ -116,9 +116,9 @@ def _from_yaml(path: Path, kinds: dict[str, Callable]) -> dict[str, Any]:
 
 
 def _value(path: Path, name: str, kind: Callable, value: Any) -> Any:
-    whole = isinstance(value, float) and value.is_integer() and kind is int
+    is_whole = isinstance(value, float) and value.is_integer() and kind is int
     try:
-        return kind(str(int(value) if whole else value))
+        return kind(str(int(value) if is_whole else value))
     except ValueError as error:
         raise ValueError(f"--config {path}: {name} is {value!r} ({error})") from error
 

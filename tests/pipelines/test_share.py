@@ -11,11 +11,11 @@ import pytest
 from ptycho.config import ReadConfig
 from ptycho.data.scan import Scan
 from ptycho.formats import write_scan
-from ptycho.pipelines.share import _without_names, share
+from ptycho.pipelines.share import _without_names, write_shared
 
 
 def shared(path: Path, tmp_path: Path) -> tuple[dict, zipfile.ZipFile]:
-    share(path, tmp_path / "out.zip", ReadConfig())
+    write_shared(path, tmp_path / "out.zip", ReadConfig())
     archive = zipfile.ZipFile(tmp_path / "out.zip")
     return json.loads(archive.read("about.json")), archive
 
@@ -53,8 +53,8 @@ def test_nothing_personal_is_in_it(small_scan: Scan, tmp_path: Path, monkeypatch
         _, archive = shared(path, tmp_path)
         text = archive.read("about.json").decode().lower()
         assert ('"error"' in text) is bool(broken)
-        for name in ("jane", "doe", "secret", "unobtainium", "2026-11-03"):
-            assert name not in text
+        for word in ("jane", "doe", "secret", "unobtainium", "2026-11-03"):
+            assert word not in text
 
 
 @pytest.mark.parametrize(
