@@ -122,14 +122,13 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
     height, width = rows_px.stop - rows_px.start, columns_px.stop - columns_px.start
     length, unit = pixel_unit(scan)
     covered = float((result.coverage > COVERED_PART).sum())
-    used = len(scan) if result.used_frames is None else int(result.used_frames.sum())
     rows = [("field", f"{width * length:.3g} x {height * length:.3g} {unit}")]
     if scan.pixel_size_m:
         rows.append(("pixel", f"{scan.pixel_size_m * 1e9:.4g} nm"))
     rows += [
-        ("frames", f"{used} of {len(scan)}"),
+        ("frames", f"{result.used} of {len(scan)}"),
         ("counts per frame", f"{scan.mean_counts:.3g}"),
-        ("counts per object pixel", f"{scan.mean_counts * used / max(covered, 1):.3g}"),
+        ("counts per object pixel", f"{scan.mean_counts * result.used / max(covered, 1):.3g}"),
         ("probe modes", f"{len(result.probe)}" + ("" if scan.probe_known else ", found")),
     ]
     if result.uncertainty is not None:
