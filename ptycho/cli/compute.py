@@ -210,6 +210,7 @@ def reconstruct_command(
         auto=auto,
         modes=modes,
         force=force,
+        network_optional=auto and model is None and chosen == PRETRAINED,
         scheduler=scheduler,
         workers=workers,
     )

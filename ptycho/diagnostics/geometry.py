@@ -197,6 +197,7 @@ def find_geometry(
     sound_within_deg: float = 8.0,
     scale_frames: int = 100,
     least_scale: float = 0.03,
+    fine_frames: int = 400,
 ) -> Geometry | None:
     """The map of positions, or turn of frames, that lets a few frames from the middle fit each other best.
 
@@ -215,6 +216,7 @@ def find_geometry(
         scale_frames: of fewer the scale is not looked for.
         least_scale: part by which the scale has to be off: short fits tell it no better (0.975 of a sound scan), and
             the fit of an affine map finds what is less.
+        fine_frames: tell the angle at the end.
         undecided_below: where no other orientation is worse by this part, and the curl does not tell, none is chosen.
     """
     curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)
@@ -263,6 +265,8 @@ def find_geometry(
     differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
     wrong = decided and differs and gain > needed
+    if wrong and not polished.code:
+        polished = _turned_finely(middle_of(scan.with_probe(guess.of(scan.probe), known=scan.probe_known), fine_frames, side), polished)
     return Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
 
 
@@ -284,7 +288,10 @@ def best_guess(
     errors = fit_errors(middle, tried, 1, fits_probe=False)
     errors[len(likely) * len(defoci_rad) :] *= 1 + sign_margin
     best = tried[int(np.argmin(errors))]
-    return Guess(best.defocus_rad, sound and best.map == opposite)
+    # Half a coarse step of defocus turns the best angle by some degrees.
+    finer = best.defocus_rad + float(np.diff(defoci_rad)[0]) / 3 * np.arange(-2, 3)
+    defocus = _vertex(finer, fit_errors(middle, [best._replace(defocus_rad=at) for at in finer], 2, fits_probe=False))
+    return Guess(defocus, sound and best.map == opposite)
 
 
 def _squared_displacement_px(scan: Scan, trial: Trial) -> float:
@@ -359,6 +366,12 @@ def _polished(errors: Callable[[Sequence[Trial]], Array], trial: Trial, scales: 
             x = steps[stage] * np.arange(-reach, reach + 1)
             trial = change(trial, _vertex(x, errors([change(trial, value) for value in x])))
     return trial
+
+
+def _turned_finely(scan: Scan, trial: Trial, step_deg: float = 0.7, epochs: int = 3) -> Trial:
+    """A trial turned to where more frames fit best: the further they reach, the finer they tell."""
+    degrees = step_deg * np.arange(-2, 3)
+    return _mapped(trial, rotation(_vertex(degrees, fit_errors(scan, [_mapped(trial, rotation(d)) for d in degrees], epochs))))
 
 
 def _mapped(trial: Trial, matrix: Array) -> Trial:

@@ -12,6 +12,7 @@ from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Check, examine
 from ptycho.diagnostics.describe import describe
 from ptycho.evaluation import Judgement, Scores, Verdict
+from ptycho.evaluation.aberrations import HAIDER, Lens
 from ptycho.evaluation.judgement import VerdictKind
 from ptycho.images import illuminated_region
 from ptycho.output.page import (
@@ -54,6 +55,7 @@ def save_report(
     scores: Scores | None = None,
     verdict: Verdict | None = None,
     judgement: Judgement | None = None,
+    lens: Lens | None = None,
     findings: Sequence[str] = (),
     training: History = (),
     fit: History = (),
@@ -72,6 +74,7 @@ def save_report(
         scores: those of the object against the true one, beside those of a flat object.
         verdict: what to think of the result, in a sentence: the headline.
         judgement: by what frames, and how it stands beside shot noise and beside the mean of the other frames.
+        lens: of an electron microscope, as the probe tells it.
         findings: sentences about scan and result.
         training, fit: histories of the network's training and of the refinement, as `train` and `refine` return them.
         smoothing: weights of total variation, as `try_total_variation` returns them.
@@ -97,6 +100,7 @@ def save_report(
     if scores is not None:
         details += [_scores_table(scores), _correlation({"correlation": scores})]
     details.append(Plots("Probe: brightness is amplitude, colour phase", small_panels(complex_mode_images(probe))))
+    details += [] if lens is None else [_lens_table(lens)]
     if result is not None:
         details += _further_unknowns(result)
     details += _curves(training, fit, smoothing)
@@ -140,6 +144,18 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
 
 COVERED_PART = 0.05
 """Illumination, over that of the brightest pixel of one probe, from which on a pixel counts as part of the image."""
+
+
+def _lens_table(lens: Lens) -> Table:
+    """Aberrations in both notations, with their errors."""
+    rows = []
+    for each in lens.aberrations:
+        name, factor = HAIDER[each.n, each.m]
+        values = (f"{scale * each.value_a:.3g} +- {scale * each.error_a:.1g} A" for scale in (1.0, factor))
+        krivanek, haider = (f"{title}: {value}" for title, value in zip((each.name, name), values))
+        rows.append((krivanek, haider, f"{each.angle_deg:.0f} degrees" if each.m else ""))
+    heading = f"Lens: semi-angle {lens.semiangle_mrad:.1f} mrad, aberrations by the probe that was found"
+    return Table(heading, ("Krivanek", "Haider", "angle"), rows)
 
 
 def _curves(training: History, fit: History, smoothing: Sequence[PhotonTrial]) -> list[Leaf]:

@@ -26,6 +26,7 @@ from ptycho.evaluation import (
     verdict,
     warnings_about,
 )
+from ptycho.evaluation.aberrations import Lens, fit_lens
 from ptycho.evaluation.lattice import lattice_share
 from ptycho.network.build import PtychoNetwork
 from ptycho.pipelines.provenance import Record
@@ -53,6 +54,8 @@ class Outcome:
     """What to think of it; None where no frame can judge."""
     trust: ResidualSummary | None = None
     """How well the frames that the object is made of agree with it."""
+    lens: Lens | None = None
+    """What the probe that was found tells of an electron lens."""
     notes: tuple[str, ...] = ()
     """What was chosen on the way, in sentences."""
     warnings: tuple[str, ...] = ()
@@ -71,6 +74,8 @@ class Outcome:
         record: Record = dict(frames_used=self.result.used, frames_dropped=self.result.dropped)
         if self.trust is not None:
             record |= dict(trust=self.trust.to_dict(), warnings=list(self.warnings), notes=list(self.notes))
+        if self.lens is not None:
+            record["lens"] = self.lens.to_dict()
         if self.scores is not None:
             record["object"] = self.scores.to_dict()
         if self.verdict is not None:
@@ -93,6 +98,7 @@ class Outcome:
         """What a reader should know of the result, beside its scores."""
         sentences = [warning for warning in self.warnings if self.verdict is None or warning != self.verdict.sentence]
         sentences += self.notes
+        sentences += [] if self.lens is None else [self.lens.sentence()]
         if self.trust is not None:
             sentences.append(self.trust.sentence())
         if self.held_out_error is not None:
@@ -160,8 +166,16 @@ def assess_fully(
         judgement=judgement,
         verdict=decision,
         trust=trust,
+        lens=lens_of(result, scan),
         warnings=(*warned, *saturation, *findings),
     )
+
+
+def lens_of(result: Reconstruction, scan: Scan) -> Lens | None:
+    """The lens of an electron microscope, by the probe that was found; None of other scans."""
+    if scan.beam is None or scan.beam.particle != "electron" or scan.pixel_size_m is None or scan.probe_known:
+        return None
+    return fit_lens(result.probe[0], scan.pixel_size_m, scan.beam.wavelength_m)
 
 
 def judgement_of(

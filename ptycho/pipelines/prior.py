@@ -16,6 +16,10 @@ from ptycho.refinement.held_out_photons import PhotonTrial, best_total_variation
 from ptycho.refinement.refine import Refinement, refine
 
 
+PLENTY = 900.0
+"""Photons per object pixel from which on the counts decide, and no prior is tried."""
+
+
 class Smoothed(NamedTuple):
     """A fit with the total variation that suits it, and how that was chosen."""
 
@@ -32,7 +36,7 @@ def with_total_variation(
     held_out: np.ndarray,
     *,
     decided: frozenset[str] = frozenset(),
-    plenty: float = 900.0,
+    plenty: float = PLENTY,
     least: float = 0.1,
     progress: Progress | None = None,
 ) -> Smoothed:
@@ -47,7 +51,7 @@ def with_total_variation(
         fit: of the scan.
         held_out: ``(P,)`` bool: frames that no fit sees.
         decided: fields of the config that the user has set.
-        plenty: photons per object pixel from which on the counts decide, and nothing is tried.
+        plenty: photons per object pixel from which on nothing is tried.
         least: the smallest weight tried, over one by the root of the photons per object pixel: simulated scans of 9 to
             110 photons per object pixel were best at 0.17 to 0.36
             (docs/decisions/014-total-variation-by-held-out-photons.md).

@@ -21,6 +21,7 @@ from ptycho.pipelines.assess import (
     Outcome,
     assess,
     assess_fully,
+    image_warnings,
     network_warnings,
     shows_raster,
     transmits_too_little,
@@ -28,14 +29,14 @@ from ptycho.pipelines.assess import (
 )
 from ptycho.pipelines.needs import decided_by, with_likelihood, with_needs
 from ptycho.pipelines.open import held_out_frames, model_for
-from ptycho.pipelines.prior import Smoothed, with_total_variation
+from ptycho.pipelines.prior import PLENTY, Smoothed, with_total_variation
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.refine import refine_config
 from ptycho.pipelines.train import Trained, train_network
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
 from ptycho.reconstruction import reconstruct
-from ptycho.refinement.from_network import refine_network, usual_symmetries
+from ptycho.refinement.from_network import photons_per_object_pixel, refine_network, usual_symmetries
 from ptycho.refinement.refine import Refinement, refine
 
 
@@ -56,6 +57,7 @@ def reconstruct_run(
     auto: bool = True,
     modes: int | None = None,
     force: bool = False,
+    network_optional: bool = False,
     scheduler: str | None = None,
     workers: int = 0,
     progress: Progress | None = None,
@@ -70,8 +72,9 @@ def reconstruct_run(
     ``workers`` on this machine, these compute the network's image; everything else is done here. Writes
     ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json``, ``config.json`` and ``report.html``;
     ``checks`` are those of the scan, where they were made already, for its page. With ``auto`` the scan gets what it
-    needs besides (`with_needs`), but for what the run sets, and the ``modes`` where they were asked for. Where the
-    verdict is that there is no image, none is written, unless with ``force`` (see `write_run`).
+    needs besides (`with_needs`), but for what the run sets, and the ``modes`` where they were asked for. A network that
+    is ``network_optional`` is not used where the fit from vacuum is at the noise already, under light enough
+    (`counts_decide`). Where the verdict is that there is no image, none is written, unless with ``force`` (see `write_run`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +87,8 @@ def reconstruct_run(
             scan, config, held_out, folder / "checkpoint", resume, decided if auto else None, progress
         )
         config, scan = vacuum.config, with_fitted_probe(scan, vacuum.fit, held_out)
+    if vacuum is not None and network_optional and counts_decide(scan, vacuum.fit, held_out):
+        return fitted_alone(scan, folder, vacuum, held_out, hold_out_every, checks, force)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
     else:
@@ -117,6 +122,35 @@ def reconstruct_run(
     outcome = replace(outcome, before=before, fit=None if fit is None else fit.history, notes=notes)
     outcome = replace(outcome, smoothing=() if vacuum is None else vacuum.trials)
     write_run(folder, scan, outcome, trained.settings, checks, trained.history, force=force)
+    return outcome
+
+
+def counts_decide(scan: Scan, fit: Refinement, held_out: np.ndarray) -> bool:
+    """Whether a fit is at the noise under so many photons that no prior, and so no network, adds to it."""
+    if photons_per_object_pixel(scan) < PLENTY:
+        return False
+    decision = verdict_of(scan, fit, held_out)
+    return decision is not None and decision.kind == "at the noise"
+
+
+def fitted_alone(
+    scan: Scan,
+    folder: Path,
+    vacuum: Smoothed,
+    held_out: np.ndarray,
+    hold_out_every: int | None,
+    checks: Sequence[Check] | None,
+    force: bool,
+) -> Outcome:
+    """A run whose result is the fit from vacuum, and which has no network."""
+    fit, settings = vacuum.fit, provenance(scan) | dict(refine=vacuum.config.to_dict(), model=None)
+    write_json(folder / "config.json", settings)
+    result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
+    checks = examine(scan, orientation=False) if checks is None else checks
+    outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
+    note = "The fit from vacuum is at the noise, and there is light enough to do without a network (--model takes one)."
+    outcome = replace(outcome, fit=fit.history, smoothing=vacuum.trials, notes=(*vacuum.notes, note))
+    write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome
 
 

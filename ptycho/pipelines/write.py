@@ -64,6 +64,7 @@ def write_run(
         scores=outcome.scores,
         verdict=outcome.verdict,
         judgement=outcome.judgement,
+        lens=outcome.lens,
         findings=outcome.sentences()[0 if outcome.verdict is None else 1 :],
         training=epochs,
         fit=fit,
