@@ -266,7 +266,9 @@ def find_geometry(
     decided = apart > undecided_below or agrees
     wrong = decided and differs and gain > needed
     if wrong and not polished.code:
-        polished = _turned_finely(middle_of(scan.with_probe(guess.of(scan.probe), known=scan.probe_known), fine_frames, side), polished)
+        polished = _turned_finely(
+            middle_of(scan.with_probe(guess.of(scan.probe), known=scan.probe_known), fine_frames, side), polished
+        )
     return Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
 
 
@@ -371,7 +373,9 @@ def _polished(errors: Callable[[Sequence[Trial]], Array], trial: Trial, scales: 
 def _turned_finely(scan: Scan, trial: Trial, step_deg: float = 0.7, epochs: int = 3) -> Trial:
     """A trial turned to where more frames fit best: the further they reach, the finer they tell."""
     degrees = step_deg * np.arange(-2, 3)
-    return _mapped(trial, rotation(_vertex(degrees, fit_errors(scan, [_mapped(trial, rotation(d)) for d in degrees], epochs))))
+    return _mapped(
+        trial, rotation(_vertex(degrees, fit_errors(scan, [_mapped(trial, rotation(d)) for d in degrees], epochs)))
+    )
 
 
 def _mapped(trial: Trial, matrix: Array) -> Trial:

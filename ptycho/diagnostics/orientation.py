@@ -167,8 +167,8 @@ def _epie_step(
     if fits_probe:
         uncentred = ops.convert_to_tensor(centring(probe.shape[-1]).conj())  # their ramp on the way to the far field
         change = ops.sum(model.probe_gradient(chi), axis=1, keepdims=True) * uncentred
-        # ePIE of the probe: over the largest sum_j |O_j|^2 of the batch. A quarter of it, as the object has already made
-        # up for the same chi: with all of it, frames that overlap by 90 % and more overshot ever further.
+        # ePIE of the probe: over the largest sum_j |O_j|^2 of the batch. A quarter of that, as the object has already
+        # made up for the same chi: with all of it, frames that overlap by 90 % and more overshot ever further.
         transmitted = ops.max(ops.sum(ops.square(ops.abs(patches)), axis=1), axis=(1, 2))
         probe = probe - scaled(change, 8 * transmitted[:, None, None, None, None])
     return sample, probe, errors

@@ -120,7 +120,9 @@ def fit_lens(
     directions = (np.arctan2(k, k[:, None]) + np.pi) / (2 * np.pi) * sectors
     sector = np.minimum(directions.astype(int), sectors - 1)
     everything = _fitted(wave, rows, inside, rounds)
-    without = np.stack([_fitted(wave * (sector != one), rows, inside & (sector != one), rounds) for one in range(sectors)])
+    without = np.stack(
+        [_fitted(wave * (sector != one), rows, inside & (sector != one), rounds) for one in range(sectors)]
+    )
     spread = np.sqrt((sectors - 1) / sectors * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
     left = (wave * np.exp(1j * np.tensordot(everything, rows, 1)))[inside]
     left = np.angle(left / left.sum())  # but for a constant

@@ -32,6 +32,7 @@ from ptycho.pipelines.open import held_out_frames, model_for
 from ptycho.pipelines.prior import PLENTY, Smoothed, with_total_variation
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.refine import refine_config
+from ptycho.pipelines.thickness import with_thickness
 from ptycho.pipelines.train import Trained, train_network
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
@@ -73,8 +74,8 @@ def reconstruct_run(
     ``reconstruction.h5``, ``object.png``, ``figure.png``, ``scores.json``, ``config.json`` and ``report.html``;
     ``checks`` are those of the scan, where they were made already, for its page. With ``auto`` the scan gets what it
     needs besides (`with_needs`), but for what the run sets, and the ``modes`` where they were asked for. A network that
-    is ``network_optional`` is not used where the fit from vacuum is at the noise already, under light enough
-    (`counts_decide`). Where the verdict is that there is no image, none is written, unless with ``force`` (see `write_run`).
+    is ``network_optional`` is left out where it adds nothing (`does_without_network`). Where the verdict is that there
+    is no image, none is written, unless with ``force`` (see `write_run`).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def reconstruct_run(
             scan, config, held_out, folder / "checkpoint", resume, decided if auto else None, progress
         )
         config, scan = vacuum.config, with_fitted_probe(scan, vacuum.fit, held_out)
-    if vacuum is not None and network_optional and counts_decide(scan, vacuum.fit, held_out):
+    if vacuum is not None and network_optional and does_without_network(scan, vacuum, held_out):
         return fitted_alone(scan, folder, vacuum, held_out, hold_out_every, checks, force)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
@@ -125,11 +126,14 @@ def reconstruct_run(
     return outcome
 
 
-def counts_decide(scan: Scan, fit: Refinement, held_out: np.ndarray) -> bool:
-    """Whether a fit is at the noise under so many photons that no prior, and so no network, adds to it."""
+def does_without_network(scan: Scan, vacuum: Smoothed, held_out: np.ndarray) -> bool:
+    """Whether a network would add nothing to a fit: to one of slices, as networks know thin samples only, and to one at
+    the noise under so many photons that no prior does."""
+    if vacuum.config.multislice is not None:
+        return True
     if photons_per_object_pixel(scan) < PLENTY:
         return False
-    decision = verdict_of(scan, fit, held_out)
+    decision = verdict_of(scan, vacuum.fit, held_out)
     return decision is not None and decision.kind == "at the noise"
 
 
@@ -149,7 +153,8 @@ def fitted_alone(
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
     note = "The fit from vacuum is at the noise, and there is light enough to do without a network (--model takes one)."
-    outcome = replace(outcome, fit=fit.history, smoothing=vacuum.trials, notes=(*vacuum.notes, note))
+    notes = vacuum.notes if vacuum.config.multislice is not None else (*vacuum.notes, note)
+    outcome = replace(outcome, fit=fit.history, smoothing=vacuum.trials, notes=notes)
     write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome
 
@@ -196,8 +201,8 @@ def fit_from_vacuum(
 ) -> Smoothed:
     """What the scan gives without a network: no prior draws the fit to what it starts from.
 
-    The likelihood and the total variation that the photons ask for stay in the config (`with_likelihood`,
-    `with_total_variation`), unless ``decided`` is None.
+    The likelihood, the total variation and the slices that the scan asks for stay in the config (`with_likelihood`,
+    `with_total_variation`, `with_thickness`), unless ``decided`` is None.
     """
     plain = replace(config, h1_weight=0.0, l2_weight=0.0)
     fit = refine(scan, plain, held_out=held_out, folder=folder, resume=resume, progress=progress)
@@ -205,8 +210,11 @@ def fit_from_vacuum(
         return Smoothed(fit, config)
     fit, plain, notes = with_likelihood(scan, plain, fit, held_out, decided=decided, progress=progress)
     smoothed = with_total_variation(scan, plain, fit, held_out, decided=decided, progress=progress)
-    chosen = replace(config, noise=smoothed.config.noise, tv_weight=smoothed.config.tv_weight)
-    return smoothed._replace(config=chosen, notes=(*notes, *smoothed.notes))
+    fit, plain, sliced = with_thickness(
+        scan, smoothed.config, smoothed.fit, held_out, decided=decided, progress=progress
+    )
+    chosen = replace(config, noise=plain.noise, tv_weight=plain.tv_weight, multislice=plain.multislice)
+    return Smoothed(fit, chosen, smoothed.trials, (*notes, *smoothed.notes, *sliced))
 
 
 def with_fitted_probe(scan: Scan, fit: Refinement, held_out: np.ndarray) -> Scan:

@@ -15,6 +15,7 @@ from ptycho.pipelines.needs import decided_by, with_likelihood, with_more_modes,
 from ptycho.pipelines.open import fits_probe, held_out_frames
 from ptycho.pipelines.prior import with_total_variation
 from ptycho.pipelines.provenance import provenance
+from ptycho.pipelines.thickness import with_thickness
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
 from ptycho.reconstruction.probe_retrieval import is_bright
@@ -80,8 +81,10 @@ def refine_run(
         fit, config, trials, smoothed = with_total_variation(
             scan, config, fit, held_out, decided=decided, progress=progress
         )
-        fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
-        notes += smoothed + tried
+        fit, config, sliced = with_thickness(scan, config, fit, held_out, decided=decided, progress=progress)
+        if not sliced:
+            fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
+        notes += smoothed + (sliced or tried)
         settings |= dict(refine=config.to_dict())
         write_json(folder / "config.json", settings)
     write_json(folder / "history.json", fit.history)
