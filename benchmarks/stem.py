@@ -6,7 +6,10 @@
 
 A file with what a microscopist has (counts, step, voltage, semi-angle, detector pixel, defocus) is written first; of
 the truth nothing is in it. The judge is `score_stem.py` beside the data: the correlation of the phase with the true
-one, blurred by 0.3 A; and rotation and scales of the fitted positions against the true ones.
+one, which it blurs by 0.3 A. An image that is sharper than that loses by it, so that the truth blurred by 0.15 A, and
+image and truth blurred alike, stand beside it. Then rotation and scales of the fitted positions against the true ones,
+what the probe says of the lens, and, of the thin sample, how far the columns with a vacancy, and the foreign atom,
+stand out from their like, in standard deviations of these (d').
 """
 
 import importlib.util
@@ -22,6 +25,8 @@ from typing import Annotated, Any
 import h5py
 import numpy as np
 import typer
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial import cKDTree
 
 DATA = Path(os.environ.get("PTYCHO_DATA", "../shared/data"))
 KNOWN = ("counts", "scan_step_A", "voltage_kV", "semi_angle_mrad", "detector_pixel_mrad", "defocus_A")
@@ -70,22 +75,51 @@ def judged(folder: Path, truth: Any) -> dict[str, Any]:
     assert spec is not None and spec.loader is not None
     judge = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(judge)
-    score = judge.ptycho_run(str(folder), str(DATA / f"stem_{Path(truth.fid.name).stem.removeprefix('stem_')}.npz"))[0]
     with h5py.File(folder / "reconstruction.h5") as file:
-        positions = file["positions_px"][()]
-        pixel = float(truth["object_pixel_A"])
+        positions, image = file["positions_px"][()], file["object"][()]
+    pixel = float(truth["object_pixel_A"])
+    phase = np.angle(image * np.exp(-1j * np.angle(image[image != 0].mean())))
+    alike = np.exp(1j * gaussian_filter(phase, 0.3 / pixel))
+    score = lambda image, blur: judge.score(image, positions, truth, sigma=blur, verbose=False)[0]
+    asked = score(image, 0.3)
     # positions in A = truth A + b, by least squares; A = R S
     known = np.c_[truth["positions_A"], np.ones(len(positions))]
     linear = np.linalg.lstsq(known, positions * pixel, rcond=None)[0][:2].T
     u, scales, v = np.linalg.svd(linear)
     turned = u @ v
     angle = float(np.rad2deg(np.arctan2(turned[1, 0] - turned[0, 1], turned[0, 0] + turned[1, 1])))
+    scores = json.loads((folder / "scores.json").read_text())
     return dict(
-        correlation=round(score["corr"], 4),
+        correlation=round(asked["corr"], 4),
+        correlation_015=round(score(image, 0.15)["corr"], 4),
+        correlation_alike=round(score(alike, 0.3)["corr"], 4),
+        frame_error=round(scores["held_out_error"], 4),
+        lens=[
+            f"{each['name']} {each['value_a']:.1f} +- {each['error_a']:.1f}" for each in scores["lens"]["aberrations"]
+        ],
+        seen=seen(gaussian_filter(phase, 0.3 / pixel), positions, truth),
         rotation_off_deg=round(angle, 2),
         scales=[round(float(scale), 4) for scale in scales],
         mirrored=bool(np.linalg.det(linear) < 0),
     )
+
+
+def seen(phase: Any, positions: Any, truth: Any) -> dict[str, float]:
+    """d' of columns that lack an atom, and of the foreign atom, of a thin sample."""
+    kinds, places = truth["atomic_numbers"], truth["atoms_A"][:, :2]
+    true = truth["positions_A"]
+    to_px = np.linalg.lstsq(np.c_[true, np.ones(len(true))], positions, rcond=None)[0]
+    inside = ((places > true.min(axis=0)) & (places < true.max(axis=0))).all(axis=1)
+    kinds, places = kinds[inside], places[inside]
+    columns: dict[tuple[int, ...], list[float]] = {}
+    for members in {tuple(sorted(near)) for near in cKDTree(places).query_ball_point(places, 0.3)}:
+        at = np.append(places[list(members)].mean(axis=0), 1) @ to_px
+        value = map_coordinates(phase, at[:, None], order=3)[0]
+        columns.setdefault(tuple(sorted(kinds[list(members)].tolist())), []).append(float(value))
+    pairs = dict(vacancy=((16,), (16, 16)), tungsten=((74,), (42,)))
+    found = {name: pair for name, pair in pairs.items() if all(kind in columns for kind in pair)}
+    apart = lambda few, like: abs(np.mean(columns[few]) - np.mean(columns[like])) / np.std(columns[like])
+    return {name: round(float(apart(*pair)), 1) for name, pair in found.items()}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Check, examine
 from ptycho.diagnostics.describe import describe
+from ptycho.diagnostics.direct import direct_pictures
 from ptycho.evaluation import Judgement, Scores, Verdict
 from ptycho.evaluation.aberrations import HAIDER, Lens
 from ptycho.evaluation.judgement import VerdictKind
@@ -101,6 +102,7 @@ def save_report(
         details += [_scores_table(scores), _correlation({"correlation": scores})]
     details.append(Plots("Probe: brightness is amplitude, colour phase", small_panels(complex_mode_images(probe))))
     details += [] if lens is None else [_lens_table(lens)]
+    details += _first_pictures(scan)
     if result is not None:
         details += _further_unknowns(result)
     details += _curves(training, fit, smoothing)
@@ -133,6 +135,7 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
         ("frames", f"{result.used} of {len(scan)}"),
         ("counts per frame", f"{scan.mean_counts:.3g}"),
         ("counts per object pixel", f"{scan.mean_counts * result.used / max(covered, 1):.3g}"),
+        *_electron_dose(scan, scan.mean_counts * result.used / max(covered, 1)),
         ("probe modes", f"{len(result.probe)}" + ("" if scan.probe_known else ", found")),
     ]
     if result.uncertainty is not None:
@@ -142,8 +145,27 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
     return Facts("At a glance", rows)
 
 
+def _electron_dose(scan: Scan, counts_per_pixel: float) -> list[tuple[str, str]]:
+    """Electrons counted on an A^2 of the sample: the unit in which microscopists give a dose."""
+    if scan.beam is None or scan.beam.particle != "electron" or not scan.pixel_size_m:
+        return []
+    return [("dose, as counted", f"{counts_per_pixel / (scan.pixel_size_m * 1e10) ** 2:.3g} e/A^2")]
+
+
 COVERED_PART = 0.05
 """Illumination, over that of the brightest pixel of one probe, from which on a pixel counts as part of the image."""
+
+
+def _first_pictures(scan: Scan) -> list[Leaf]:
+    """What the frames of an electron microscope show without any fit, where they lie side by side."""
+    lone = np.ptp(scan.positions, axis=0).min() < 2 * scan.step_px  # a line of frames is no picture
+    if scan.beam is None or scan.beam.particle != "electron" or scan.near_field is not None or lone:
+        return []
+    images = [
+        small_image(name, image, (float(image.min()), float(image.max()) or 1.0))
+        for name, image in direct_pictures(scan).items()
+    ]
+    return [Plots("First pictures, without a fit", small_panels(images))]
 
 
 def _lens_table(lens: Lens) -> Table:
