@@ -31,6 +31,7 @@ ALLOWED = {
     "diagnostics/checks.py": "the symmetry of a mean pattern",
     "diagnostics/orientation.py": "a probe at other defoci",
     "diagnostics/statistics.py": "a first guess of the probe from the mean pattern",
+    "evaluation/aberrations.py": "the aperture of a probe",
     "evaluation/align.py": "registration of images",
     "evaluation/frc.py": "spectra of images",
     "evaluation/lattice.py": "the spectrum of a phase, and the structure factor of the positions",

@@ -16,10 +16,10 @@ def bright_field_disc(scan: Scan, margin: float = 1.1) -> Bool[Array, "N N"]:
     middle."""
     mean = np.where(scan.mask, scan.mean_pattern, 0)
     bright = mean > 0.5 * np.median(mean[mean > 0.1 * mean.max()])
-    places = np.argwhere(bright)
-    radius = np.sqrt(len(places) / np.pi)
+    pixels = np.argwhere(bright)
+    radius = np.sqrt(len(pixels) / np.pi)
     y, x = np.indices(mean.shape)
-    middle = places.mean(axis=0)
+    middle = pixels.mean(axis=0)
     return np.hypot(y - middle[0], x - middle[1]) <= margin * radius
 
 
@@ -47,9 +47,9 @@ def on_grid(positions: Float[Array, "P 2"], values: Float[Array, "P K"], step: f
 
     low, high = positions.min(axis=0), positions.max(axis=0)
     axes = (np.arange(first, last + 0.5 * step, step) for first, last in zip(low, high))
-    found = LinearNDInterpolator(positions, values)(*np.meshgrid(*axes, indexing="ij"))
+    images = LinearNDInterpolator(positions, values)(*np.meshgrid(*axes, indexing="ij"))
     means = values.mean(axis=0)
-    return [np.where(np.isnan(image), mean, image) for image, mean in zip(np.moveaxis(found, -1, 0), means)]
+    return [np.where(np.isnan(image), mean, image) for image, mean in zip(np.moveaxis(images, -1, 0), means)]
 
 
 def integrated(along_y: Float[Array, "h w"], along_x: Float[Array, "h w"], step: float) -> Float[Array, "h w"]:

@@ -265,10 +265,10 @@ def find_geometry(
     differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
     wrong = decided and differs and gain > needed
-    if wrong and not polished.code:
-        polished = _turned_finely(
-            middle_of(scan.with_probe(guess.of(scan.probe), known=scan.probe_known), fine_frames, side), polished
-        )
+    # Positions that were exchanged or mirrored, and not turned, stay so: noise would turn them.
+    if wrong and not polished.code and polished.map not in FLIPS.values():
+        refocused = scan.with_probe(guess.of(scan.probe), known=scan.probe_known)
+        polished = _turned_finely(middle_of(refocused, fine_frames, side), polished)
     return Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
 
 

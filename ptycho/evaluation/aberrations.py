@@ -55,7 +55,7 @@ class Aberration(NamedTuple):
         return dict(name=self.name, value_a=self.value_a, error_a=self.error_a, angle_deg=self.angle_deg, haider=haider)
 
     @property
-    def is_told(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether it is larger than twice its error."""
         return abs(self.value_a) > 2 * self.error_a
 
@@ -78,8 +78,8 @@ class Lens(NamedTuple):
 
     def sentence(self) -> str:
         """What is told of it: defocus, and what is larger than twice its error."""
-        told = [str(each) for each in self.aberrations if each.is_told or (each.n, each.m) == (1, 0)]
-        return f"lens: semi-angle {self.semiangle_mrad:.1f} mrad, {', '.join(told)}"
+        sentences = [str(each) for each in self.aberrations if each.is_significant or (each.n, each.m) == (1, 0)]
+        return f"lens: semi-angle {self.semiangle_mrad:.1f} mrad, {', '.join(sentences)}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -119,16 +119,16 @@ def fit_lens(
     wave, rows = spectrum * inside, _terms(N, orders, 1e10 * wavelength_m, to_rad)
     directions = (np.arctan2(k, k[:, None]) + np.pi) / (2 * np.pi) * sectors
     sector = np.minimum(directions.astype(int), sectors - 1)
-    everything = _fitted(wave, rows, inside, rounds)
-    without = np.stack(
+    all_sectors = _fitted(wave, rows, inside, rounds)
+    jackknife = np.stack(
         [_fitted(wave * (sector != one), rows, inside & (sector != one), rounds) for one in range(sectors)]
     )
-    spread = np.sqrt((sectors - 1) / sectors * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
-    left = (wave * np.exp(1j * np.tensordot(everything, rows, 1)))[inside]
+    spread = np.sqrt((sectors - 1) / sectors * ((jackknife - jackknife.mean(axis=0)) ** 2).sum(axis=0))
+    left = (wave * np.exp(1j * np.tensordot(all_sectors, rows, 1)))[inside]
     left = np.angle(left / left.sum())  # but for a constant
     return Lens(
         1e3 * semiangle * to_rad,
-        tuple(_coefficients(orders, everything[3:], spread[3:])),
+        tuple(_coefficients(orders, all_sectors[3:], spread[3:])),
         float(np.sqrt(np.average(left**2, weights=intensity[inside]))),
     )
 
@@ -151,18 +151,18 @@ def _fitted(
     systems = []
     for axis in (0, 1):
         ahead, here = np.roll(wave, -1, axis), wave
-        both = inside & np.roll(inside, -1, axis)
-        difference = -np.angle(ahead * here.conj())[both]
-        slopes = (np.roll(terms[1:], -1, axis + 1) - terms[1:])[:, both].T
-        systems.append((slopes, difference, np.sqrt(np.abs(ahead * here))[both]))
+        neighbours = inside & np.roll(inside, -1, axis)
+        difference = -np.angle(ahead * here.conj())[neighbours]
+        slopes = (np.roll(terms[1:], -1, axis + 1) - terms[1:])[:, neighbours].T
+        systems.append((slopes, difference, np.sqrt(np.abs(ahead * here))[neighbours]))
     slopes, differences, weights = (np.concatenate(parts) for parts in zip(*systems))
-    found = np.append(0.0, _least_squares(slopes, differences, weights))
+    coefficients = np.append(0.0, _least_squares(slopes, differences, weights))
     rows, weights = terms[:, inside].T, np.abs(wave[inside])
     for _ in range(rounds):
-        left = wave[inside] * np.exp(1j * rows @ found)
+        left = wave[inside] * np.exp(1j * rows @ coefficients)
         left = left * np.exp(-1j * np.angle(left.sum()))  # the constant may be anything
-        found = found + _least_squares(rows, -np.angle(left), weights)
-    return found
+        coefficients = coefficients + _least_squares(rows, -np.angle(left), weights)
+    return coefficients
 
 
 def _least_squares(rows: Float[Array, "L K"], values: Float[Array, " L"], weights: Float[Array, " L"]) -> Array:
@@ -172,16 +172,16 @@ def _least_squares(rows: Float[Array, "L K"], values: Float[Array, " L"], weight
 
 def _coefficients(orders: Sequence[tuple[int, int]], values: Array, errors: Array) -> list[Aberration]:
     """Magnitudes and angles of the cosine and sine parts."""
-    found, at = [], 0
+    aberrations, at = [], 0
     for n, m in orders:
         if m == 0:
-            found.append(Aberration(n, m, float(values[at]), float(errors[at]), 0.0))
+            aberrations.append(Aberration(n, m, float(values[at]), float(errors[at]), 0.0))
             at += 1
             continue
         # a cos(m phi) + b sin(m phi) = C cos(m (phi - phi_nm))
         a, b = values[at : at + 2]
         size = float(np.hypot(a, b))
         error = float(np.hypot(a * errors[at], b * errors[at + 1]) / max(size, 1e-30))
-        found.append(Aberration(n, m, size, error, float(np.rad2deg(np.arctan2(b, a)) % 360) / m))
+        aberrations.append(Aberration(n, m, size, error, float(np.rad2deg(np.arctan2(b, a)) % 360) / m))
         at += 2
-    return found
+    return aberrations
