@@ -7,9 +7,11 @@ killed continues where it was, even in the middle of a training.
 
 import gc
 import json
+import shutil
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -46,7 +48,13 @@ def run_case(case: Case, folder: Path, progress: Progress | None = None) -> Row:
     reset_peak_memory()
     begin = time.perf_counter()
     data = scans(case)
-    outcome, history = _reconstruct(case, data, folder / case.folder, progress)
+    try:
+        outcome, history = _reconstruct(case, data, folder / case.folder, progress)
+    except BadFile as damage:  # of what an earlier process left, as the scans are read already
+        warnings.warn(f"{case.name} runs anew: {damage}", UserWarning, stacklevel=2)
+        for checkpoint in list((folder / case.folder).rglob("checkpoint")):
+            shutil.rmtree(checkpoint)
+        outcome, history = _reconstruct(case, data, folder / case.folder, progress)
     with replaced(folder / case.folder / "pattern.npy") as partial:
         np.save(partial, data.test.counts[len(data.test) // 2])
     row = dict(name=case.name, hash=case.hash, seed=case.seed, **case.labels, N=data.test.N, start=case.start)
@@ -108,21 +116,30 @@ def scores(case: Case, outcome: Outcome, data: Data) -> Row:
 
 
 def finished(case: Case, folder: Path) -> Row | None:
-    """The row of a finished case, with its present name and labels; None if it is not finished, or lost a file."""
+    """The row of a finished case, with its present name and labels; None if it is not finished.
+
+    Nor is one of which a file was lost or cut: the others of its files are removed, and it runs from its beginning.
+    """
     path = folder / case.folder / "row.json"
     if not path.exists():
         return None
     row = read_json(path)
     if not isinstance(row, dict):
         raise BadFile(f"{path} is no row of a study: remove it, and the case runs anew")
-    complete = row.get("files") in (None, sizes(path.parent))  # None: of a version that did not keep them
-    return row | case.labels if row.get("hash") == case.hash and complete else None
+    there = {name: size for name, size in sizes(path.parent)}
+    files = row.get("files") or []  # none of a version that did not keep them
+    if any(there.get(name) != size for name, size in files):
+        for name in {name for name, _ in files} & set(there):
+            (path.parent / name).unlink()
+        return None
+    return row | case.labels if row.get("hash") == case.hash else None
 
 
 def sizes(folder: Path) -> list[list]:
-    """Names and sizes in bytes of the files with results in a case's folder: one that was cut is noticed."""
-    kinds = (".h5", ".keras", ".npy")
-    return [[path.name, path.stat().st_size] for path in sorted(folder.iterdir()) if path.suffix in kinds]
+    """Paths and sizes in bytes of the files with arrays in a case's folder and below: one that was cut is noticed."""
+    kinds = (".h5", ".keras", ".npy", ".npz")
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix in kinds)
+    return [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in files]
 
 
 class Failure(NamedTuple):

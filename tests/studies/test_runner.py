@@ -213,13 +213,27 @@ def test_a_dry_run_loads_no_framework_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_arm_that_lost_a_part_of_a_file_is_not_finished(tmp_path):
-    """As a disk that failed, or was full, leaves it."""
+@pytest.mark.parametrize("cut", ["reconstruction.h5", "network/model.keras", "network/checkpoint/arrays.h5"])
+def test_an_arm_that_lost_a_part_of_a_file_is_not_finished(tmp_path, cut):
+    """As a disk that failed, or was full, leaves it; what others have put there stays."""
     case, folder = SMALL, tmp_path / SMALL.folder
-    folder.mkdir(parents=True)
-    result = folder / "reconstruction.h5"
-    result.write_bytes(bytes(100))
+    for name in ("reconstruction.h5", "network/model.keras", "network/checkpoint/arrays.h5"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(100))
     (folder / "row.json").write_text(json.dumps(dict(hash=case.hash, files=sizes(folder))))
+    (folder / "notes.npy").write_bytes(bytes(10))
     assert finished(case, tmp_path) is not None
-    result.write_bytes(bytes(50))
+    (folder / cut).write_bytes(bytes(50))
     assert finished(case, tmp_path) is None
+    assert sizes(folder) == [["notes.npy", 10]]  # it runs from its beginning
+
+
+def test_an_arm_whose_checkpoint_was_cut_runs_anew_and_says_so(tmp_path):
+    case = replace(SMALL, start="empty", training={}, model={}, refine=dict(epochs=3))
+    checkpoint = tmp_path / case.folder / "checkpoint" / "refinement.npz"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"PK" + bytes(100))
+    with pytest.warns(UserWarning, match=r"small runs anew: .*refinement.npz is damaged"):
+        row = run_case(case, tmp_path)
+    assert row["final"]["snr_db"] > 0
+    assert finished(case, tmp_path) is not None
