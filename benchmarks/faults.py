@@ -193,7 +193,7 @@ def place_of(inputs: Path) -> Place:
     folder = Path(tempfile.mkdtemp(prefix="faults"))
     folder.chmod(0o755)
     (folder / "out").mkdir()
-    names = dict(scan=inputs / "scan.h5", model=inputs / "model.keras", run=inputs / "run", out=folder / "out")
+    names = dict(scan=inputs / "scan.h5", model=inputs / "network", run=inputs / "run", out=folder / "out")
     return Place(folder, {name: str(path) for name, path in names.items()})
 
 
@@ -324,7 +324,6 @@ def make_inputs(folder: Path) -> None:
         outcome = ended(start(words, folder), folder, begin)
         if outcome.code:
             raise RuntimeError(outcome.said)
-    shutil.copy(folder / "network" / "model.keras", folder / "model.keras")
 
 
 @app.command()

@@ -111,6 +111,17 @@ def hdf5_file(path: str | os.PathLike, *, new: bool = True) -> "Iterator[h5py.Fi
                 raise disk.error
 
 
+def require_room(folder: str | os.PathLike, size: int) -> None:
+    """Raise OSError where the disk does not take a file of so many bytes in ``folder``.
+
+    For libraries that write HDF5 themselves, and crash where they cannot: before they begin.
+    """
+    with tempfile.TemporaryFile(dir=str(folder)) as trial:
+        for first in range(0, size, 2**20):
+            trial.write(bytes(min(2**20, size - first)))
+        trial.flush()
+
+
 class _Disk(io.FileIO):
     """A file that keeps the first error of writing in place of raising it."""
 

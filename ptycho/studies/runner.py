@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -126,7 +126,7 @@ def finished(case: Case, folder: Path) -> Row | None:
     row = read_json(path)
     if not isinstance(row, dict):
         raise BadFile(f"{path} is no row of a study: remove it, and the case runs anew")
-    there = {name: size for name, size in sizes(path.parent)}
+    there = dict(sizes(path.parent))
     files = row.get("files") or []  # none of a version that did not keep them
     if any(there.get(name) != size for name, size in files):
         for name in {name for name, _ in files} & set(there):
@@ -135,7 +135,7 @@ def finished(case: Case, folder: Path) -> Row | None:
     return row | case.labels if row.get("hash") == case.hash else None
 
 
-def sizes(folder: Path) -> list[list]:
+def sizes(folder: Path) -> list[list[Any]]:
     """Paths and sizes in bytes of the files with arrays in a case's folder and below: one that was cut is noticed."""
     kinds = (".h5", ".keras", ".npy", ".npz")
     files = (path for path in sorted(folder.rglob("*")) if path.suffix in kinds)

@@ -4,9 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 from ptycho.config import TrainingConfig
 from ptycho.hdf5_guard import require_bounded_tables
-from ptycho.io import BadFile, read_json, replace_text, replaced
+from ptycho.io import BadFile, read_json, replace_text, replaced, require_room
 from ptycho.training.losses import PhysicsTraining
 from ptycho.training.schedule import Epoch, History
 
@@ -35,6 +37,7 @@ class Checkpoint:
 
     def keep(self, trainer: PhysicsTraining, history: History) -> None:
         """Write the last epoch."""
+        require_room(self.folder, bytes_of(trainer))
         trainer.save_weights(self.weights(len(history)))
         settings = dict(settings=self.config.to_dict(), begin=self.begin)
         replace_text(self.folder / "training.json", json.dumps(settings, indent=1))
@@ -45,6 +48,7 @@ class Checkpoint:
 
     def keep_best(self, trainer: PhysicsTraining) -> None:
         """Write the weights as the best so far."""
+        require_room(self.folder, bytes_of(trainer))
         with replaced(self.weights("best")) as partial:
             trainer.save_weights(partial)
 
@@ -83,6 +87,12 @@ class Checkpoint:
 
     def _damaged(self, error: Exception) -> BadFile:
         return BadFile(f"the checkpoint in {self.folder} is damaged ({error}): begin anew, without --resume")
+
+
+def bytes_of(trainer: PhysicsTraining) -> int:
+    """What the file of its weights takes at most: 8 kB for each variable's place in the tables beside its values."""
+    values = [*trainer.variables, *trainer.optimizer.variables]
+    return 2**16 + sum(int(np.prod(value.shape)) * 8 + 2**13 for value in values)
 
 
 class InMemory:

@@ -121,6 +121,24 @@ def test_a_disk_that_is_full_is_one_line(small_scan, tmp_path):
         path.unlink()
 
 
+@pytest.mark.slow
+def test_a_training_on_a_full_disk_is_one_line(small_scan, tmp_path):
+    """Keras writes its weights by HDF5, which crashes in closing a file that it could not write."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "from ptycho.cli.app import main; main()"
+    )
+    write_scan(small_scan, tmp_path / "scan.h5")
+    small = "--epochs 1 --set training.total_frames=100 --set model.stages=1 --set model.width=4 --set model.gridsize=2"
+    words = ["train", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "run"), *small.split()]
+    environment = os.environ | dict(PYTHONDONTWRITEBYTECODE="1", TF_CPP_MIN_LOG_LEVEL="3")
+    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 1, (ended.returncode, ended.stderr)
+    assert "File too large" in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
+    assert not list((tmp_path / "run").rglob("*.h5"))
+
+
 def test_sigterm_ends_as_ctrl_c_does(tmp_path):
     """What is open is closed: here the folder of a partial file."""
     code = (
