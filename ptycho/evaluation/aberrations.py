@@ -59,12 +59,18 @@ class Aberration(NamedTuple):
         """Whether it is larger than twice its error."""
         return abs(self.value_a) > 2 * self.error_a
 
+    def rounded(self) -> str:
+        """Value and error with the digits that the error leaves."""
+        unit, scale = ("A", 1.0) if abs(self.value_a) < 1e4 else ("um", 1e-4)
+        decimals = int(np.ceil(-np.log10(max(self.error_a * scale, 1e-6))))
+        value, error = (round(number * scale, decimals) for number in (self.value_a, self.error_a))
+        return f"{value:.{max(decimals, 0)}f} +- {error:.{max(decimals, 0)}f} {unit}"
+
     def __str__(self) -> str:
+        if (self.n, self.m) == (1, 0):
+            return f"defocus {self._replace(value_a=-self.value_a).rounded()}"
         turn = f" at {self.angle_deg:.0f} degrees" if self.m else ""
-        name, value = ("defocus", -self.value_a) if (self.n, self.m) == (1, 0) else (self.name, self.value_a)
-        unit, scale = ("A", 1.0) if abs(value) < 1e4 else ("um", 1e-4)
-        decimals = max(0, int(np.ceil(-np.log10(max(self.error_a * scale, 1e-6)))))
-        return f"{name} {value * scale:.{decimals}f} +- {self.error_a * scale:.{decimals}f} {unit}{turn}"
+        return f"{self.name} {self.rounded()}{turn}"
 
 
 class Lens(NamedTuple):

@@ -52,8 +52,11 @@ class PixelUnit(NamedTuple):
 
 
 def pixel_unit(scan: Scan) -> PixelUnit:
-    """µm where the pixel size is known, else pixels."""
-    return PixelUnit(scan.pixel_size_m * 1e6, "µm") if scan.pixel_size_m else PixelUnit(1.0, "px")
+    """µm where the pixel size is known, nm where it is below one; else pixels."""
+    if not scan.pixel_size_m:
+        return PixelUnit(1.0, "px")
+    small = scan.pixel_size_m < 1e-9
+    return PixelUnit(scan.pixel_size_m * (1e9 if small else 1e6), "nm" if small else "µm")
 
 
 class ObjectImages(NamedTuple):

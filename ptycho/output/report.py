@@ -135,7 +135,7 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
         ("frames", f"{result.used} of {len(scan)}"),
         ("counts per frame", f"{scan.mean_counts:.3g}"),
         ("counts per object pixel", f"{scan.mean_counts * result.used / max(covered, 1):.3g}"),
-        *_electron_dose(scan, scan.mean_counts * result.used / max(covered, 1)),
+        *_electron_dose(scan),
         ("probe modes", f"{len(result.probe)}" + ("" if scan.probe_known else ", found")),
     ]
     if result.uncertainty is not None:
@@ -145,11 +145,21 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
     return Facts("At a glance", rows)
 
 
-def _electron_dose(scan: Scan, counts_per_pixel: float) -> list[tuple[str, str]]:
-    """Electrons counted on an A^2 of the sample: the unit in which microscopists give a dose."""
-    if scan.beam is None or scan.beam.particle != "electron" or not scan.pixel_size_m:
+def _electron_dose(scan: Scan) -> list[tuple[str, str]]:
+    """Electrons counted on an A^2 of the scanned area: the unit in which microscopists give a dose."""
+    if scan.beam is None or scan.beam.particle != "electron" or not scan.pixel_size_m or is_line(scan):
         return []
-    return [("dose, as counted", f"{counts_per_pixel / (scan.pixel_size_m * 1e10) ** 2:.3g} e/A^2")]
+    from scipy.spatial import ConvexHull
+
+    # P frames of a raster have (sqrt(P) - 1)^2 meshes between them.
+    mesh_px = ConvexHull(scan.positions).volume / (np.sqrt(len(scan)) - 1) ** 2
+    return [("dose, as counted", f"{scan.mean_counts / (mesh_px * (scan.pixel_size_m * 1e10) ** 2):.3g} e/A^2")]
+
+
+def is_line(scan: Scan) -> bool:
+    """Whether the positions lie on a line, or nearly so: they span no area."""
+    off = scan.positions - scan.positions.mean(axis=0)
+    return bool(np.linalg.svd(off, compute_uv=False)[-1] < scan.step_px * np.sqrt(len(scan)) / 2) or len(scan) < 4
 
 
 COVERED_PART = 0.05
@@ -158,8 +168,7 @@ COVERED_PART = 0.05
 
 def _first_pictures(scan: Scan) -> list[Leaf]:
     """What the frames of an electron microscope show without any fit, where they lie side by side."""
-    lone = np.ptp(scan.positions, axis=0).min() < 2 * scan.step_px  # a line of frames is no picture
-    if scan.beam is None or scan.beam.particle != "electron" or scan.near_field is not None or lone:
+    if scan.beam is None or scan.beam.particle != "electron" or scan.near_field is not None or is_line(scan):
         return []
     images = [
         small_image(name, image, (float(image.min()), float(image.max()) or 1.0))
@@ -173,9 +182,9 @@ def _lens_table(lens: Lens) -> Table:
     rows = []
     for each in lens.aberrations:
         name, factor = HAIDER[each.n, each.m]
-        values = (f"{scale * each.value_a:.3g} +- {scale * each.error_a:.1g} A" for scale in (1.0, factor))
-        krivanek, haider = (f"{title}: {value}" for title, value in zip((each.name, name), values))
-        rows.append((krivanek, haider, f"{each.angle_deg:.0f} degrees" if each.m else ""))
+        haider = each._replace(value_a=factor * each.value_a, error_a=factor * each.error_a)
+        values = [f"{title}: {one.rounded()}" for title, one in ((each.name, each), (name, haider))]
+        rows.append((*values, f"{each.angle_deg:.0f} degrees" if each.m else ""))
     heading = f"Lens: semi-angle {lens.semiangle_mrad:.1f} mrad, aberrations by the probe that was found"
     return Table(heading, ("Krivanek", "Haider", "angle"), rows)
 

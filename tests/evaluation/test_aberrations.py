@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptycho.data.beam import Beam, aperture_probe
-from ptycho.evaluation.aberrations import HAIDER, Lens, fit_lens
+from ptycho.evaluation.aberrations import HAIDER, Aberration, Lens, fit_lens
 
 N, PIXEL_M = 128, 0.2e-10
 WAVELENGTH_M = Beam(energy_eV=80e3, particle="electron").wavelength_m
@@ -85,3 +85,16 @@ def test_what_is_told_of_it():
     assert record["name"] == "C21"
     assert record["haider"]["name"] == "B2"
     assert record["haider"]["value_a"] == pytest.approx(record["value_a"] / 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (145.07, 1.3, "145 +- 1 A"),
+        (16.44, 0.04, "16.44 +- 0.04 A"),
+        (12829.9, 3564.0, "1.3 +- 0.4 um"),
+        (942, 81, "940 +- 80 A"),
+    ],
+)
+def test_digits_are_those_that_the_error_leaves(value, error, text):
+    assert Aberration(1, 2, value, error, 0.0).rounded() == text
