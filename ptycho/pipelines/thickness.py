@@ -41,7 +41,7 @@ def with_thickness(
     far_from_noise: float = 2.0,
     slices: int = 4,
     modes: int = 3,
-    epochs: int = 14,
+    epochs: int = 12,
     least_gain: float = 0.1,
     progress: Progress | None = None,
 ) -> Sliced:
