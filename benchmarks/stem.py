@@ -7,9 +7,10 @@
 A file with what a microscopist has (counts, step, voltage, semi-angle, detector pixel, defocus) is written first; of
 the truth nothing is in it. The judge is `score_stem.py` beside the data: the correlation of the phase with the true
 one, which it blurs by 0.3 A. An image that is sharper than that loses by it, so that the truth blurred by 0.15 A, and
-image and truth blurred alike, stand beside it (the latter of a thin sample only: a thick one's phase winds). Then rotation and scales of the fitted positions against the true ones,
-what the probe says of the lens, and, of the thin sample, how far the columns with a vacancy, and the foreign atom,
-stand out from their like, in standard deviations of these (d').
+image and truth blurred alike, stand beside it (the latter of a thin sample only: a thick one's phase winds). Then
+rotation and scales of the fitted positions against the true ones, what the probe says of the lens, and, of the thin
+sample, how far the columns with a vacancy, and the foreign atom, stand out from their like, in standard deviations of
+these (d').
 """
 
 import importlib.util
