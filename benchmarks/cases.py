@@ -4,8 +4,8 @@
     python benchmarks/cases.py run /tmp/cases -o cases.jsonl --every 2 --offset 0   every other file
     python benchmarks/cases.py table cases.jsonl                                    the outcomes by script
 
-No options are given: what a user would type first. An
-outcome is the command's own verdict; which files are sound, the README beside the scripts tells.
+No options are given: what a user would type first. An outcome is the command's own verdict; which files are sound, the
+README beside the scripts tells.
 """
 
 import json

@@ -90,14 +90,13 @@ def judged(folder: Path, truth: Any) -> dict[str, Any]:
     turned = u @ v
     angle = float(np.rad2deg(np.arctan2(turned[1, 0] - turned[0, 1], turned[0, 0] + turned[1, 1])))
     scores = json.loads((folder / "scores.json").read_text())
+    aberrations = scores.get("lens", {}).get("aberrations", [])
     return dict(
         correlation=round(asked["corr"], 4),
         correlation_015=round(score(image, 0.15)["corr"], 4),
         correlation_alike=None if "true_slices" in truth else round(score(alike, 0.3)["corr"], 4),
         frame_error=round(scores["held_out_error"], 4),
-        lens=[
-            f"{each['name']} {each['value_a']:.1f} +- {each['error_a']:.1f}" for each in scores["lens"]["aberrations"]
-        ],
+        lens=[f"{each['name']} {each['value_a']:.1f} +- {each['error_a']:.1f}" for each in aberrations],
         seen=seen(gaussian_filter(phase, 0.3 / pixel), positions, truth),
         rotation_off_deg=round(angle, 2),
         scales=[round(float(scale), 4) for scale in scales],

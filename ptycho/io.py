@@ -111,6 +111,10 @@ def hdf5_file(path: str | os.PathLike, *, new: bool = True) -> "Iterator[h5py.Fi
                 raise disk.error
 
 
+class DamagedCheckpoint(BadFile):
+    """What an earlier process left to go on from cannot be read."""
+
+
 def require_room(folder: str | os.PathLike, size: int) -> None:
     """Raise OSError where the disk does not take a file of so many bytes in ``folder``.
 

@@ -72,7 +72,8 @@ Auto = Annotated[
     typer.Option(
         "--auto/--no-auto",
         help="Where the fit ends above the shot noise, try what the scan may need besides (probe modes, positions, "
-        "background, varying probe, blur), for up to 75 s; what held-out frames like is kept.",
+        "background, varying probe, blur), for up to 75 s, and slices of a thick sample under electrons; what held-out "
+        "frames like is kept.",
     ),
 ]
 
@@ -87,7 +88,8 @@ BY_OTHER_OPTIONS = ("N", "probe_modes", "probe_trainable")
 def network_of(folder: Path, resume: bool, trains: bool) -> str:
     """The network of a run that names none: of a run that is resumed the same; else the package's own, or a new one."""
     if resume and (record := recorded(folder)):
-        return str(record.get("model_from") or NEW)
+        without = PRETRAINED if "refine" in record and "training" not in record else NEW  # of a run without a network
+        return str(record.get("model_from") or without)
     return NEW if trains else PRETRAINED
 
 
@@ -210,7 +212,7 @@ def reconstruct_command(
         auto=auto,
         modes=modes,
         force=force,
-        network_optional=auto and model is None and chosen == PRETRAINED,
+        network_optional=auto and model is None and chosen == PRETRAINED and symmetries is None,
         scheduler=scheduler,
         workers=workers,
     )

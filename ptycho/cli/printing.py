@@ -85,6 +85,8 @@ def print_outcome(outcome: "Outcome", folder: Path) -> None:
         log(outcome.verdict.sentence)
     for note in outcome.notes:
         log(note)
+    if outcome.lens is not None:
+        log(outcome.lens.sentence())
     log(f"{outcome.result.used} frames used, {outcome.result.dropped} dropped; results in {folder}")
     log(f"next: ptycho view {folder}")
 

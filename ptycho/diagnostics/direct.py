@@ -1,4 +1,4 @@
-"""First pictures of a 4D-STEM scan, made of its frames alone in a second: virtual detectors, and the phase by DPC.
+"""First pictures of a 4D-STEM scan, made of its frames alone: virtual detectors, and the phase by DPC.
 
 No fit, no probe: what a microscopist looks at first, and beside which the image of a fit has to make sense.
 """
@@ -9,12 +9,13 @@ from ptycho.arrays import Array, Bool, Float
 from ptycho.data.frames import chunks
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.geometry import centres_of_mass
+from ptycho.diagnostics.statistics import without_spikes
 
 
 def bright_field_disc(scan: Scan, margin: float = 1.1) -> Bool[Array, "N N"]:
     """Pixels of the detector within ``margin`` radii of the disc that is brighter than half of its median, about its
     middle."""
-    mean = np.where(scan.mask, scan.mean_pattern, 0)
+    mean = without_spikes(np.where(scan.mask, scan.mean_pattern, 0), scan.mask)
     bright = mean > 0.5 * np.median(mean[mean > 0.1 * mean.max()])
     pixels = np.argwhere(bright)
     radius = np.sqrt(len(pixels) / np.pi)

@@ -63,7 +63,7 @@ class Aberration(NamedTuple):
         """Value and error with the digits that the error leaves."""
         unit, scale = ("A", 1.0) if abs(self.value_a) < 1e4 else ("um", 1e-4)
         decimals = int(np.ceil(-np.log10(max(self.error_a * scale, 1e-6))))
-        value, error = (round(number * scale, decimals) for number in (self.value_a, self.error_a))
+        value, error = (round(number * scale, decimals) + 0.0 for number in (self.value_a, self.error_a))
         return f"{value:.{max(decimals, 0)}f} +- {error:.{max(decimals, 0)}f} {unit}"
 
     def __str__(self) -> str:
@@ -119,9 +119,10 @@ def fit_lens(
     intensity = np.abs(spectrum) ** 2
     bright = intensity > 0.5 * np.median(intensity[intensity > 0.1 * intensity.max()])
     semiangle = float(np.sqrt(bright.sum() / np.pi))
-    if not 3 <= semiangle < N / 2:
+    if not 6 <= semiangle < N / 2:  # of fewer pixels fourteen coefficients tell nothing
         return None
-    inside = np.hypot(k[:, None], k) < 0.95 * semiangle
+    middle = np.argwhere(bright).mean(axis=0) - N // 2
+    inside = np.hypot(k[:, None] - middle[0], k - middle[1]) < 0.95 * semiangle
     wave, rows = spectrum * inside, _terms(N, orders, 1e10 * wavelength_m, to_rad)
     directions = (np.arctan2(k, k[:, None]) + np.pi) / (2 * np.pi) * sectors
     sector = np.minimum(directions.astype(int), sectors - 1)
@@ -153,7 +154,7 @@ def _terms(N: int, orders: Sequence[tuple[int, int]], wavelength_a: float, to_ra
 def _fitted(
     wave: Complex[Array, "N N"], terms: Float[Array, "K N N"], inside: Bool[Array, "N N"], rounds: int
 ) -> Float[Array, " K"]:
-    """Coefficients of the phase ``-arg(wave)`` by least squares, weighed by the intensity."""
+    """Coefficients of the phase ``-arg(wave)`` by least squares, weighted by the intensity."""
     systems = []
     for axis in (0, 1):
         ahead, here = np.roll(wave, -1, axis), wave

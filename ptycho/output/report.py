@@ -102,7 +102,7 @@ def save_report(
         details += [_scores_table(scores), _correlation({"correlation": scores})]
     details.append(Plots("Probe: brightness is amplitude, colour phase", small_panels(complex_mode_images(probe))))
     details += [] if lens is None else [_lens_table(lens)]
-    details += _first_pictures(scan)
+    details += _first_pictures(scan, result is not None)
     if result is not None:
         details += _further_unknowns(result)
     details += _curves(training, fit, smoothing)
@@ -151,28 +151,35 @@ def _electron_dose(scan: Scan) -> list[tuple[str, str]]:
         return []
     from scipy.spatial import ConvexHull
 
-    # P frames of a raster have (sqrt(P) - 1)^2 meshes between them.
-    mesh_px = ConvexHull(scan.positions).volume / (np.sqrt(len(scan)) - 1) ** 2
-    return [("dose, as counted", f"{scan.mean_counts / (mesh_px * (scan.pixel_size_m * 1e10) ** 2):.3g} e/A^2")]
+    # Half a step around the hull, whose "area" is its length in two dimensions: a b s^2 of a raster of a x b frames.
+    hull = ConvexHull(scan.positions)
+    area_px = hull.volume + hull.area * scan.step_px / 2 + scan.step_px**2
+    dose = scan.frame_counts.sum() / (area_px * (scan.pixel_size_m * 1e10) ** 2)
+    return [("dose, as counted", f"{dose:.3g} e/A^2")]
 
 
 def is_line(scan: Scan) -> bool:
     """Whether the positions lie on a line, or nearly so: they span no area."""
     off = scan.positions - scan.positions.mean(axis=0)
-    return bool(np.linalg.svd(off, compute_uv=False)[-1] < scan.step_px * np.sqrt(len(scan)) / 2) or len(scan) < 4
+    # Two lines a step apart have a standard deviation of half a step.
+    return len(scan) < 4 or bool(np.linalg.svd(off, compute_uv=False)[-1] < 0.4 * scan.step_px * np.sqrt(len(scan)))
 
 
 COVERED_PART = 0.05
 """Illumination, over that of the brightest pixel of one probe, from which on a pixel counts as part of the image."""
 
 
-def _first_pictures(scan: Scan) -> list[Leaf]:
-    """What the frames of an electron microscope show without any fit, where they lie side by side."""
+def _first_pictures(scan: Scan, set_right: bool) -> list[Leaf]:
+    """What the frames of an electron microscope show without any fit, where they lie side by side.
+
+    The phase only where the positions were ``set_right``: a bare file may be transposed or turned.
+    """
     if scan.beam is None or scan.beam.particle != "electron" or scan.near_field is not None or is_line(scan):
         return []
     images = [
         small_image(name, image, (float(image.min()), float(image.max()) or 1.0))
         for name, image in direct_pictures(scan).items()
+        if set_right or "phase" not in name
     ]
     return [Plots("First pictures, without a fit", small_panels(images))]
 
@@ -186,7 +193,7 @@ def _lens_table(lens: Lens) -> Table:
         values = [f"{title}: {one.rounded()}" for title, one in ((each.name, each), (name, haider))]
         rows.append((*values, f"{each.angle_deg:.0f} degrees" if each.m else ""))
     heading = f"Lens: semi-angle {lens.semiangle_mrad:.1f} mrad, aberrations by the probe that was found"
-    return Table(heading, ("Krivanek", "Haider", "angle"), rows)
+    return Table(heading, ("Krivanek", "Haider", "phi_nm"), rows)
 
 
 def _curves(training: History, fit: History, smoothing: Sequence[PhotonTrial]) -> list[Leaf]:

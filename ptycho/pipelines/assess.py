@@ -166,16 +166,26 @@ def assess_fully(
         judgement=judgement,
         verdict=decision,
         trust=trust,
-        lens=lens_of(result, scan),
+        lens=lens_of(result, scan) if decision is None or decision.is_image else None,
         warnings=(*warned, *saturation, *findings),
     )
 
 
 def lens_of(result: Reconstruction, scan: Scan) -> Lens | None:
-    """The lens of an electron microscope, by the probe that was found; None of other scans."""
-    if scan.beam is None or scan.beam.particle != "electron" or scan.pixel_size_m is None or scan.probe_known:
+    """The lens of an electron microscope, by the probe that was found; None of other scans, and where the probe is the
+    one that was told, but for its scale."""
+    far = scan.near_field is None and scan.beam is not None and scan.beam.particle == "electron"
+    if not far or scan.beam is None or scan.pixel_size_m is None or is_same_but_for_scale(result.probe, scan.probe):
         return None
     return fit_lens(result.probe[0], scan.pixel_size_m, scan.beam.wavelength_m)
+
+
+def is_same_but_for_scale(one: np.ndarray, other: np.ndarray, rounding: float = 1e-4) -> bool:
+    """Whether two probes ``(M, N, N)`` are multiples of each other: correlation 1."""
+    if one.shape != other.shape:
+        return False
+    overlap = abs(np.vdot(one, other)) / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-30)
+    return bool(overlap > 1 - rounding)
 
 
 def judgement_of(

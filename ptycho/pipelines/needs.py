@@ -219,6 +219,8 @@ def with_shared_power(probe: np.ndarray, modes: int) -> np.ndarray:
     """A probe ``(M, N, N)`` of more modes to begin a fit with: half of the light in the first, the k-th of the others
     with ``1 / k`` of the rest, in proportion; of that of the fit, only the shape of the first is taken."""
     waves = with_modes(probe[:1], modes)
+    if modes == 1:
+        return waves * np.float32(np.sqrt((np.abs(probe) ** 2).sum() / (np.abs(waves) ** 2).sum()))
     shares = np.append(0.5, 0.5 / np.arange(1, modes) / (1 / np.arange(1, modes)).sum())
     photons = (np.abs(waves) ** 2).sum(axis=(1, 2))
     total = float((np.abs(probe) ** 2).sum())

@@ -113,7 +113,7 @@ def reconstruct_run(
         before = assess(image, scan, held_out)
         fit, choice = better_fit(model, scan, config, image, vacuum.fit, held_out, symmetries, progress)
         notes = (*vacuum.notes, choice)
-        if auto:
+        if auto and config.multislice is None:
             fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)
             notes += tried
         result = replace(fit.result, provenance=image.provenance | dict(refine=config.to_dict()))
@@ -147,14 +147,17 @@ def fitted_alone(
     force: bool,
 ) -> Outcome:
     """A run whose result is the fit from vacuum, and which has no network."""
-    fit, settings = vacuum.fit, provenance(scan) | dict(refine=vacuum.config.to_dict(), model=None)
+    fit, settings = vacuum.fit, provenance(scan) | dict(refine=vacuum.config.to_dict(), model_from="pretrained")
     write_json(folder / "config.json", settings)
+    (folder / "network.h5").unlink(missing_ok=True)  # of an earlier run
     result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
-    note = "The fit from vacuum is at the noise, and there is light enough to do without a network (--model takes one)."
-    notes = vacuum.notes if vacuum.config.multislice is not None else (*vacuum.notes, note)
-    outcome = replace(outcome, fit=fit.history, smoothing=vacuum.trials, notes=notes)
+    why = (
+        "knows thin samples only" if vacuum.config.multislice is not None else "adds nothing at the noise in such light"
+    )
+    note = f"No network was used, as it {why} (--model takes one)."
+    outcome = replace(outcome, fit=fit.history, smoothing=vacuum.trials, notes=(*vacuum.notes, note))
     write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome
 

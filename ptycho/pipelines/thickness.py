@@ -19,7 +19,10 @@ from ptycho.physics.grid import nearest_the_middle
 from ptycho.pipelines.assess import judgement_of
 from ptycho.pipelines.needs import with_shared_power
 from ptycho.progress import Progress
-from ptycho.refinement.refine import Refinement, refine
+from ptycho.refinement.refine import AT_LIMIT, Refinement, refine
+
+MOST_NM = 160.0
+"""The largest thickness that is tried."""
 
 
 class Sliced(NamedTuple):
@@ -62,29 +65,37 @@ def with_thickness(
     """
     nothing = Sliced(fit, config, ())
     fits = config.method == "cg" and config.multislice is None and "multislice" not in decided
-    if not fits or scan.beam is None or scan.beam.particle != "electron" or scan.pixel_size_m is None:
+    far = scan.near_field is None and scan.beam is not None and scan.beam.particle == "electron"
+    if not (fits and far) or scan.pixel_size_m is None or fit.without_unseen is None:
         return nothing
     judgement = judgement_of(fit.result, scan, held_out, fit)
     if judgement is None or judgement.amplitude.error < far_from_noise * judgement.amplitude.shot_noise:
         return nothing
-    stack = lambda nm: sliced(nm, slices, scan.pixel_size_m, scan.beam.wavelength_m)
+    assert scan.beam is not None
+    pixel_m, wavelength_m = scan.pixel_size_m, scan.beam.wavelength_m
+    stack = lambda nm: sliced(nm, slices, pixel_m, wavelength_m)
     # From the probe that the fit began with: the one that it came to makes up for the thickness.
     as_thick = trials_of(scan, config, held_out, stack, progress)
     nm = best_thickness(as_thick)
     thin, thick = as_thick(0.0), as_thick(nm)
     if not thick < (1 - least_gain) * thin:
         return nothing
-    count = scan.modes if "modes" in decided else max(modes, scan.modes)
-    guess = scan.with_probe(with_shared_power(scan.probe, count), known=scan.probe_known)
     needing = replace(config, multislice=stack(nm))
-    sliced_fit = refine(guess, replace(needing, epochs=epochs), held_out=held_out, progress=progress)
+    guess, trial = scan, needing if "epochs" in decided else replace(needing, epochs=epochs)
+    if "modes" not in decided and scan.modes < modes:
+        guess = scan.with_probe(with_shared_power(scan.probe, modes), known=False)
+        needing, trial = (replace(each, probe_from=config.probe_from or 1) for each in (needing, trial))
+    sliced_fit = refine(guess, trial, held_out=held_out, progress=progress)
     if not sliced_fit.criterion < fit.criterion:
         return nothing
+    most = " or more" if nm >= MOST_NM / 1.01 else ""
     sentence = (
-        f"The sample is thick: {nm:.1f} nm in {slices} slices predict held-out frames best (error {thick:.3g}, "
+        f"The sample is thick: {nm:.1f} nm{most} in {slices} slices predict held-out frames best (error {thick:.3g}, "
         f"{thin:.3g} as a thin one)."
     )
-    return Sliced(sliced_fit, needing, (sentence,))
+    # That the fit ended after the passes that it was given says nothing.
+    notes = tuple(note for note in sliced_fit.notes if not note.startswith(AT_LIMIT))
+    return Sliced(sliced_fit._replace(notes=notes), needing, (sentence,))
 
 
 def sliced(thickness_nm: float, slices: int, pixel_size_m: float, wavelength_m: float) -> Multislice:
@@ -126,7 +137,7 @@ def trials_of(
 
 
 def best_thickness(
-    criterion: Callable[[float], float], first_nm: float = 10.0, factor: float = 2.0, most_nm: float = 160.0
+    criterion: Callable[[float], float], first_nm: float = 10.0, factor: float = 2.0, most_nm: float = MOST_NM
 ) -> float:
     """The thickness of the lowest criterion: by factors of two while it falls, then halfway to either side.
 

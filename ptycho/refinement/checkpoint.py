@@ -9,7 +9,7 @@ import numpy as np
 
 from ptycho.config import RefineConfig
 from ptycho.data.fingerprint import fingerprint
-from ptycho.io import BadFile, opened_zip, replaced
+from ptycho.io import DamagedCheckpoint, opened_zip, replaced
 from ptycho.refinement.solver import Solver
 
 Snapshot = dict[str, np.ndarray]
@@ -65,7 +65,7 @@ class Checkpoint:
             if not (isinstance(saved, dict) and isinstance(history, list)):
                 raise ValueError("it holds no settings, or no history")
         except Exception as error:  # of a damaged archive anything may be raised
-            raise BadFile(f"{self.path} is damaged ({error}): begin anew, without --resume") from error
+            raise DamagedCheckpoint(f"{self.path} is damaged ({error}): begin anew, without --resume") from error
         if saved != self.config.to_dict():
             differ = sorted(key for key, value in self.config.to_dict().items() if saved.get(key) != value)
             raise ValueError(

@@ -22,7 +22,7 @@ import numpy as np
 
 from ptycho.cluster import dask_client
 from ptycho.config import RunConfig
-from ptycho.io import BadFile, read_json, replace_text, replaced
+from ptycho.io import BadFile, DamagedCheckpoint, read_json, replace_text, replaced
 from ptycho.pipelines.assess import Outcome, assess
 from ptycho.pipelines.provenance import provenance, software
 from ptycho.pipelines.reconstruct import reconstruct_run
@@ -50,10 +50,9 @@ def run_case(case: Case, folder: Path, progress: Progress | None = None) -> Row:
     data = scans(case)
     try:
         outcome, history = _reconstruct(case, data, folder / case.folder, progress)
-    except BadFile as damage:  # of what an earlier process left, as the scans are read already
+    except DamagedCheckpoint as damage:
         warnings.warn(f"{case.name} runs anew: {damage}", UserWarning, stacklevel=2)
-        for checkpoint in list((folder / case.folder).rglob("checkpoint")):
-            shutil.rmtree(checkpoint)
+        forget_checkpoints(folder / case.folder)
         outcome, history = _reconstruct(case, data, folder / case.folder, progress)
     with replaced(folder / case.folder / "pattern.npy") as partial:
         np.save(partial, data.test.counts[len(data.test) // 2])
@@ -66,8 +65,15 @@ def run_case(case: Case, folder: Path, progress: Progress | None = None) -> Row:
     row |= {key: value for key, value in provenance(data.test).items() if key in ("ptycho", "backend", "versions")}
     row |= dict(folder=case.folder, config=case.to_dict(), files=sizes(folder / case.folder))
     replace_text(folder / case.folder / "row.json", json.dumps(row, indent=1))
+    forget_checkpoints(folder / case.folder)  # a finished case does not go on
     gc.collect()  # networks are in reference cycles with their traces
     return row
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove what a case could go on from."""
+    for checkpoint in list(folder.rglob("checkpoint")):
+        shutil.rmtree(checkpoint)
 
 
 def _reconstruct(case: Case, data: Data, folder: Path, progress: Progress | None) -> tuple[Outcome, History]:
@@ -118,7 +124,7 @@ def scores(case: Case, outcome: Outcome, data: Data) -> Row:
 def finished(case: Case, folder: Path) -> Row | None:
     """The row of a finished case, with its present name and labels; None if it is not finished.
 
-    Nor is one of which a file was lost or cut: the others of its files are removed, and it runs from its beginning.
+    Nor is one of which a file was lost or cut.
     """
     path = folder / case.folder / "row.json"
     if not path.exists():
@@ -126,19 +132,22 @@ def finished(case: Case, folder: Path) -> Row | None:
     row = read_json(path)
     if not isinstance(row, dict):
         raise BadFile(f"{path} is no row of a study: remove it, and the case runs anew")
-    there = dict(sizes(path.parent))
+    complete = not cut(row, path.parent)
+    return row | case.labels if row.get("hash") == case.hash and complete else None
+
+
+def cut(row: Row, folder: Path) -> list[Path]:
+    """The files of a finished case that were lost, or are of another size than they were."""
+    there = dict(sizes(folder))
     files = row.get("files") or []  # none of a version that did not keep them
-    if any(there.get(name) != size for name, size in files):
-        for name in {name for name, _ in files} & set(there):
-            (path.parent / name).unlink()
-        return None
-    return row | case.labels if row.get("hash") == case.hash else None
+    return [folder / name for name, size in files if there.get(name) != size]
 
 
 def sizes(folder: Path) -> list[list[Any]]:
-    """Paths and sizes in bytes of the files with arrays in a case's folder and below: one that was cut is noticed."""
+    """Paths and sizes in bytes of the results in a case's folder and below; without checkpoints: one that was cut is
+    noticed."""
     kinds = (".h5", ".keras", ".npy", ".npz")
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix in kinds)
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix in kinds and "checkpoint" not in path.parts)
     return [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in files]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ptycho.config import TrainingConfig
 from ptycho.hdf5_guard import require_bounded_tables
-from ptycho.io import BadFile, read_json, replace_text, replaced, require_room
+from ptycho.io import DamagedCheckpoint, read_json, replace_text, replaced, require_room
 from ptycho.training.losses import PhysicsTraining
 from ptycho.training.schedule import Epoch, History
 
@@ -85,8 +85,8 @@ class Checkpoint:
             raise self._damaged(error) from error
         return history
 
-    def _damaged(self, error: Exception) -> BadFile:
-        return BadFile(f"the checkpoint in {self.folder} is damaged ({error}): begin anew, without --resume")
+    def _damaged(self, error: Exception) -> DamagedCheckpoint:
+        return DamagedCheckpoint(f"the checkpoint in {self.folder} is damaged ({error}): begin anew, without --resume")
 
 
 def bytes_of(trainer: PhysicsTraining) -> int:

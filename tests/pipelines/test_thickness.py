@@ -66,6 +66,11 @@ def test_the_thickness_is_found_and_the_fit_sliced(thick, thin_fit):
     assert fit.result.slices.shape[0] == 4
     assert len(fit.result.probe) == 1  # the user has decided
     assert fit.criterion < 0.5 * thin_fit.criterion
+    # The probe is known, and stays: the slices together transmit what was counted of its photons. With half of the
+    # light in the probe they would transmit the double.
+    inside = fit.result.coverage > 0.5 * fit.result.coverage.max()
+    transmitted = np.mean(np.abs(fit.result.object[inside]) ** 2)
+    assert transmitted == pytest.approx(thick.mean_counts / thick.photons, rel=0.2)
 
 
 def test_what_does_not_ask_for_slices_comes_back(thick, thin_fit):
