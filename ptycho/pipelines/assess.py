@@ -172,20 +172,14 @@ def assess_fully(
 
 
 def lens_of(result: Reconstruction, scan: Scan) -> Lens | None:
-    """The lens of an electron microscope, by the probe that was found; None of other scans, and where the probe is the
-    one that was told, but for its scale."""
-    far = scan.near_field is None and scan.beam is not None and scan.beam.particle == "electron"
-    if not far or scan.beam is None or scan.pixel_size_m is None or is_same_but_for_scale(result.probe, scan.probe):
+    """The lens of an electron microscope, by the probe that a fit has found; None of other scans, and where the probe
+    is the one that was told."""
+    if scan.near_field is not None or scan.beam is None or scan.beam.particle != "electron":
+        return None
+    fitted = result.provenance.get("refine", {}).get("probe_from") is not None
+    if scan.pixel_size_m is None or scan.probe_known or not fitted:
         return None
     return fit_lens(result.probe[0], scan.pixel_size_m, scan.beam.wavelength_m)
-
-
-def is_same_but_for_scale(one: np.ndarray, other: np.ndarray, rounding: float = 1e-4) -> bool:
-    """Whether two probes ``(M, N, N)`` are multiples of each other: correlation 1."""
-    if one.shape != other.shape:
-        return False
-    overlap = abs(np.vdot(one, other)) / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-30)
-    return bool(overlap > 1 - rounding)
 
 
 def judgement_of(
