@@ -9,15 +9,13 @@ from ptycho.arrays import Array, Bool, Float
 from ptycho.data.frames import chunks
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.geometry import centres_of_mass
-from ptycho.diagnostics.statistics import without_spikes
+from ptycho.diagnostics.statistics import bright_disc, without_spikes
 
 
 def bright_field_disc(scan: Scan, margin: float = 1.1) -> Bool[Array, "N N"]:
-    """Pixels of the detector within ``margin`` radii of the disc that is brighter than half of its median, about its
-    middle."""
+    """Pixels of the detector within ``margin`` radii of the middle of the mean pattern's `bright_disc`."""
     mean = without_spikes(np.where(scan.mask, scan.mean_pattern, 0), scan.mask)
-    bright = mean > 0.5 * np.median(mean[mean > 0.1 * mean.max()])
-    pixels = np.argwhere(bright)
+    pixels = np.argwhere(bright_disc(mean))
     radius = np.sqrt(len(pixels) / np.pi)
     y, x = np.indices(mean.shape)
     middle = pixels.mean(axis=0)

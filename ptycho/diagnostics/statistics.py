@@ -57,6 +57,11 @@ def without_spikes(mean: Real[Array, "N N"], mask: Bool[Array, "N N"] | None = N
     return limited if limited.any() else (pattern > 0).astype(np.float64)
 
 
+def bright_disc(pattern: Float[Array, "N N"]) -> Bool[Array, "N N"]:
+    """Pixels of an aperture: more than half of the median of those above a tenth of the brightest."""
+    return pattern > 0.5 * np.median(pattern[pattern > 0.1 * pattern.max()])
+
+
 def centred(frames: Array) -> Array:
     """Move the zero frequency of (..., N, N) from pixel 0 to pixel ``N // 2``, for odd N too: a copy."""
     return np.fft.fftshift(frames, axes=(-2, -1))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ptycho.arrays import Array, Bool, Complex, Float
+from ptycho.diagnostics.statistics import bright_disc
 
 ORDERS = ((1, 0), (1, 2), (2, 1), (2, 3), (3, 0), (3, 2), (3, 4))
 """(n, m) of the coefficients up to third order."""
@@ -117,7 +118,7 @@ def fit_lens(
     k = np.arange(N) - N // 2
     to_rad = wavelength_m / (N * pixel_size_m)  # angle of one detector pixel
     intensity = np.abs(spectrum) ** 2
-    bright = intensity > 0.5 * np.median(intensity[intensity > 0.1 * intensity.max()])
+    bright = bright_disc(intensity)
     semiangle = float(np.sqrt(bright.sum() / np.pi))
     if not 6 <= semiangle < N / 2:  # of fewer pixels fourteen coefficients tell nothing
         return None

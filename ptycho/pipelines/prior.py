@@ -11,12 +11,9 @@ from ptycho.data.scan import Scan
 from ptycho.pipelines.assess import judgement_of
 from ptycho.pipelines.needs import joined
 from ptycho.progress import Progress
-from ptycho.refinement.from_network import photons_per_object_pixel
+from ptycho.refinement.from_network import PLENTY, photons_per_object_pixel
 from ptycho.refinement.held_out_photons import PhotonTrial, best_total_variation, try_total_variation
 from ptycho.refinement.refine import Refinement, refine
-
-PLENTY = 900.0
-"""Photons per object pixel from which on the counts decide, and no prior is tried."""
 
 
 class Smoothed(NamedTuple):

@@ -29,7 +29,7 @@ from ptycho.pipelines.assess import (
 )
 from ptycho.pipelines.needs import decided_by, with_likelihood, with_needs
 from ptycho.pipelines.open import held_out_frames, model_for
-from ptycho.pipelines.prior import PLENTY, Smoothed, with_total_variation
+from ptycho.pipelines.prior import Smoothed, with_total_variation
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.refine import refine_config
 from ptycho.pipelines.thickness import with_thickness
@@ -37,7 +37,7 @@ from ptycho.pipelines.train import Trained, train_network
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
 from ptycho.reconstruction import reconstruct
-from ptycho.refinement.from_network import photons_per_object_pixel, refine_network, usual_symmetries
+from ptycho.refinement.from_network import PLENTY, photons_per_object_pixel, refine_network, usual_symmetries
 from ptycho.refinement.refine import Refinement, refine
 
 

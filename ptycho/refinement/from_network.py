@@ -14,6 +14,9 @@ from ptycho.progress import Progress
 from ptycho.reconstruction import reconstruct
 from ptycho.refinement.refine import Refinement, divided, refine
 
+PLENTY = 900.0
+"""Photons per object pixel from which on the counts decide, and no prior is tried."""
+
 
 def refine_network(
     model: PtychoNetwork,
@@ -24,7 +27,7 @@ def refine_network(
     held_out: np.ndarray,
     symmetries: int = 1,
     trial_epochs: int = 8,
-    plenty: float = 900.0,
+    plenty: float = PLENTY,
     progress: Progress | None = None,
 ) -> Refinement:
     """Refine a network's image; it comes back unchanged where that makes nothing better.

@@ -132,15 +132,14 @@ def finished(case: Case, folder: Path) -> Row | None:
     row = read_json(path)
     if not isinstance(row, dict):
         raise BadFile(f"{path} is no row of a study: remove it, and the case runs anew")
-    complete = not cut(row, path.parent)
-    return row | case.labels if row.get("hash") == case.hash and complete else None
+    return row | case.labels if row.get("hash") == case.hash and is_whole(row, path.parent) else None
 
 
-def cut(row: Row, folder: Path) -> list[Path]:
-    """The files of a finished case that were lost, or are of another size than they were."""
+def is_whole(row: Row, folder: Path) -> bool:
+    """Whether the files of a finished case are there, of the sizes that they had."""
     there = dict(sizes(folder))
     files = row.get("files") or []  # none of a version that did not keep them
-    return [folder / name for name, size in files if there.get(name) != size]
+    return all(there.get(name) == size for name, size in files)
 
 
 def sizes(folder: Path) -> list[list[Any]]:
