@@ -75,7 +75,7 @@ COMMANDS = {
         f"--nepochs 2 {NETWORK}"
     ),
     "predict on workers": Command(
-        "reconstruct {scan} -o {out}/run --model {model} --no-refine --workers 2 --tile-frames 9", workers=True
+        "reconstruct {scan} -o {out}/run --model {model} --no-refine --force --workers 2 --tile-frames 9", workers=True
     ),
 }
 FAULTS = ("kill", "term", "full", "read-only", "torn", "torn input", "worker", "stall")

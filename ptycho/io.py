@@ -29,9 +29,14 @@ MOST_JSON_BYTES = 2**26
 class BadFile(ValueError):
     """The content of a file cannot be used: one line that names the file, the key and the remedy."""
 
+    LENGTH = 1200
+    """Characters: what a library says of a damaged file may quote all of it. Begin and end, with the remedy, stay."""
+
     def __init__(self, text: str) -> None:
-        one_line = " ".join(str(text).split())
-        super().__init__(one_line.encode("utf-8", "backslashreplace").decode())
+        one_line = " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode()
+        if len(one_line) > self.LENGTH:
+            one_line = f"{one_line[: self.LENGTH - 300]} ... {one_line[-250:]}"
+        super().__init__(one_line)
 
 
 @contextmanager
