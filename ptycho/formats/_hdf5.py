@@ -79,7 +79,8 @@ def _visited(path: Path, describe: Callable[[Any], Value]) -> list[tuple[str, Va
 
 def _is_pair(dtype: np.dtype[Any]) -> bool:
     """Whether both parts are numbers of one dtype, each in its own bytes: HDF5 crashes on parts that overlap."""
-    (real, at), (imaginary, behind) = (dtype.fields[name][:2] for name in dtype.names)
+    assert dtype.fields is not None
+    (real, at), (imaginary, behind) = (field[:2] for field in dtype.fields.values())
     apart = at + real.itemsize <= behind and behind + imaginary.itemsize <= dtype.itemsize
     return real.kind in REAL and real == imaginary and apart
 
