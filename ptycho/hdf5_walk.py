@@ -45,7 +45,8 @@ def _limit_by(resource: Any, seconds: int, more_bytes: int) -> None:
 
 
 def _walked(h5py: Any, path: str) -> bool:
-    """Look at every object, its attributes and its texts once: whether all could be listed, with the memory there is.
+    """Look at every object, its attributes and its texts once: whether all could be listed, with the memory there is,
+    and may be read.
 
     What could not be listed would be found by its name all the same, and was not looked at.
     """
@@ -63,7 +64,7 @@ def _walked(h5py: Any, path: str) -> bool:
 
 
 class _Unlisted(Exception):
-    """Names that cannot be listed, or what takes more memory than there is."""
+    """Names that cannot be listed, values that HDF5 crashes on, or what takes more memory than there is."""
 
 
 def _look(h5py: Any, item: Any, seen: set[int]) -> list[Any]:
@@ -77,6 +78,8 @@ def _look(h5py: Any, item: Any, seen: set[int]) -> list[Any]:
         _tried(partial(item.attrs.__getitem__, name))
     if isinstance(item, h5py.Dataset):
         _tried(item.id.get_create_plist)
+        if _overlaps(_tried(partial(getattr, item, "dtype"))):
+            raise _Unlisted
         if _tried(partial(_is_text, item)):
             _tried(partial(item.__getitem__, ()))
     if not isinstance(item, h5py.Group):
@@ -91,6 +94,18 @@ def _look(h5py: Any, item: Any, seen: set[int]) -> list[Any]:
 
 def _address(h5py: Any, item: Any) -> int:
     return int(h5py.h5o.get_info(item.id).addr)
+
+
+def _overlaps(dtype: Any) -> bool:
+    """Whether two parts of a compound share bytes, as no writer makes them: HDF5 crashes on such values."""
+    end = 0
+    for part, at in sorted(
+        (field[:2] for field in (getattr(dtype, "fields", None) or {}).values()), key=lambda f: f[1]
+    ):
+        if at < end or _overlaps(part):
+            return True
+        end = at + part.itemsize
+    return end > getattr(dtype, "itemsize", 0)
 
 
 def _is_text(dataset: Any) -> bool:

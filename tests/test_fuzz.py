@@ -43,7 +43,8 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 CASES = int(os.environ.get("PTYCHO_FUZZ", "70"))
-SECONDS = 20
+SECONDS = 60
+"""Of a clock: 5 s of computing are allowed to the walk through a file's tables, on a machine that may be busy."""
 GB = 2**30
 WORD = re.compile(rb'"[^"\n]*"|[-+.\w]+')
 """A word, a number or a text in quotes, of TOML or JSON."""

@@ -198,7 +198,7 @@ def squared(amplitudes: Counts) -> Counts:
 
 
 def _squared(amplitudes: Real[Array, "B N N"], rounded: bool) -> Float[Array, "B N N"]:
-    with np.errstate(over="ignore"):  # infinities are masked
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and numbers that are none are masked
         counts = np.square(amplitudes, dtype=np.float32)
     return np.rint(counts, out=counts) if rounded else counts
 

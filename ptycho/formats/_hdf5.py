@@ -77,14 +77,6 @@ def _visited(path: Path, describe: Callable[[Any], Value]) -> list[tuple[str, Va
     return listed
 
 
-def _is_pair(dtype: np.dtype[Any]) -> bool:
-    """Whether both parts are numbers of one dtype, each in its own bytes: HDF5 crashes on parts that overlap."""
-    assert dtype.fields is not None
-    (real, at), (imaginary, behind) = (field[:2] for field in dtype.fields.values())
-    apart = at + real.itemsize <= behind and behind + imaginary.itemsize <= dtype.itemsize
-    return real.kind in REAL and real == imaginary and apart
-
-
 def hdf5_has(path: Path, *keys: str) -> bool:
     """Whether the file is HDF5 with all these groups or data sets; a link out of the file counts unopened."""
     if not is_hdf5(path):
@@ -228,8 +220,6 @@ class Hdf5:
             raise BadFile(f"{self.path} has an empty {key!r}; write the values")
         dtype = dataset.dtype
         pair = dtype.names in (("real", "imag"), ("r", "i"))
-        if pair and not _is_pair(dtype):
-            raise BadFile(f"{self.path} has a damaged {key!r} (parts of complex numbers overlap); copy the file again")
         if dtype.hasobject or not (pair or dtype.kind in kinds + "b"):
             raise wrong_kind(self.path, key, dtype, kinds)
         size = sum(os.path.getsize(name) for name in self._files(dataset, key))
