@@ -34,6 +34,7 @@ ALLOWED = {
     "evaluation/aberrations.py": "the aperture of a probe",
     "evaluation/align.py": "registration of images",
     "evaluation/frc.py": "spectra of images",
+    "evaluation/crystal.py": "the spectrum of a phase",
     "evaluation/lattice.py": "the spectrum of a phase, and the structure factor of the positions",
     "formats/_near_field.py": "the guess of a probe, brought back from the detector",
     "images.py": "the phase ramp of an image",

@@ -85,8 +85,9 @@ def print_outcome(outcome: "Outcome", folder: Path) -> None:
         log(outcome.verdict.sentence)
     for note in outcome.notes:
         log(note)
-    if outcome.lens is not None:
-        log(outcome.lens.sentence())
+    for measured in (outcome.lens, outcome.crystal):
+        if measured is not None:
+            log(measured.sentence())
     log(f"{outcome.result.used} frames used, {outcome.result.dropped} dropped; results in {folder}")
     log(f"next: ptycho view {folder}")
 

@@ -348,6 +348,16 @@ STEP_UNITS: dict[str, float] = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A
 DETECTOR_UNITS = ("m", "mm", "um", "rad", "mrad", "1/m", "1/nm", "1/A")
 
 
+def lattice_constants(text: str) -> tuple[float, ...]:
+    """The constant in A, or a, b and the angle in degrees; nothing where it is neither."""
+    try:
+        numbers = tuple(float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        return ()
+    sound = len(numbers) in (1, 3) and all(math.isfinite(number) and number > 0 for number in numbers)
+    return numbers if sound and (len(numbers) == 1 or numbers[2] < 180) else ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig(Config):
     """What the user knows of a scan file; it wins over what the file says. None: the file's own, if it has any."""
@@ -374,6 +384,9 @@ class ReadConfig(Config):
     """Convergence semi-angle in mrad: the probe starts as the image of a round aperture."""
     defocus_a: float | None = None
     """Defocus of the probe in angstrom, positive in underfocus (C10 = -defocus); it is refined all the same."""
+    lattice: str | None = None
+    """The lattice of a crystal in the sample, by which the pixel size is checked: a constant in angstrom (3.905), or
+    a, b and the angle between them ("3.16, 3.16, 120")."""
     gain: float | None = None
     """Detector units per photon or electron, by which the frames are divided."""
     frames: str | None = None
@@ -412,6 +425,8 @@ class ReadConfig(Config):
         self._require(self.focus_m is None or (math.isfinite(self.focus_m) and self.focus_m != 0), "focus_m", "not 0")
         self._require(self.focus_m is None or self.near_field_m is None, "near_field_m", "None beside focus_m")
         self._require(self.orientation is None or 0 <= self.orientation <= 7, "orientation", "0 to 7")
+        cell = self.lattice is None or lattice_constants(self.lattice)
+        self._require(bool(cell), "lattice", "a constant in A, or a, b in A and the angle between them in degrees")
         self._require(self.flyback is None or self.flyback >= 0, "flyback", "0 or more")
         self._require(
             self.frames is None or re.fullmatch(r"-?\d*:-?\d*(:\d+)?", self.frames) is not None,

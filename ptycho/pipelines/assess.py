@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from keras import ops
 
+from ptycho.config import lattice_constants
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_attribute
@@ -27,7 +28,9 @@ from ptycho.evaluation import (
     warnings_about,
 )
 from ptycho.evaluation.aberrations import Lens, fit_lens
+from ptycho.evaluation.crystal import Cell, Crystal, fit_crystal
 from ptycho.evaluation.lattice import lattice_share
+from ptycho.evaluation.uncertainty import illuminated_pixels
 from ptycho.network.build import PtychoNetwork
 from ptycho.pipelines.provenance import Record
 from ptycho.refinement.checkpoint import FitEpoch
@@ -56,6 +59,8 @@ class Outcome:
     """How well the frames that the object is made of agree with it."""
     lens: Lens | None = None
     """What the probe that was found tells of an electron lens."""
+    crystal: Crystal | None = None
+    """The lattice that the image shows."""
     notes: tuple[str, ...] = ()
     """What was chosen on the way, in sentences."""
     warnings: tuple[str, ...] = ()
@@ -76,6 +81,8 @@ class Outcome:
             record |= dict(trust=self.trust.to_dict(), warnings=list(self.warnings), notes=list(self.notes))
         if self.lens is not None:
             record["lens"] = self.lens.to_dict()
+        if self.crystal is not None:
+            record["crystal"] = self.crystal.to_dict()
         if self.scores is not None:
             record["object"] = self.scores.to_dict()
         if self.verdict is not None:
@@ -98,7 +105,7 @@ class Outcome:
         """What a reader should know of the result, beside its scores."""
         sentences = [warning for warning in self.warnings if self.verdict is None or warning != self.verdict.sentence]
         sentences += self.notes
-        sentences += [] if self.lens is None else [self.lens.sentence()]
+        sentences += [each.sentence() for each in (self.lens, self.crystal) if each is not None]
         if self.trust is not None:
             sentences.append(self.trust.sentence())
         if self.held_out_error is not None:
@@ -161,12 +168,17 @@ def assess_fully(
     judgement = outcome.judgement or judgement_of(result, scan, held_out, fit)
     decision = None if judgement is None else verdict(judgement, trust.median_ratio)
     warned = () if decision is None or decision.kind == "at the noise" else (decision.sentence,)
+    is_image = decision is None or decision.is_image
+    crystal = crystal_of(result, scan) if is_image else None
+    if is_image and crystal is None and lattice_told(scan) is not None:
+        findings = (*findings, "no lattice stands out in the image: the pixel size could not be checked by it")
     return replace(
         outcome,
         judgement=judgement,
         verdict=decision,
         trust=trust,
-        lens=lens_of(result, scan) if decision is None or decision.is_image else None,
+        lens=lens_of(result, scan) if is_image else None,
+        crystal=crystal,
         warnings=(*warned, *saturation, *findings),
     )
 
@@ -180,6 +192,22 @@ def lens_of(result: Reconstruction, scan: Scan) -> Lens | None:
     if scan.pixel_size_m is None or scan.probe_known or not fitted:
         return None
     return fit_lens(result.probe[0], scan.pixel_size_m, scan.beam.wavelength_m)
+
+
+def crystal_of(result: Reconstruction, scan: Scan) -> Crystal | None:
+    """The lattice in the image of an electron microscope, or of any sample whose lattice is told."""
+    known = lattice_told(scan)
+    if known is None and (scan.beam is None or scan.beam.particle != "electron"):
+        return None
+    pixel_size_a = None if scan.pixel_size_m is None else 1e10 * scan.pixel_size_m
+    inside = illuminated_pixels(result.coverage)
+    return fit_crystal(result.object, inside, pixel_size_a, known, raster=result.positions_px)
+
+
+def lattice_told(scan: Scan) -> Cell | None:
+    """The cell of the sample, where the user told one."""
+    text = None if scan.reading is None else scan.reading.lattice
+    return None if text is None else Cell(*lattice_constants(text))
 
 
 def judgement_of(
