@@ -240,7 +240,7 @@ def hit(command: Command, fault: str, place: Place, seconds: float, largest: int
                     break  # it has ended by itself
                 time.sleep(3.0 * (number == signal.SIGSTOP))
         outcome = ended(process, place.folder, begin)
-        return None if outcome.code == 0 else f"exit code {outcome.code}"
+        return None if outcome.code == 0 else f"exit code {outcome.code}: {outcome.said[-300:]}"
     if process.poll() is not None:
         return None  # it had ended
     if fault == "term":

@@ -29,14 +29,14 @@ def predict_on(
 ) -> Stream:
     """What `predict` gives, computed by the workers of a Dask ``client``, a tile of the scan at a time.
 
-    Where a worker dies its part is computed by another. Workers need ``ptycho`` with the same backend, and the file of
-    the scan at the same path.
+    Where a worker dies its part is computed by another, and the result is the same to the last bit. Workers need
+    ``ptycho`` with the same backend, and the file of the scan at the same path.
 
     Raises:
         ValueError: as `predict`; frames that do not stay in a file (`StoredFrames`); a network whose patches have each
             a phase of their own (``cnn``); a part that no worker survives.
     """
-    from distributed import KilledWorker, as_completed
+    from distributed import KilledWorker
 
     counts = scan.counts
     if not isinstance(counts, StoredFrames) or not counts.files:
@@ -59,12 +59,12 @@ def predict_on(
         picked = counts.picked(used[frames]), stream.positions[frames]
         options = dict(probe=stream.probe, transfer=scan.transfer, mask=scan.mask, symmetries=symmetries, layout=layout)
         tasks[client.submit(_contribution, recipe, *picked, options, pure=False)] = frames
-    for task in as_completed(tasks):
+    for task, frames in tasks.items():  # in this order, whoever ends first: sums of floats depend on it
         try:
-            stream.take(tasks[task], task.result())
+            stream.take(frames, task.result())
         except KilledWorker as error:
             raise ValueError(
-                f"every worker that was given {len(tasks[task])} frames of the scan died, {error.allowed_failures + 1} "
+                f"every worker that was given {len(frames)} frames of the scan died, {error.allowed_failures + 1} "
                 "of them: give them more memory, or less to do at a time with --tile-frames"
             ) from error
         task.release()
