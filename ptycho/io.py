@@ -125,10 +125,13 @@ def require_room(folder: str | os.PathLike, size: int) -> None:
 
     For libraries that write HDF5 themselves, and crash where they cannot: before they begin.
     """
-    with tempfile.TemporaryFile(dir=str(folder)) as trial:
-        for first in range(0, size, 2**20):
-            trial.write(bytes(min(2**20, size - first)))
-        trial.flush()
+    try:
+        with tempfile.TemporaryFile(dir=str(folder)) as trial:
+            for first in range(0, size, 2**20):
+                trial.write(bytes(min(2**20, size - first)))
+            trial.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 class _Disk(io.FileIO):

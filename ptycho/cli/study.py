@@ -191,4 +191,8 @@ def _run_study(
         if verbose:
             log(failure.traceback)
     if results.failures:
-        raise typer.Exit(1)
+        first, arms = results.failures[0], len(results.rows) + len(results.failures)
+        raise ValueError(
+            f"{len(results.failures)} of {arms} arms failed ({first.name}: {first.error}); the same command runs them "
+            "again"
+        )

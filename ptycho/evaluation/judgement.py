@@ -120,6 +120,7 @@ def verdict(
     no_misfit: float = 1.1,
     noisy: float = 1.6,
     least_explained: float = 0.5,
+    well_explained: float = 0.9,
     agreeing_ratio: float = 1.3,
     overfitted: float = 0.8,
 ) -> Verdict:
@@ -130,7 +131,8 @@ def verdict(
         residual_ratio: median squared residual of the frames that the image is made of, over their shot noise
             (`ResidualSummary.median_ratio`): at few photons an image predicts other frames badly for its own noise
             only, and agrees with those it is made of.
-        at_noise: the error over shot noise up to which an image is at the noise.
+        at_noise: the error over shot noise up to which an image is at the noise, where it is ``well_explained`` or
+            without misfit: of frames with little contrast a wrong image may be that near.
         no_misfit: `Judgement.misfit` up to which it is, too, where its own noise raises the error to ``noisy`` at most;
             fits of sound simulated scans of 144 frames leave 0.98 to 1.04.
         least_explained: the fraction explained below which it is none: wrong geometry left 0.3 (docs/results.md).
@@ -173,7 +175,7 @@ def verdict(
             sentence="The frames agree with this image, and hardly tell it from none: they differ from their mean by "
             f"little more than shot noise: {measure}, {times:.3g} times the shot noise ({beside}).",
         )
-    if times <= at_noise:
+    if times <= at_noise and (explained >= well_explained or judgement.misfit <= no_misfit):
         return Verdict(kind="at the noise", sentence=f"An image at the noise: {measure} ({beside}).")
     if times <= noisy and judgement.misfit <= no_misfit and explained >= least_explained:
         return Verdict(
