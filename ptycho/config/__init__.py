@@ -284,6 +284,8 @@ class RefineConfig(Config):
     affine_from: int | None = None
     """One linear map of all positions: scale, rotation and shear (``cg``). Scale and rotation are looked for before a
     fit from empty space, and before one from an image unless ``focus`` is off."""
+    rotation_from: int | None = None
+    """One rotation of all positions, whose distances are known (``cg``); looked for as that of the affine map."""
     background_from: int | None = None
     """Counts that do not come from the sample, the same in all frames (``cg``)."""
     opr_from: int | None = None

@@ -151,6 +151,11 @@ class Scan:
         return mean_pattern(self.counts)
 
     @property
+    def is_4dstem(self) -> bool:
+        """Whether an electron microscope took the frames in the far field."""
+        return self.near_field is None and self.beam is not None and self.beam.particle == "electron"
+
+    @property
     def mean_counts(self) -> float:
         """Measured dose: mean total counts of a frame over the used pixels."""
         return float(self.frame_counts.mean())

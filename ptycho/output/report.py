@@ -147,7 +147,7 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
 
 def _electron_dose(scan: Scan) -> list[tuple[str, str]]:
     """Electrons counted on an A^2 of the scanned area: the unit in which microscopists give a dose."""
-    if scan.beam is None or scan.beam.particle != "electron" or not scan.pixel_size_m or is_line(scan):
+    if not scan.is_4dstem or not scan.pixel_size_m or is_line(scan):
         return []
     from scipy.spatial import ConvexHull
 
@@ -174,7 +174,7 @@ def _first_pictures(scan: Scan, set_right: bool) -> list[Leaf]:
 
     The phase only where the positions were ``set_right``: a bare file may be transposed or turned.
     """
-    if scan.beam is None or scan.beam.particle != "electron" or scan.near_field is not None or is_line(scan):
+    if not scan.is_4dstem or is_line(scan):
         return []
     images = [
         small_image(name, image, (float(image.min()), float(image.max()) or 1.0))

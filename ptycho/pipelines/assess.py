@@ -186,18 +186,19 @@ def assess_fully(
 def lens_of(result: Reconstruction, scan: Scan) -> Lens | None:
     """The lens of an electron microscope, by the probe that a fit has found; None of other scans, and where the probe
     is the one that was told."""
-    if scan.near_field is not None or scan.beam is None or scan.beam.particle != "electron":
+    if not scan.is_4dstem:
         return None
     fitted = result.provenance.get("refine", {}).get("probe_from") is not None
     if scan.pixel_size_m is None or scan.probe_known or not fitted:
         return None
+    assert scan.beam is not None
     return fit_lens(result.probe[0], scan.pixel_size_m, scan.beam.wavelength_m)
 
 
 def crystal_of(result: Reconstruction, scan: Scan) -> Crystal | None:
     """The lattice in the image of an electron microscope, or of any sample whose lattice is told."""
     known = lattice_told(scan)
-    if known is None and (scan.beam is None or scan.beam.particle != "electron"):
+    if known is None and not scan.is_4dstem:
         return None
     pixel_size_a = None if scan.pixel_size_m is None else 1e10 * scan.pixel_size_m
     inside = illuminated_pixels(result.coverage)

@@ -35,6 +35,8 @@ class Need(NamedTuple):
     """Numbers that each frame has for itself, held-out ones too: by chance each gains half a unit of log-likelihood."""
     near_noise: bool = False
     """Tried only where amplitudes are fitted nearly to the noise."""
+    electrons: bool = False
+    """Tried only of an electron microscope."""
 
 
 LIKELIHOOD = Need("Poisson likelihood", dict(noise="poisson"), near_noise=True)
@@ -43,6 +45,9 @@ LIKELIHOOD = Need("Poisson likelihood", dict(noise="poisson"), near_noise=True)
 NEEDS = (
     LIKELIHOOD,
     Need("probe", dict(probe_from=1)),
+    # The step of its scan is known, the angle between scan and camera is not. A thin sample hardly tells the scale:
+    # with the positions, object and probe grow alike.
+    Need("rotation of the positions", dict(rotation_from=1), electrons=True),
     Need("3 probe modes", dict(probe_from=1), modes=3),
     Need("8 probe modes", dict(probe_from=1), modes=8),
     Need("scale and rotation of the positions", dict(affine_from=1)),
@@ -152,6 +157,7 @@ def with_needs(
             or (need.modes is not None and not modes_help)
             or not _changes(need, needing, config, start)
             or (need.near_noise and error > near_noise * noise)
+            or (need.electrons and not scan.is_4dstem)
             or clock.epochs(best, modes) < trial_epochs
         ):
             continue

@@ -65,8 +65,7 @@ def with_thickness(
     """
     nothing = Sliced(fit, config, ())
     fits = config.method == "cg" and config.multislice is None and "multislice" not in decided
-    far = scan.near_field is None and scan.beam is not None and scan.beam.particle == "electron"
-    if not (fits and far) or scan.pixel_size_m is None or fit.without_unseen is None:
+    if not (fits and scan.is_4dstem) or scan.pixel_size_m is None or fit.without_unseen is None:
         return nothing
     judgement = judgement_of(fit.result, scan, held_out, fit)
     if judgement is None or judgement.amplitude.error < far_from_noise * judgement.amplitude.shot_noise:

@@ -155,8 +155,9 @@ def searched(solver: Solver, config: RefineConfig, start: Reconstruction | None)
     notes: list[str] = []
     if start is None and config.focus and config.probe_from is not None and not solver.scan.probe_known:
         notes += filter(None, [find_focus(solver)])
-    if config.affine_from is not None and (start is None or config.focus):
-        find_map(solver)
+    maps = config.affine_from is not None or config.rotation_from is not None
+    if maps and (start is None or config.focus):
+        find_map(solver, scales=config.affine_from is not None)
     return notes
 
 
@@ -280,7 +281,8 @@ def make_solver(
     An affine map may move a frame by ``affine_range`` times its distance from the middle.
     """
     affine_px = affine_range * np.linalg.norm(scan.positions - scan.positions.mean(axis=0), axis=1).max()
-    margin = MARGIN_PX + (int(np.ceil(affine_px)) if config.affine_from is not None else 0)
+    maps = config.affine_from is not None or config.rotation_from is not None
+    margin = MARGIN_PX + (int(np.ceil(affine_px)) if maps else 0)
     moved = np.zeros_like(scan.positions)
     if start is not None:
         # Maps and positions fitted one after the other may add up.
@@ -405,7 +407,7 @@ def result_of(solver: Solver, config: RefineConfig, unknowns: Sequence[Unknown])
         opr_weights=state.get("opr_weights"),
         background=state.get("background"),
         blur_px=float(np.sqrt(state.get("blur", 0.0))),
-        affine=_linear_map(scan.positions, state["positions"]) if "affine" in names else None,
+        affine=_linear_map(scan.positions, state["positions"]) if names & {"affine", "rotation"} else None,
         origin_px=np.array(solver.grid.origin),
         pixel_size_m=scan.pixel_size_m,
         used_frames=used,

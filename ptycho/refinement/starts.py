@@ -135,6 +135,7 @@ def _lowest_along(
 def find_map(
     solver: Solver,
     *,
+    scales: bool = True,
     stages: Sequence[tuple[int, float, int]] = ((64, 0.015, 2), (256, 0.0075, 1), (1024, 0.0075, 1)),
     batch: int = 32,
     passes: int = 2,
@@ -147,6 +148,7 @@ def find_map(
     Args:
         solver: fits from vacuum tell the map, also where it has an object to start from: that was made of the positions
             as they were, and would speak for them.
+        scales: whether the scale is looked for, too.
         stages: frames nearest the middle of the scan, steps of the map, and how many of them to either side: the
             further the frames reach, the finer they tell, and the narrower the valley is in which they do. Steps of
             0.3 % drowned in what batches leave to chance, 0.03 % of the misfit.
@@ -160,7 +162,7 @@ def find_map(
     order = everything[np.argsort(np.linalg.norm(given[everything] - middle, axis=1), kind="stable")]
 
     def mapped(change: np.ndarray) -> np.ndarray:
-        s, r = change
+        s, r = change if scales else (np.cos(change[1]) - 1, np.sin(change[1]))
         # (given - middle) are rows: A x is x A^T.
         return given + (given - middle) @ np.array([[s, -r], [r, s]]).T
 
@@ -173,6 +175,9 @@ def find_map(
     for frames, step, reach in stages:
         solver.frames = np.sort(order[:frames])
         side = np.arange(-reach, reach + 1)
+        if not scales:
+            best = _lowest_along(misfit, best, np.array([0.0, step]), reach, 2 * reach + 5)
+            continue
         grid = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1)
         misfits = np.array([[misfit(best + step * offset) for offset in row] for row in grid])
         best = best + step * lowest_point(grid.reshape(-1, 2), misfits.ravel())

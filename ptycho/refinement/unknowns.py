@@ -276,15 +276,31 @@ class Affine(Unknown):
         # Linear in the four entries of A: sum_p C_p,ij x_p,a x_p,b A_jb = sum_p g_p,i x_p,a
         normal = np.einsum("pa,pb,pij->iajb", x[solver.frames], x[solver.frames], gradients["curvature"][solver.frames])
         normal = normal.reshape(4, 4) + 1e-6 * np.trace(normal.reshape(4, 4)) * np.eye(4)
-        matrix = np.linalg.solve(normal, np.einsum("pi,pa->ia", gradient, x[solver.frames]).ravel()).reshape(2, 2)
+        matrix = self._matrix(normal, np.einsum("pi,pa->ia", gradient, x[solver.frames]).ravel())
         # d_p = A x_p
         return (x @ matrix.T).astype("float32")
+
+    def _matrix(self, normal: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        return np.linalg.solve(normal, slope).reshape(2, 2)
 
     def amplitude_changes(self, fit, direction):
         return Positions().amplitude_changes(fit, direction)
 
     def apply(self, solver, change):
         return solver.moved_within_margin(change * min(1, self.largest_step_px / max(np.abs(change).max(), 1e-12)))
+
+
+@dataclass(frozen=True)
+class Rotation(Affine):
+    """One rotation of all positions about their mean: their distances are known better than the frames tell."""
+
+    name = "rotation"
+
+    def _matrix(self, normal: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        # A = r J: the best along one line of the four entries
+        quarter_turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+        along = quarter_turn.ravel()
+        return (along @ slope) / (along @ normal @ along) * quarter_turn
 
 
 @dataclass(frozen=True)
@@ -346,6 +362,7 @@ UNKNOWNS: dict[str, Callable[[RefineConfig], tuple[Unknown, ...]]] = dict(
     probe=lambda config: (Probe(),),
     positions=lambda config: (Positions(),),
     affine=lambda config: (Affine(),),
+    rotation=lambda config: (Rotation(),),
     background=lambda config: (Background(blur_px=config.background_blur_px),),
     opr=lambda config: (OprModes(config.opr_modes), OprWeights()),
     blur=lambda config: (Blur(),),

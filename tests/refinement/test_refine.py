@@ -148,6 +148,20 @@ def test_an_affine_map_is_recovered(bright):
     np.testing.assert_allclose(y, x @ (np.eye(2) + left).T, atol=1e-3)
 
 
+def test_a_rotation_is_recovered_and_distances_stay(bright):
+    """Turned by 1.5 degrees; what an affine map would make of the scale is left as it is."""
+    middle, angle = bright.positions.mean(axis=0), np.deg2rad(1.5)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    x = bright.positions - middle
+    wrong = replace(bright, positions=x @ turn.T + middle, object=None)
+    y = refine(wrong, replace(LONG, rotation_from=3)).result.positions_px
+    y = y - y.mean(axis=0)
+    left = np.linalg.lstsq(x, y, rcond=None)[0].T
+    assert abs(np.arctan2(left[1, 0] - left[0, 1], np.trace(left))) < 0.2 * angle
+    # The fit moves along the tangents where the positions were: what the search left, 3 mrad, times the turn.
+    np.testing.assert_allclose(np.linalg.svd(left)[1], 1.0, atol=1.5 * 3e-3 * angle)
+
+
 def test_a_map_is_found_with_an_image_to_start_from_and_the_image_goes_with_it(bright):
     """Positions 4 % too large, and the image that they gave: the fit ends where one from vacuum does."""
     middle = bright.positions.mean(axis=0)
