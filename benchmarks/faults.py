@@ -1,6 +1,7 @@
 """A bad day: commands hit at random moments must lose nothing, write nothing half, and come to the same end.
 
     python benchmarks/faults.py run -o faults.jsonl --moments 200   # one line each as it ends; goes on where it was
+    python benchmarks/faults.py run -o faults.jsonl --again         # those that went wrong once more, when they are mended
     python benchmarks/faults.py table faults.jsonl                  # docs/results.md
 
 Each command first runs undisturbed. Then it is hit, at a moment drawn over the time that this took:
@@ -326,21 +327,34 @@ def make_inputs(folder: Path) -> None:
             raise RuntimeError(outcome.said)
 
 
+def last(records: Path) -> dict[int, dict]:
+    """The last record of each moment."""
+    lines = records.read_text().splitlines() if records.exists() else []
+    return {row["number"]: row for row in map(json.loads, lines)}
+
+
+def commit() -> str:
+    """Of this clone."""
+    words = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @app.command()
 def run(
     output: Annotated[Path, typer.Option("-o", "--output")],
     moments: Annotated[int, typer.Option(help="Over all commands and faults, in turn.")] = 200,
     only: Annotated[str, typer.Option(help="A command.")] = "",
+    again: Annotated[bool, typer.Option(help="Also those moments that went wrong.")] = False,
     seed: int = 0,
 ) -> None:
     """Hit the commands in turn; a line of JSON for each."""
-    done = len(output.read_text().splitlines()) if output.exists() else 0
+    done = {number for number, row in last(output).items() if row["wrong"] is None or not again}
     pairs = [(name, fault) for name in COMMANDS for fault in faults_of(name) if only in name]
     random.Random(seed).shuffle(pairs)
     inputs = Path(tempfile.mkdtemp(prefix="faults-in"))
     make_inputs(inputs)
     undisturbed: dict[str, dict] = {}
-    for number in range(done, moments):
+    for number in (number for number in range(moments) if number not in done):
         name, fault = pairs[number % len(pairs)]
         if name not in undisturbed:
             place = place_of(inputs)
@@ -352,7 +366,8 @@ def run(
             shutil.rmtree(place.folder)
         begin = time.monotonic()
         wrong = attempt(name, fault, inputs, undisturbed[name], random.Random(f"{seed} {number}"))
-        record = dict(command=name, fault=fault, wrong=wrong, seconds=round(time.monotonic() - begin, 1))
+        record = dict(number=number, command=name, fault=fault, wrong=wrong, commit=commit())
+        record["seconds"] = round(time.monotonic() - begin, 1)
         with output.open("a") as file:
             file.write(json.dumps(record) + "\n")
         print(name, fault, wrong or "ok", flush=True)
@@ -362,7 +377,7 @@ def run(
 @app.command()
 def table(records: Path) -> None:
     """How many moments each command met of each fault, and after how many all was as asked."""
-    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    rows = list(last(records).values())
     met = Counter((row["command"], row["fault"]) for row in rows)
     good = Counter((row["command"], row["fault"]) for row in rows if row["wrong"] is None)
     faults = [fault for fault in FAULTS if any(row["fault"] == fault for row in rows)]
@@ -371,7 +386,8 @@ def table(records: Path) -> None:
     for name in dict.fromkeys(row["command"] for row in rows):
         cells = [f"{good[name, f]} of {met[name, f]}" if met[name, f] else "" for f in faults]
         print(f"| `{name}` | " + " | ".join(cells) + " |")
-    print(f"\n{sum(good.values())} of {len(rows)} moments.")
+    commits = ", ".join(f"{count} at {name}" for name, count in Counter(row["commit"] for row in rows).items())
+    print(f"\n{sum(good.values())} of {len(rows)} moments; {commits}.")
     for row in rows:
         if row["wrong"]:
             print(f"- {row['command']}, {row['fault']}: {row['wrong']}")

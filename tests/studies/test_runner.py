@@ -179,7 +179,7 @@ def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", f"ptycho study dose-response -o {tmp_path / 'cli'} {TINY} --doses 1e15".split())
     with pytest.raises(SystemExit) as exit:
         main()
-    assert str(exit.value.code).startswith("ptycho: 1 of 1 arms failed (nll-N24-1e15-s0: ValueError: a pixel counts")
+    assert str(exit.value.code).startswith("ptycho: 4 of 4 arms failed (nll-N24-1e15-s0: ValueError: a pixel counts")
     assert "FAILED nll-N24-1e15-s0" in capsys.readouterr().out
 
 
