@@ -1,7 +1,7 @@
 """A bad day: commands hit at random moments must lose nothing, write nothing half, and come to the same end.
 
     python benchmarks/faults.py run -o faults.jsonl --moments 200   # one line each as it ends; goes on where it was
-    python benchmarks/faults.py run -o faults.jsonl --again         # those that went wrong once more, when they are mended
+    python benchmarks/faults.py run -o faults.jsonl --again         # those that went wrong once more, when mended
     python benchmarks/faults.py table faults.jsonl                  # docs/results.md
 
 Each command first runs undisturbed. Then it is hit, at a moment drawn over the time that this took:
