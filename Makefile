@@ -34,7 +34,7 @@ test-ptychi: .venv/installed-backends
 test-interop: .venv/installed-test
 	$(PIP) 'scikit-learn>=1.3' 'tqdm>=4.65' httpx 'pydantic-ai-slim[openai]>=1,<3' colorcet watchdog -e '.[test,microscopy]'
 	$(PIP) '$(TORCH)' onnxscript onnxruntime
-	$(PIP) 'hyperspy>=2.5' napari npe2
+	$(PIP) 'hyperspy>=2.5' napari npe2 'libertem>=0.16'
 	$(PIP) --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
 	$(PIP) --no-deps 'py4DSTEM==0.14.18' colorspacious dill mpire gdown pylops scikit-optimize pyaml ncempy beautifulsoup4 soupsieve joblib
 	$(PYTEST) tests/formats/test_interop.py tests/compat/test_ptychodus.py tests/interop tests/output/test_onnx_network.py
