@@ -2,6 +2,7 @@
 
     PTYCHO_DATA=../shared/data python benchmarks/stem.py run thin                      MoS2, transposed, 15 degrees
     PTYCHO_DATA=../shared/data python benchmarks/stem.py run thin --defocus-off 100    defocus told wrong by 100 A
+    PTYCHO_DATA=../shared/data python benchmarks/stem.py run thin --thinned 0.1        with a tenth of the electrons
     PTYCHO_DATA=../shared/data python benchmarks/stem.py run thick                     SrTiO3, 15.6 nm
 
 A file with what a microscopist has (counts, step, voltage, semi-angle, detector pixel, defocus) is written first; of
@@ -45,6 +46,8 @@ def run(
     scan: str,
     defocus_off: Annotated[float | None, typer.Option(help="A, added to the defocus that is told.")] = None,
     without_defocus: bool = False,
+    thinned: Annotated[float, typer.Option(help="Part of the electrons that is kept, drawn one by one.")] = 1.0,
+    seed: int = 0,
     options: Annotated[str, typer.Option(help="More options of `ptycho reconstruct`.")] = "",
     output: Annotated[Path | None, typer.Option("-o", help="Keep the run in this folder.")] = None,
 ) -> None:
@@ -54,6 +57,8 @@ def run(
     known["defocus_A"] = known["defocus_A"] + (defocus_off or 0.0)
     if without_defocus:
         del known["defocus_A"]
+    if thinned < 1:
+        known["counts"] = np.random.default_rng(seed).binomial(known["counts"], thinned).astype("uint16")
     with tempfile.TemporaryDirectory() as made:
         folder = output or Path(made) / "run"
         np.savez(Path(made) / "scan.npz", **known)
@@ -65,7 +70,9 @@ def run(
         seconds = time.perf_counter() - begin
         if not (folder / "reconstruction.h5").exists():
             raise SystemExit(f"no result, exit code {done.returncode}: {done.stdout[-2000:]} {done.stderr[-2000:]}")
-        record = dict(scan=scan, seconds=round(seconds, 1), code=done.returncode) | judged(folder, truth)
+        record = dict(scan=scan, thinned=thinned, seconds=round(seconds, 1), code=done.returncode) | judged(
+            folder, truth
+        )
         record["said"] = " ".join(done.stdout.split())[-700:]
     print(json.dumps(record))
 
