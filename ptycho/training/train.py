@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from ptycho.backend import (
+    generators_let_go,
     jit_compile,
     keep_freed_memory,
     replicas,
@@ -143,7 +144,8 @@ def train_epoch(
 ) -> float:
     """One pass over the batches of an epoch; its loss. ValueError where that is not finite."""
     callback = _BatchProgress(progress, epoch, batches.plan.epochs, history)
-    fit = trainer.fit(batches.epoch(epoch), verbose=0, shuffle=False, callbacks=[callback])
+    with generators_let_go():
+        fit = trainer.fit(batches.epoch(epoch), verbose=0, shuffle=False, callbacks=[callback])
     loss = fit.history["loss"][0]
     if not math.isfinite(loss):
         raise ValueError(
@@ -157,7 +159,8 @@ def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
     """Loss on the held-out groups; None where the scan is too small to hold any out."""
     if not batches.validation_groups:
         return None
-    return trainer.evaluate(batches.validation(), verbose=0, return_dict=True)["loss"]
+    with generators_let_go():
+        return trainer.evaluate(batches.validation(), verbose=0, return_dict=True)["loss"]
 
 
 def start_again(trainer: PhysicsTraining, history: History, epochs: int, *, most: int = 2) -> int:

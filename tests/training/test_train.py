@@ -1,6 +1,8 @@
 """Training: it beats a flat object, repeats, resumes exactly, and moves what is trainable."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -468,3 +470,14 @@ def test_a_scan_of_another_size_is_refused(small_scan):
 def test_restoring_from_an_empty_folder_starts_afresh(small_scan, tmp_path):
     checkpoint = Checkpoint(tmp_path / "new", TrainingConfig())
     assert checkpoint.restore(None) == []
+
+
+def test_a_training_lets_go_of_its_scan(small_scan):
+    """With validation, too: TensorFlow keeps the generators of data sets, and each would hold the scan."""
+    scan = small_scan.subset(np.arange(64))
+    counts = weakref.ref(scan.counts)
+    model = model_for(scan)
+    train(model, scan, TrainingConfig(epochs=2))
+    del scan, model
+    gc.collect()
+    assert counts() is None
