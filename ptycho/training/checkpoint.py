@@ -38,7 +38,8 @@ class Checkpoint:
     def keep(self, trainer: PhysicsTraining, history: History) -> None:
         """Write the last epoch."""
         require_room(self.folder, bytes_of(trainer))
-        trainer.save_weights(self.weights(len(history)))
+        with replaced(self.weights(len(history))) as partial:
+            trainer.save_weights(partial)
         settings = dict(settings=self.config.to_dict(), begin=self.begin)
         replace_text(self.folder / "training.json", json.dumps(settings, indent=1))
         replace_text(self.folder / "history.json", json.dumps([epoch.to_dict() for epoch in history], indent=1))
