@@ -4,8 +4,8 @@ import ctypes
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -94,26 +94,6 @@ def _forget_gradients(trace: weakref.ref) -> None:
                 continue
             if name.startswith("CustomGradient-"):
                 ops.gradient_registry._registry.pop(name, None)  # a Registry has no way to unregister
-
-
-@contextmanager
-def generators_let_go() -> Iterator[None]:
-    """TensorFlow lets go of the generators that data sets were made of meanwhile, and of all that these hold.
-
-    It keeps each in a list of its default graph, for ever: every epoch of a training would leave its batches, and so
-    the scan, in memory. Each thread has a default graph of its own: what others train meanwhile stays.
-    """
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow
-
-    kept = getattr(tensorflow.compat.v1.get_default_graph(), "_py_funcs_used_in_graph", [])
-    before = len(kept)
-    try:
-        yield
-    finally:
-        del kept[before:]
 
 
 @cache

@@ -4,13 +4,13 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from ptycho.backend import (
-    generators_let_go,
     jit_compile,
     keep_freed_memory,
     replicas,
@@ -20,12 +20,13 @@ from ptycho.backend import (
 )
 from ptycho.config import TrainingConfig
 from ptycho.data.fingerprint import fingerprint, measured
+from ptycho.data.frames import ahead
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork, restored
 from ptycho.network.domain import widen
 from ptycho.progress import Progress
-from ptycho.training.batches import Batches
+from ptycho.training.batches import Batches, BatchSequence
 from ptycho.training.checkpoint import Checkpoint, InMemory
 from ptycho.training.collapse import flat_loss, has_collapsed, is_flat, restart
 from ptycho.training.losses import PhysicsTraining
@@ -143,10 +144,15 @@ def train_epoch(
     trainer: PhysicsTraining, batches: Batches, epoch: int, history: History, progress: Progress | None
 ) -> float:
     """One pass over the batches of an epoch; its loss. ValueError where that is not finite."""
-    callback = _BatchProgress(progress, epoch, batches.plan.epochs, history)
-    with generators_let_go():
-        fit = trainer.fit(batches.epoch(epoch), verbose=0, shuffle=False, callbacks=[callback])
-    loss = fit.history["loss"][0]
+    losses = history[-1].losses if history else {}
+    sequence, sum_of_losses = batches.epoch(epoch), 0.0
+    # Not by Keras' `fit`: TensorFlow keeps what it makes of every data set of generators, batches and scan, for ever.
+    for number, (inputs,) in enumerate(in_turn(sequence), 1):
+        trainer.reset_metrics()
+        sum_of_losses += float(trainer.train_on_batch(inputs, return_dict=True)["loss"])
+        loss = sum_of_losses / number
+        if progress and number < len(sequence):  # the last is shown with the epoch's held-out loss
+            progress("training", epoch + number / len(sequence), batches.plan.epochs, losses | dict(loss=loss))
     if not math.isfinite(loss):
         raise ValueError(
             f"the training loss is {loss} in epoch {epoch + 1}: lower learning_rate "
@@ -159,8 +165,16 @@ def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
     """Loss on the held-out groups; None where the scan is too small to hold any out."""
     if not batches.validation_groups:
         return None
-    with generators_let_go():
-        return trainer.evaluate(batches.validation(), verbose=0, return_dict=True)["loss"]
+    sequence, sum_of_losses = batches.validation(), 0.0
+    for (inputs,) in in_turn(sequence):
+        trainer.reset_metrics()
+        sum_of_losses += float(trainer.test_on_batch(inputs, return_dict=True)["loss"])
+    return sum_of_losses / len(sequence)
+
+
+def in_turn(sequence: BatchSequence) -> Iterator[tuple[dict[str, np.ndarray]]]:
+    """The batches of an epoch; the next ones are made while the network works on the last."""
+    return ahead(sequence.__getitem__, range(len(sequence)), 1)
 
 
 def start_again(trainer: PhysicsTraining, history: History, epochs: int, *, most: int = 2) -> int:
@@ -190,19 +204,3 @@ class _Adam(keras.optimizers.Adam):
     def _clip_gradients(self, grads):
         # Each replica now has the sum; the optimizer adds them up once more.
         return [grad / replicas() for grad in super()._clip_gradients(summed_over_replicas(grads))]
-
-
-class _BatchProgress(keras.callbacks.Callback):
-    """Passes the batches of one epoch on to the progress."""
-
-    def __init__(self, progress: Progress | None, epoch: int, epochs: int, history: History):
-        super().__init__()
-        self.progress, self.epoch, self.epochs = progress, epoch, epochs
-        self.losses = history[-1].losses if history else {}
-
-    def on_train_batch_end(self, batch, logs=None):
-        steps = self.params["steps"]
-        if self.progress is None or batch + 1 == steps:  # the last step is shown with the epoch's held-out loss
-            return
-        losses = self.losses | dict(loss=float(logs["loss"]))
-        self.progress("training", self.epoch + (batch + 1) / steps, self.epochs, losses)
