@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import keras
+import numpy as np
 
 _traces: weakref.WeakSet = weakref.WeakSet()
 """Graphs that are freed with an owner, so that each is registered once."""
@@ -164,6 +165,19 @@ def replicas() -> int:
     import tensorflow
 
     return tensorflow.distribute.get_strategy().num_replicas_in_sync
+
+
+def shared_out(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The arrays of a batch, of which each replica gets its part along the first axis."""
+    if replicas() == 1:
+        return batch
+    import tensorflow
+
+    def part(context: Any) -> dict[str, Any]:
+        share = lambda array: np.array_split(array, context.num_replicas_in_sync)[context.replica_id_in_sync_group]
+        return {name: tensorflow.convert_to_tensor(share(array)) for name, array in batch.items()}
+
+    return tensorflow.distribute.get_strategy().experimental_distribute_values_from_function(part)
 
 
 def summed_over_replicas(values: list[Any]) -> list[Any]:

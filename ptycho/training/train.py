@@ -15,6 +15,7 @@ from ptycho.backend import (
     keep_freed_memory,
     replicas,
     require_own_threads,
+    shared_out,
     split_over_devices,
     summed_over_replicas,
 )
@@ -148,8 +149,7 @@ def train_epoch(
     sequence, sum_of_losses = batches.epoch(epoch), 0.0
     # Not by Keras' `fit`: TensorFlow keeps what it makes of every data set of generators, batches and scan, for ever.
     for number, (inputs,) in enumerate(in_turn(sequence), 1):
-        trainer.reset_metrics()
-        sum_of_losses += float(trainer.train_on_batch(inputs, return_dict=True)["loss"])
+        sum_of_losses += float(trainer.train_on_batch(shared_out(inputs), return_dict=True)["loss"])
         loss = sum_of_losses / number
         if progress and number < len(sequence):  # the last is shown with the epoch's held-out loss
             progress("training", epoch + number / len(sequence), batches.plan.epochs, losses | dict(loss=loss))
@@ -167,8 +167,7 @@ def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
         return None
     sequence, sum_of_losses = batches.validation(), 0.0
     for (inputs,) in in_turn(sequence):
-        trainer.reset_metrics()
-        sum_of_losses += float(trainer.test_on_batch(inputs, return_dict=True)["loss"])
+        sum_of_losses += float(trainer.test_on_batch(shared_out(inputs), return_dict=True)["loss"])
     return sum_of_losses / len(sequence)
 
 
