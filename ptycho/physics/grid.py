@@ -53,6 +53,12 @@ class ObjectGrid:
             "for a stray one"
         )
 
+    def rounded_up(self, multiple: int = 16) -> "ObjectGrid":
+        """As large or larger, its sides multiples: scans that are nearly alike then share what is compiled for a shape,
+        which XLA never frees."""
+        height, width = (-(-side // multiple) * multiple for side in self.shape)
+        return ObjectGrid(self.origin, (height, width), self.N)
+
     def frames(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where frames at ``positions (P, 2)`` lie: the object pixel under their first one, int32, and the sub-pixel
         rest of their positions, float32, both ``(P, 2)``."""

@@ -387,10 +387,11 @@ def has_settled(values: list[float], patience: int, tolerance: float, unit: floa
 def result_of(solver: Solver, config: RefineConfig, unknowns: Sequence[Unknown]) -> Reconstruction:
     """The estimate that a solver has come to, all its unknowns."""
     scan, state = solver.scan, solver.state
-    coverage = solver.coverage()
+    height, width = solver.shape
+    coverage = solver.coverage()[:height, :width]
     covered = coverage > COVERED
     # Outside the coverage nothing was fitted: the object still is what the fit started from.
-    slices = np.where(covered, state["object"], 0).astype("complex64")
+    slices = np.where(covered, state["object"][:, :height, :width], 0).astype("complex64")
     used = np.zeros(len(scan), bool)
     used[solver.frames] = True
     names = {unknown.name for unknown in unknowns}

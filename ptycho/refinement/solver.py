@@ -126,7 +126,9 @@ class Solver:
         self.frames, self.held_out = np.asarray(frames), np.asarray(held_out)
         self.amplitude_bound, self.probe_support = amplitude_bound, probe_support
         self.workers, self.curvature_sample, self.damping = workers, curvature_sample, damping
-        self.grid = ObjectGrid.around(scan.positions, scan.N, margin_px)
+        needed = ObjectGrid.around(scan.positions, scan.N, margin_px)
+        self.grid, self.shape = needed.rounded_up(), needed.shape
+        """The grid of the object, and how much of it is needed."""
         self.slices = 1 if multislice is None else multislice.slices
         self.state: dict[str, np.ndarray] = dict(
             object=np.ones((self.slices, *self.grid.shape), "complex64"),
@@ -144,7 +146,7 @@ class Solver:
         """Of Adam."""
         # n of the priors: photons on a pixel of the object, on average
         photons = float((np.abs(self.state["probe"]) ** 2).sum())
-        self.priors = Priors(photons * len(self.frames) / float(np.prod(self.grid.shape)))
+        self.priors = Priors(photons * len(self.frames) / float(np.prod(self.shape)))
         self.epoch = 0
         self.fused = len(self.frames) * self.state["probe"].size * self.slices >= fused_pixels
         # As few chunks as may be, and all of one size: none is nearly empty.
