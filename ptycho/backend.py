@@ -173,11 +173,12 @@ def shared_out(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         return batch
     import tensorflow
 
-    def part(context: Any) -> dict[str, Any]:
-        share = lambda array: np.array_split(array, context.num_replicas_in_sync)[context.replica_id_in_sync_group]
-        return {name: tensorflow.convert_to_tensor(share(array)) for name, array in batch.items()}
+    def shard(context: Any) -> dict[str, Any]:
+        shards = lambda array: np.array_split(array, context.num_replicas_in_sync)
+        index = context.replica_id_in_sync_group
+        return {name: tensorflow.convert_to_tensor(shards(array)[index]) for name, array in batch.items()}
 
-    return tensorflow.distribute.get_strategy().experimental_distribute_values_from_function(part)
+    return tensorflow.distribute.get_strategy().experimental_distribute_values_from_function(shard)
 
 
 def summed_over_replicas(values: list[Any]) -> list[Any]:

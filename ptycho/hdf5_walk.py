@@ -99,12 +99,12 @@ def _address(h5py: Any, item: Any) -> int:
 def _overlaps(dtype: Any) -> bool:
     """Whether two parts of a compound share bytes, as no writer makes them: HDF5 crashes on such values."""
     end = 0
-    for part, at in sorted(
+    for member, offset in sorted(
         (field[:2] for field in (getattr(dtype, "fields", None) or {}).values()), key=lambda f: f[1]
     ):
-        if at < end or _overlaps(part):
+        if offset < end or _overlaps(member):
             return True
-        end = at + part.itemsize
+        end = offset + member.itemsize
     return end > getattr(dtype, "itemsize", 0)
 
 

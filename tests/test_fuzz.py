@@ -1,6 +1,6 @@
 """Whatever is changed in a valid file of any kind that is read, it is read, or refused by one line that names it.
 
-3000 cases in all; ``PTYCHO_FUZZ=2400 pytest tests/test_fuzz.py`` has some 100 000, and times and memory are limited in
+3000 cases in all; ``PTYCHO_FUZZ=2600 pytest tests/test_fuzz.py`` has some 100 000, and times and memory are limited in
 each. A file that failed is kept in `tests/corpus`, all of which is read again at every run.
 """
 

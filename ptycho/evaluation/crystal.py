@@ -83,15 +83,15 @@ class Crystal(NamedTuple):
         cell = f"{self.a.rounded()} and {self.b.rounded(self.unit)}, {self.gamma_deg.rounded()} degrees"
         if self.pixel_size_a is None:
             return f"lattice in the image: {cell}"
-        parts = [f"pixel size by the lattice {self.pixel_size_a.rounded('A')}"]
+        clauses = [f"pixel size by the lattice {self.pixel_size_a.rounded('A')}"]
         if self.off is not None:
             percent = Measured(100 * self.off.value, 100 * self.off.error)
             agrees = abs(self.off.value) <= 2 * self.off.error
-            parts.append(f"{percent.rounded()} % off what was told" + (", which agrees" if agrees else ""))
+            clauses.append(f"{percent.rounded()} % off what was told" + (", which agrees" if agrees else ""))
         if self.distortion is not None and self.distortion.value > 2 * self.distortion.error:
             percent = Measured(100 * self.distortion.value, 100 * self.distortion.error)
-            parts.append(f"the image is stretched by {percent.rounded()} % along one direction")
-        return f"lattice in the image: {cell}; " + ", ".join(parts)
+            clauses.append(f"the image is stretched by {percent.rounded()} % along one direction")
+        return f"lattice in the image: {cell}; " + ", ".join(clauses)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -127,10 +127,10 @@ def fit_crystal(
         return None
     for number in range(rounds):
         harmonics = strong_harmonics(phase, basis)
-        moved = None if len(harmonics) < 2 else displacements(phase, inside, basis, harmonics)
-        if moved is None:
+        displaced = None if len(harmonics) < 2 else displacements(phase, inside, basis, harmonics)
+        if displaced is None:
             return None
-        gradient, covariance = linear_part(*moved)
+        gradient, covariance = linear_part(*displaced)
         if number + 1 < rounds:
             # g . (r - D r) = (g (1 - D)) . r
             basis = basis @ (np.eye(2) - gradient)
@@ -167,11 +167,13 @@ def find_lattice(
         # A peak that is anywhere is near a point of a fine lattice by chance.
         chance = np.pi * near**2 / area
         candidates.append(((amplitudes[on].sum() / amplitudes.sum() - chance) / (1 - chance), area, pair))
-    best = max((share for share, _, _ in candidates), default=0.0)
+    best = max((explained for explained, _, _ in candidates), default=0.0)
     if best < EXPLAINED:
         return None
     # A reciprocal lattice that is finer than it need be explains the same.
-    basis = max((found for found in candidates if found[0] > 0.95 * best), key=lambda found: found[1])[2]
+    basis = max(
+        (candidate for candidate in candidates if candidate[0] > 0.95 * best), key=lambda candidate: candidate[1]
+    )[2]
     return basis if np.linalg.norm(basis, axis=1).min() * extents.min() > PERIODS else None
 
 
@@ -181,10 +183,10 @@ def _adjusted(
     """The basis that fits the peaks near its lattice best, and which these are: low ones first, which tell where the
     high ones are."""
     for order in (1.5, 2.5, 4.5, np.inf):
-        whole = np.rint(peaks @ np.linalg.inv(pair))
-        on = (np.linalg.norm(peaks - whole @ pair, axis=1) < near) & (whole != 0).any(axis=1)
-        used = on & (np.abs(whole).max(axis=1) <= order)
-        rows = whole[used] * amplitudes[used, None]
+        indices = np.rint(peaks @ np.linalg.inv(pair))
+        on = (np.linalg.norm(peaks - indices @ pair, axis=1) < near) & (indices != 0).any(axis=1)
+        used = on & (np.abs(indices).max(axis=1) <= order)
+        rows = indices[used] * amplitudes[used, None]
         if order < np.inf and np.linalg.matrix_rank(rows) == 2:
             pair = np.linalg.lstsq(rows, peaks[used] * amplitudes[used, None], rcond=None)[0]
     return pair, on
@@ -212,8 +214,8 @@ def spectral_peaks(
     peaks = (power == maximum_filter(power, 9, mode="wrap")) & (power > PEAK * surroundings) & ~slow & half
     if raster is not None:
         peaks &= structure_factor(raster, shape, fy, fx, peaks) < 0.3
-    places = np.argwhere(peaks)
-    strongest = places[np.argsort(-power[peaks])][:PEAKS]
+    maxima = np.argwhere(peaks)
+    strongest = maxima[np.argsort(-power[peaks])][:PEAKS]
     y, x = strongest.T
     within = np.stack([_top(power, y, x, axis) for axis in (0, 1)], axis=1)
     return np.c_[fy[y, 0], fx[x]] + within / shape, power[y, x]
@@ -221,8 +223,8 @@ def spectral_peaks(
 
 def _top(power: Float[Array, "H W"], y: Array, x: Array, axis: int) -> Float[Array, " K"]:
     """Where along an axis the parabola through the logarithms at a maximum and its neighbours is highest, in pixels."""
-    before, here, behind = (np.log(np.roll(power, shift, axis)[y, x]) for shift in (1, 0, -1))
-    return np.clip(0.5 * (behind - before) / (2 * here - before - behind), -0.5, 0.5)
+    before, centre, behind = (np.log(np.roll(power, shift, axis)[y, x]) for shift in (1, 0, -1))
+    return np.clip(0.5 * (behind - before) / (2 * centre - before - behind), -0.5, 0.5)
 
 
 def structure_factor(
@@ -269,29 +271,29 @@ def displacements(
     """Places and displacements in pixels of the blocks of an image; None of fewer than six blocks."""
     frequencies = harmonics @ basis
     longest = 1 / np.linalg.svd(basis)[1].min()
-    places = np.argwhere(inside)
-    first, extents = places.min(axis=0), np.ptp(places, axis=0) + 1
+    pixels = np.argwhere(inside)
+    first, extents = pixels.min(axis=0), np.ptp(pixels, axis=0) + 1
     counts = np.clip(extents / (1.5 * longest), 1, 10).astype(int)
-    block = np.minimum((places - first) * counts // extents, counts - 1) @ [counts[1], 1]
+    block = np.minimum((pixels - first) * counts // extents, counts - 1) @ [counts[1], 1]
     largest = np.prod(extents / counts)
-    blocks = [mine for mine in (places[block == n] for n in range(counts.prod())) if len(mine) >= 0.6 * largest]
+    blocks = [mine for mine in (pixels[block == n] for n in range(counts.prod())) if len(mine) >= 0.6 * largest]
     if len(blocks) < 6:
         return None
     amplitudes = np.array([_amplitudes(mine, phase[mine[:, 0], mine[:, 1]], frequencies) for mine in blocks])
-    whole = amplitudes.mean(axis=0)
-    moved = []
-    for here in amplitudes:
+    mean_amplitudes = amplitudes.mean(axis=0)
+    displaced = []
+    for local in amplitudes:
         # phase of the harmonic = -2 pi g . u
-        weights = np.abs(here) * np.abs(whole)
-        rows, turns = -2 * np.pi * frequencies, np.angle(here * whole.conj())
-        moved.append(np.linalg.lstsq(rows * weights[:, None], turns * weights, rcond=None)[0])
-    return np.array([mine.mean(axis=0) for mine in blocks]), np.array(moved)
+        weights = np.abs(local) * np.abs(mean_amplitudes)
+        rows, turns = -2 * np.pi * frequencies, np.angle(local * mean_amplitudes.conj())
+        displaced.append(np.linalg.lstsq(rows * weights[:, None], turns * weights, rcond=None)[0])
+    return np.array([mine.mean(axis=0) for mine in blocks]), np.array(displaced)
 
 
-def _amplitudes(places: Array, values: Float[Array, " L"], frequencies: Float[Array, "K 2"]) -> Complex[Array, " K"]:
+def _amplitudes(pixels: Array, values: Float[Array, " L"], frequencies: Float[Array, "K 2"]) -> Complex[Array, " K"]:
     """Complex amplitudes of harmonics, fitted together by least squares, with a constant."""
-    angles = 2 * np.pi * places @ frequencies.T
-    columns = np.concatenate([np.cos(angles), np.sin(angles), np.ones((len(places), 1))], axis=1)
+    angles = 2 * np.pi * pixels @ frequencies.T
+    columns = np.concatenate([np.cos(angles), np.sin(angles), np.ones((len(pixels), 1))], axis=1)
     normal = columns.T @ columns
     solution = np.linalg.lstsq(normal, columns.T @ values, rcond=1e-8)[0]
     K = len(frequencies)
@@ -299,12 +301,12 @@ def _amplitudes(places: Array, values: Float[Array, " L"], frequencies: Float[Ar
 
 
 def linear_part(
-    centres: Float[Array, "B 2"], moved: Float[Array, "B 2"]
+    centres: Float[Array, "B 2"], displaced: Float[Array, "B 2"]
 ) -> tuple[Float[Array, "2 2"], Float[Array, "4 4"]]:
     """D of ``u = u0 + D r`` by least squares, and the covariance of D, row by row, from what is left."""
     rows = np.c_[np.ones(len(centres)), centres - centres.mean(axis=0)]
-    solution = np.linalg.lstsq(rows, moved, rcond=None)[0]
-    left = moved - rows @ solution
+    solution = np.linalg.lstsq(rows, displaced, rcond=None)[0]
+    left = displaced - rows @ solution
     variance = (left**2).sum(axis=0) / (len(centres) - 3)
     inverse = np.linalg.inv(rows.T @ rows)[1:, 1:]
     return solution[1:].T, np.kron(np.diag(variance), inverse)
@@ -373,7 +375,7 @@ def _matched(vectors: Float[Array, "2 2"], known: Cell | None) -> Float[Array, "
         lengths = np.linalg.norm(vectors, axis=1)
         angle = np.arccos(np.clip(np.dot(*vectors) / lengths.prod(), -1, 1))
         alike = lengths[1] / lengths[0] - 1 < NEARLY
-        fits = [wanted for wanted in (90.0, 120.0) if alike and abs(angle - np.deg2rad(wanted)) < NEARLY]
+        fits = [angle_deg for angle_deg in (90.0, 120.0) if alike and abs(angle - np.deg2rad(angle_deg)) < NEARLY]
         if not fits:
             return None
         b, gamma = known.a, fits[0]

@@ -68,10 +68,10 @@ class ObjectUDF(UDF):
         for number, counts in enumerate(partition):
             stream.add(number, counts)
         stream.finish()
-        whole = self._mosaic()
-        whole.merge(stream.mosaic)
-        self.results.total[:] += whole.total
-        self.results.illumination[:] += whole.illumination
+        mosaic = self._mosaic()
+        mosaic.merge(stream.mosaic)
+        self.results.total[:] += mosaic.total
+        self.results.illumination[:] += mosaic.illumination
 
     def merge(self, dest: Any, src: Any) -> None:
         """Sums add up."""

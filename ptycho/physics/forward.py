@@ -344,9 +344,9 @@ def expected_batches(
     """
     require_own_threads()
     size = max(1, min(len(positions), batch_frames or 2**20 // estimate["probe"].size))
-    whole = grid.rounded_up()
-    lacking = [(0, larger - side) for larger, side in zip(whole.shape, grid.shape, strict=True)]
-    count = _compiled_counts(specification_of(whole, positions))
+    padded = grid.rounded_up()
+    lacking = [(0, larger - side) for larger, side in zip(padded.shape, grid.shape, strict=True)]
+    count = _compiled_counts(specification_of(padded, positions))
     arrays = tensors({**estimate, "object": np.pad(estimate["object"], [(0, 0), *lacking])})
     for batch, frames in frame_batches(
         grid, positions, size, opr_weights=opr_weights, transfer=transfer, spacing=spacing
