@@ -95,6 +95,8 @@ def judgement_of(error, noise, mean_frame, sparse=False):
         ((0.42, 0.02, 0.245), None, "no image"),  # another toolkit's demo scan, by a network
         ((0.0114, 0.004, 0.0146), 2.8, "no image"),  # a rotation of the scan ignored
         ((0.0040, 0.004, 0.0146), 1.0, "at the noise"),
+        ((0.0047, 0.004, 0.0146), 1.0, "at the noise"),
+        ((0.00651, 0.00543, 0.0086), 1.15, "disagrees"),  # crystal of little contrast: its lattice stretched by 12 %
         ((0.031, 0.0076, 0.245), 16.0, "disagrees"),
         ((0.0138, 0.004, 0.0146), 1.05, "disagrees"),  # few photons: agrees with the frames that it is made of
         ((0.06923, 0.06771, 0.06929), 1.02, "undecided"),  # cells of hardly any contrast, measured
@@ -107,6 +109,13 @@ def test_verdicts(errors, ratio, kind, sparse):
     """By what people met: of the three errors, and the residuals of the frames that the image is made of."""
     assert verdict(judgement_of(*errors, sparse), ratio).kind == kind
     assert ("deviance" in verdict(judgement_of(*errors, sparse), ratio).sentence) == sparse
+
+
+def test_near_the_noise_with_little_contrast_the_misfit_tells():
+    """1.2 times the shot noise with two thirds explained: the image's own noise, or a model that is wrong."""
+    near = judgement_of(0.00651, 0.00543, 0.0086)
+    assert verdict(replace(near, own=0.95), 1.15).kind == "at the noise"
+    assert verdict(replace(near, own=1.158), 1.15).kind == "disagrees"
 
 
 def test_an_image_that_follows_the_noise_of_its_own_frames_cannot_be_told_by_them():

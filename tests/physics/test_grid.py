@@ -40,3 +40,9 @@ def test_a_canvas_larger_than_memory_is_refused_however_well_it_is_covered(monke
     monkeypatch.setattr(grid, "memory_bytes", lambda: 27_647)
     with pytest.raises(ValueError, match=r"the object would take 2\.76e-05 GB"):
         ObjectGrid.around(SPREAD, 16)
+
+
+def test_sides_are_rounded_up_to_multiples():
+    grid = ObjectGrid((-3, 5), (33, 48), 24)
+    assert grid.rounded_up() == ObjectGrid((-3, 5), (48, 48), 24)
+    assert grid.rounded_up(1) == grid

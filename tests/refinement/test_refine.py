@@ -13,6 +13,7 @@ from ptycho.data.scan import Scan
 from ptycho.evaluation import frame_error, shot_noise_error
 from ptycho.physics.noise import SCATTER_ERROR
 from ptycho.refinement import refine as fit
+from ptycho.refinement import solver
 from ptycho.refinement.checkpoint import Checkpoint
 from ptycho.refinement.refine import Refinement, disc, orthogonal, refine
 from ptycho.refinement.solver import MARGIN_PX, Solver
@@ -146,6 +147,18 @@ def test_an_affine_map_is_recovered(bright):
     assert np.abs(left).max() < 0.2 * np.abs(wrong - np.eye(2)).max()
     # One map for all: nothing else has moved.
     np.testing.assert_allclose(y, x @ (np.eye(2) + left).T, atol=1e-3)
+
+
+def test_scans_that_are_nearly_alike_share_what_is_compiled(noisy):
+    """XLA never frees the code of a shape: the second scan, whose object is a pixel larger, must not add any."""
+    middle = noisy.positions.mean(axis=0)
+    width = np.ptp(noisy.positions, axis=0).max()
+    larger = replace(noisy, positions=(1 + 1 / width) * (noisy.positions - middle) + middle, object=None)
+    shapes = [refine(noisy, replace(QUICK, epochs=2)).result.object.shape]
+    before = solver._compiled.cache_info().misses
+    shapes.append(refine(larger, replace(QUICK, epochs=2)).result.object.shape)
+    assert shapes[0] != shapes[1]
+    assert solver._compiled.cache_info().misses == before
 
 
 def test_a_rotation_is_recovered_and_distances_stay(bright):
