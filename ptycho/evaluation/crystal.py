@@ -36,7 +36,7 @@ PERIODS = 4.5
 """How many cells an image holds at least, along each axis."""
 ALIKE = 0.15
 """How far the scales of a cell may be from those of a known one, as logarithms, where several could be it."""
-NEARLY = 0.04
+NEARLY = 0.1
 """A cell whose sides, and whose angle in rad, differ by less from those of a square or a hexagonal one may be one."""
 
 
@@ -120,6 +120,8 @@ def fit_crystal(
     """
     y, x = (slice(max(side - LARGEST, 0) // 2, max(side - LARGEST, 0) // 2 + LARGEST) for side in inside.shape)
     object, inside = object[y, x], inside[y, x]
+    if not inside.any():
+        return None
     raster = None if raster is None else raster - [y.start, x.start]
     phase = slow_phase_removed(object, inside)
     basis = find_lattice(phase, inside, raster)
@@ -135,6 +137,21 @@ def fit_crystal(
             # g . (r - D r) = (g (1 - D)) . r
             basis = basis @ (np.eye(2) - gradient)
     return described(np.linalg.inv(basis), covariance, pixel_size_a, known)
+
+
+def scanned_pixels(positions: Float[Array, "P 2"], shape: tuple[int, int]) -> Bool[Array, "H W"]:
+    """The pixels between the positions (their convex hull); none where these lie on a line."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    y, x = np.arange(shape[0])[:, None], np.arange(shape[1])
+    try:
+        facets = ConvexHull(positions).equations
+    except QhullError:
+        return np.zeros(shape, bool)
+    inside = np.ones(shape, bool)
+    for normal_y, normal_x, offset in facets:
+        inside &= normal_y * y + normal_x * x + offset <= 1e-9 * max(shape)  # rounding
+    return inside
 
 
 def slow_phase_removed(object: Complex[Array, "H W"], inside: Bool[Array, "H W"]) -> Float[Array, "H W"]:

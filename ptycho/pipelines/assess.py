@@ -28,7 +28,7 @@ from ptycho.evaluation import (
     warnings_about,
 )
 from ptycho.evaluation.aberrations import Lens, fit_lens
-from ptycho.evaluation.crystal import Cell, Crystal, fit_crystal
+from ptycho.evaluation.crystal import Cell, Crystal, fit_crystal, scanned_pixels
 from ptycho.evaluation.lattice import lattice_share
 from ptycho.evaluation.uncertainty import illuminated_pixels
 from ptycho.network.build import PtychoNetwork
@@ -201,7 +201,8 @@ def crystal_of(result: Reconstruction, scan: Scan) -> Crystal | None:
     if known is None and not scan.is_4dstem:
         return None
     pixel_size_a = None if scan.pixel_size_m is None else 1e10 * scan.pixel_size_m
-    inside = illuminated_pixels(result.coverage)
+    # Beyond the outermost positions the tails of the probe alone tell the scale, and less well.
+    inside = illuminated_pixels(result.coverage) & scanned_pixels(result.positions_px, result.object.shape)
     return fit_crystal(result.object, inside, pixel_size_a, known, raster=result.positions_px)
 
 

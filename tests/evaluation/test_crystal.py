@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from ptycho.config import ReadConfig, lattice_constants
-from ptycho.evaluation.crystal import Cell, Crystal, fit_crystal, reduced
+from ptycho.evaluation.crystal import Cell, Crystal, fit_crystal, reduced, scanned_pixels
 from ptycho.simulation.objects import make_object
 
 PIXEL_A = 0.15
@@ -132,3 +132,21 @@ def test_how_a_lattice_is_told(text: str, numbers: tuple[float, ...]) -> None:
     else:
         with pytest.raises(ValueError, match="lattice"):
             ReadConfig(lattice=text)
+
+
+def test_one_constant_is_that_of_a_square_though_the_image_is_stretched() -> None:
+    image, vectors = image_of(SQUARE, np.diag([1.05, 1.0]), 0.1, seed=11)
+    crystal = fit_crystal(image, everywhere(image), PIXEL_A, Cell(3.905))
+    assert crystal is not None and crystal.pixel_size_a is not None and crystal.distortion is not None
+    expected = truth_of(vectors, SQUARE)
+    assert crystal.pixel_size_a.value == pytest.approx(expected["pixel_size_a"], rel=2e-3)
+    assert crystal.distortion.value == pytest.approx(0.05, abs=3e-3)
+
+
+def test_what_lies_between_the_positions() -> None:
+    triangle = np.array([[2.0, 2.0], [2.0, 12.0], [12.0, 2.0]])
+    inside = scanned_pixels(triangle, (20, 20))
+    y, x = np.indices((20, 20))
+    np.testing.assert_array_equal(inside, (y >= 2) & (x >= 2) & (y + x <= 14))
+    assert not scanned_pixels(np.c_[np.arange(5.0), np.arange(5.0)], (9, 9)).any()
+    assert fit_crystal(np.ones((9, 9), "complex64"), np.zeros((9, 9), bool)) is None
