@@ -287,7 +287,7 @@ def displacements(
 ) -> tuple[Float[Array, "B 2"], Float[Array, "B 2"]] | None:
     """Places and displacements in pixels of the blocks of an image; None of fewer than six blocks."""
     frequencies = harmonics @ basis
-    longest = 1 / np.linalg.svd(basis)[1].min()
+    longest = 1 / np.linalg.norm(basis, axis=1).min()  # between planes of the lattice
     pixels = np.argwhere(inside)
     first, extents = pixels.min(axis=0), np.ptp(pixels, axis=0) + 1
     counts = np.clip(extents / (1.5 * longest), 1, 10).astype(int)
