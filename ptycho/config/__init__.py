@@ -340,6 +340,11 @@ class RefineConfig(Config):
         self._require(self.patience >= 1, "patience", "1 or more")
         self._require(self.tolerance >= 0, "tolerance", "0 or more")
 
+    @property
+    def maps_positions(self) -> bool:
+        """Whether one map of all positions is fitted."""
+        return self.affine_from is not None or self.rotation_from is not None
+
 
 UNKNOWNS = tuple(f.name.removesuffix("_from") for f in fields(RefineConfig) if f.name.endswith("_from"))
 """What a `RefineConfig` can fit beside the object."""

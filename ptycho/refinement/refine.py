@@ -155,8 +155,7 @@ def searched(solver: Solver, config: RefineConfig, start: Reconstruction | None)
     notes: list[str] = []
     if start is None and config.focus and config.probe_from is not None and not solver.scan.probe_known:
         notes += filter(None, [find_focus(solver)])
-    maps = config.affine_from is not None or config.rotation_from is not None
-    if maps and (start is None or config.focus):
+    if config.maps_positions and (start is None or config.focus):
         find_map(solver, scales=config.affine_from is not None)
     return notes
 
@@ -281,8 +280,7 @@ def make_solver(
     An affine map may move a frame by ``affine_range`` times its distance from the middle.
     """
     affine_px = affine_range * np.linalg.norm(scan.positions - scan.positions.mean(axis=0), axis=1).max()
-    maps = config.affine_from is not None or config.rotation_from is not None
-    margin = MARGIN_PX + (int(np.ceil(affine_px)) if maps else 0)
+    margin = MARGIN_PX + (int(np.ceil(affine_px)) if config.maps_positions else 0)
     moved = np.zeros_like(scan.positions)
     if start is not None:
         # Maps and positions fitted one after the other may add up.
