@@ -168,9 +168,10 @@ def replicas() -> int:
 
 
 def shared_out(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The arrays of a batch, of which each replica gets its part along the first axis."""
+    """The arrays of a batch as tensors, of which each replica gets its part along the first axis."""
     if replicas() == 1:
-        return batch
+        # PyTorch does not mix its tensors with NumPy's arrays, which Keras leaves to a loss as they are.
+        return {name: keras.ops.convert_to_tensor(array) for name, array in batch.items()}
     import tensorflow
 
     def shard(context: Any) -> dict[str, Any]:

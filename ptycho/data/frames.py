@@ -152,16 +152,30 @@ def chunks(counts: Counts, pixels: int = 2**18) -> Iterator[Shaped[Array, "B N N
     return (counts[i : i + size] for i in range(0, len(counts), size))
 
 
-def ahead(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """``map(function, items)`` in threads, in order; one more than ``workers`` results are prepared ahead, not all."""
-    with ThreadPoolExecutor(workers) as pool:
+class Workers:
+    """Threads that prepare results ahead of the one that uses them. They start when needed, and end with this object.
+
+    Those of one object serve all its maps: TensorFlow keeps about 1 kB for every thread that ever called it, which adds
+    up where each epoch of each fit has its own.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count, self._pool = count, ThreadPoolExecutor(count)
+
+    def ahead(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """``map(function, items)``, in order; one more than ``count`` results are prepared ahead, not all."""
         coming: deque[Future[Result]] = deque()
-        for item in items:
-            coming.append(pool.submit(function, item))
-            if len(coming) > workers:
+        try:
+            for item in items:
+                coming.append(self._pool.submit(function, item))
+                if len(coming) > self.count:
+                    yield coming.popleft().result()
+            while coming:
                 yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+        finally:
+            # Where nobody asks for the rest, no more of it is begun.
+            for result in coming:
+                result.cancel()
 
 
 def mapped(frames: Counts, function: Function, *arguments: Any) -> Counts:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ptycho.data.frames import ahead
+from ptycho.data.frames import Workers
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork
@@ -71,7 +71,8 @@ def feed(
         chunk for frames in stream.order() for chunk in np.split(frames, range(read_ahead, len(frames), read_ahead))
     ]
     # One chunk is read while the network works on the last.
-    for frames, counts in zip(chunks, ahead(lambda frames: scan.counts[used[frames]], chunks, 1), strict=True):
+    read = Workers(1).ahead(lambda frames: scan.counts[used[frames]], chunks)
+    for frames, counts in zip(chunks, read, strict=True):
         for frame, pattern in zip(frames, counts, strict=True):
             yield from stream.add(int(frame), held(pattern))
         done += len(frames)

@@ -18,7 +18,7 @@ from keras import ops
 
 from ptycho.backend import compiled
 from ptycho.config import Multislice
-from ptycho.data.frames import ahead
+from ptycho.data.frames import Workers
 from ptycho.data.scan import Scan
 from ptycho.physics.forward import Specification, tensors
 from ptycho.physics.grid import ObjectGrid
@@ -125,7 +125,7 @@ class Solver:
         self.scan, self.seed, self.margin, self.multislice = scan, seed, margin_px, multislice
         self.frames, self.held_out = np.asarray(frames), np.asarray(held_out)
         self.amplitude_bound, self.probe_support = amplitude_bound, probe_support
-        self.workers, self.curvature_sample, self.damping = workers, curvature_sample, damping
+        self.workers, self.curvature_sample, self.damping = Workers(workers), curvature_sample, damping
         needed = ObjectGrid.around(scan.positions, scan.N, margin_px)
         self.grid, self.shape = needed.rounded_up(), needed.shape
         """The grid of the object, and how much of it is needed."""
@@ -483,7 +483,7 @@ class Solver:
         function, estimate = _compiled(gradients, self.specification, options, self.fused), self._estimate()
         per_frame = {unknown.name for unknown in unknowns if unknown.per_frame}
         total: dict[str, Any] = {}
-        values = ahead(lambda members: function(estimate, self._batch(members)), chunks, self.workers)
+        values = self.workers.ahead(lambda members: function(estimate, self._batch(members)), chunks)
         for members, batch_values in zip(chunks, values, strict=True):
             present = members.present > 0
             for name, value in batch_values.items():
@@ -518,7 +518,7 @@ class Solver:
     def _batches(self, size: int, batching: Batching) -> Iterator[dict[str, Any]]:
         """Batches with their part of the priors' gradient, the frames of each made ready while the last is used."""
         groups = batches(self.scan.positions, self.frames, size, batching, self._generator())
-        for members, batch in zip(groups, ahead(self._batch, groups, 1), strict=True):
+        for members, batch in zip(groups, self.workers.ahead(self._batch, groups), strict=True):
             slope, stiffness = np.zeros((1, 1, 1), "complex64"), np.zeros((1, 1, 1), "float32")
             if self.priors.active:
                 slope, stiffness = self.prior_gradient(members.frames[members.present > 0])

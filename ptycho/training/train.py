@@ -21,7 +21,7 @@ from ptycho.backend import (
 )
 from ptycho.config import TrainingConfig
 from ptycho.data.fingerprint import fingerprint, measured
-from ptycho.data.frames import ahead
+from ptycho.data.frames import Workers
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.network.build import PtychoNetwork, restored
@@ -173,7 +173,7 @@ def validation_loss(trainer: PhysicsTraining, batches: Batches) -> float | None:
 
 def in_turn(sequence: BatchSequence) -> Iterator[tuple[dict[str, np.ndarray]]]:
     """The batches of an epoch; the next ones are made while the network works on the last."""
-    return ahead(sequence.__getitem__, range(len(sequence)), 1)
+    return Workers(1).ahead(sequence.__getitem__, range(len(sequence)))
 
 
 def start_again(trainer: PhysicsTraining, history: History, epochs: int, *, most: int = 2) -> int:

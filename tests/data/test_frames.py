@@ -1,6 +1,8 @@
 """Frames that stay in their file: the same scan, unread."""
 
 import pickle
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from ptycho.config import ModelConfig, TrainingConfig
-from ptycho.data.frames import StoredFrames
+from ptycho.data.frames import StoredFrames, Workers
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import examine
 from ptycho.diagnostics.describe import describe
@@ -210,3 +212,35 @@ def test_frames_that_are_damaged_are_named_when_they_are_read(small_scan: Scan, 
     path.write_bytes(content)
     with pytest.raises(BadFile, match=r"scan\.h5 has a damaged '/counts' .*copy the file again"):
         read_scan(path, options=SMALL).frame_counts  # noqa: B018
+
+
+def test_results_are_prepared_ahead_in_order_by_the_same_threads():
+    workers, threads, begun = Workers(2), set(), []
+
+    def square(item: int) -> int:
+        threads.add(threading.get_ident())
+        begun.append(item)
+        return item**2
+
+    for _ in range(20):
+        assert list(workers.ahead(square, range(10))) == [item**2 for item in range(10)]
+    assert len(threads) <= 2
+    begun.clear()
+    assert next(workers.ahead(square, range(1000))) == 0
+    # Of those that were asked for ahead some may have begun; the rest never does.
+    assert len(begun) <= 3
+
+
+def test_a_fit_calls_tensorflow_from_as_many_threads_as_it_has_workers(
+    small_scan: Scan, monkeypatch: pytest.MonkeyPatch
+):
+    # TensorFlow keeps about 1 kB for every thread that ever called it.
+    started = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread))[1])
+    refine(small_scan, RefineConfig(epochs=6))
+    assert 1 <= len(started) <= 6, [thread.name for thread in started]
+    begun, deadline = list(started), time.monotonic() + 20
+    while any(thread.is_alive() for thread in begun) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [thread.name for thread in begun if thread.is_alive()]
