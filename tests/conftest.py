@@ -33,6 +33,17 @@ def quick_graphs():
         run_graphs_as_traced()
 
 
+@pytest.fixture(autouse=True)
+def old_settings_as_they_were():
+    """`ptycho.params.cfg` is one for a process, and scripts for PtychoPINN write into it."""
+    from ptycho import params
+
+    before = dict(params.cfg)
+    yield
+    params.cfg.clear()
+    params.cfg.update(before)
+
+
 def pytest_collection_modifyitems(items):
     """Modules with slow tests first, lest one process end with them while the other has nothing left to do."""
     slow = {item.module for item in items if item.get_closest_marker("slow")}

@@ -6,14 +6,6 @@ import pytest
 from ptycho import params
 
 
-@pytest.fixture(autouse=True)
-def restore_settings():
-    before = dict(params.cfg)
-    yield
-    params.cfg.clear()
-    params.cfg.update(before)
-
-
 def test_the_defaults_old_scripts_rely_on():
     assert params.cfg == {
         "N": 128,
