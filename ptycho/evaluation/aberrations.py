@@ -16,6 +16,7 @@ import numpy as np
 
 from ptycho.arrays import Array, Bool, Complex, Float
 from ptycho.diagnostics.statistics import bright_disc
+from ptycho.evaluation.measured import Measured
 
 ORDERS = ((1, 0), (1, 2), (2, 1), (2, 3), (3, 0), (3, 2), (3, 4))
 """(n, m) of the coefficients up to third order."""
@@ -63,9 +64,7 @@ class Aberration(NamedTuple):
     def rounded(self) -> str:
         """Value and error with the digits that the error leaves."""
         unit, scale = ("A", 1.0) if abs(self.value_a) < 1e4 else ("um", 1e-4)
-        decimals = int(np.ceil(-np.log10(max(self.error_a * scale, 1e-6))))
-        value, error = (round(number * scale, decimals) + 0.0 for number in (self.value_a, self.error_a))
-        return f"{value:.{max(decimals, 0)}f} +- {error:.{max(decimals, 0)}f} {unit}"
+        return Measured(self.value_a * scale, self.error_a * scale).rounded(unit)
 
     def __str__(self) -> str:
         if (self.n, self.m) == (1, 0):

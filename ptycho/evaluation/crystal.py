@@ -17,6 +17,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter, minimum_filter1d
 
 from ptycho.arrays import Array, Bool, Complex, Float
+from ptycho.evaluation.measured import Measured
 
 PEAK = 30.0
 """A harmonic has this times the mean power of its surroundings. Of noise, whose power is exponential, one frequency
@@ -47,18 +48,6 @@ class Cell(NamedTuple):
     """In A; the side of a square or hexagonal cell, where nothing else is told."""
     b: float | None = None
     gamma_deg: float | None = None
-
-
-class Measured(NamedTuple):
-    """A value and its standard error."""
-
-    value: float
-    error: float
-
-    def rounded(self, unit: str = "") -> str:
-        """With the digits that the error leaves."""
-        decimals = min(max(int(np.ceil(-np.log10(max(self.error, 1e-9)))), 0), 6)
-        return f"{self.value:.{decimals}f} +- {self.error:.{decimals}f}{unit and ' '}{unit}"
 
 
 class Crystal(NamedTuple):

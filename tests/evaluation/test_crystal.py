@@ -6,6 +6,7 @@ from scipy.stats import binom
 
 from ptycho.config import ReadConfig, lattice_constants
 from ptycho.evaluation.crystal import Cell, Crystal, fit_crystal, reduced, scanned_pixels
+from ptycho.evaluation.measured import Measured
 from ptycho.simulation.objects import make_object
 
 PIXEL_A = 0.15
@@ -150,3 +151,9 @@ def test_what_lies_between_the_positions() -> None:
     np.testing.assert_array_equal(inside, (y >= 2) & (x >= 2) & (y + x <= 14))
     assert not scanned_pixels(np.c_[np.arange(5.0), np.arange(5.0)], (9, 9)).any()
     assert fit_crystal(np.ones((9, 9), "complex64"), np.zeros((9, 9), bool)) is None
+
+
+def test_numbers_have_the_digits_that_their_errors_leave():
+    assert Measured(3.90512, 0.0042).rounded("A") == "3.905 +- 0.004 A"
+    assert Measured(-0.0003, 0.02).rounded() == "0.00 +- 0.02"
+    assert Measured(942.0, 81.0).rounded("px") == "940 +- 80 px"
