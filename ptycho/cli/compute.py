@@ -290,19 +290,32 @@ def compare_command(
     scan: ScanFile,
     output: Folder,
     engines: Annotated[
-        str, typer.Option(help="Engines of pty-chi beside the package's own refinement: lsqml, rpie, epie.")
+        str,
+        typer.Option(
+            help="Engines beside the package's own refinement: lsqml, rpie, epie of pty-chi; "
+            "phaser, ptyrad, py4dstem, ptylab, each in an environment of its own."
+        ),
     ] = "lsqml,rpie",
     modes: Modes = None,
     hold_out_every: HoldOutEvery = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the data; by default as many as it takes, pty-chi 30.")
+        int | None, typer.Option(min=1, help="Passes over the data; by default as many as it takes, the others 30.")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Frames in a batch of pty-chi; by default a sixteenth of all, 32 at most.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the order of the frames.")] = 0,
+    environments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the programs' environments; by default PTYCHO_PROGRAMS, or ~/.cache/ptycho/programs."
+        ),
+    ] = None,
+    install_engines: Annotated[
+        bool, typer.Option("--install-engines", help="Install the programs that are missing there, by pip.")
+    ] = False,
 ) -> None:
-    """Refine a scan, run iterative engines of pty-chi on it, and judge all by the same measures."""
+    """Refine a scan, run iterative engines of other programs on it, and judge all by the same measures."""
     with framework():
         from ptycho.output.progress_bars import progress_bar
         from ptycho.pipelines.compare import compare_run, table
@@ -318,6 +331,8 @@ def compare_command(
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
+            environments=environments,
+            installs=install_engines,
             progress=progress,
         )
     print_table(*table(comparison.entries))

@@ -22,11 +22,22 @@ from ptycho.pipelines.provenance import Record, provenance
 from ptycho.pipelines.refine import refine_config
 from ptycho.pipelines.write import write_json
 from ptycho.progress import Progress
-from ptycho.reconstruction.pty_chi import Engine, PtychiRun, run_ptychi, why_not
+from ptycho.reconstruction.other_programs import (
+    PROGRAMS,
+    EngineRun,
+    ProgramFailed,
+    default_environments,
+    install,
+    python_for,
+    run_program,
+)
+from ptycho.reconstruction.pty_chi import Engine, run_ptychi, why_not
 from ptycho.refinement.refine import Refinement, refine
 
 OURS = "refine"
-"""The name of the package's own refinement among the methods; the others are engines of pty-chi."""
+"""The name of the package's own refinement among the methods; the others are engines of pty-chi, or other programs."""
+
+PTYCHI: tuple[str, ...] = get_args(Engine)
 
 SCORES = dict(snr_db="SNR (dB)", amplitude_ssim="amplitude SSIM", phase_rms_rad="phase rms (rad)")
 """Scores against the true object that the table shows, with their titles; the file has all."""
@@ -43,6 +54,16 @@ class Entry(NamedTuple):
     """One entry an epoch, as the method gives it; ``seconds`` in each."""
     setup_seconds: float
     """Time that no epoch accounts for. What compiles in its first epochs counts it there."""
+
+    @property
+    def title(self) -> str:
+        """The method's name for readers."""
+        return f"pty-chi {self.method}" if self.method in PTYCHI else self.method
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the frames; a program may give the time of all at once, ours begins with where it starts from."""
+        return len(self.history) if self.method == OURS else self.history[-1]["epoch"]
 
     @property
     def seconds(self) -> float:
@@ -64,62 +85,61 @@ def compare_run(
     engines: Sequence[str] = ("lsqml", "rpie"),
     hold_out_every: int | None = None,
     epochs: int | None = None,
-    ptychi_epochs: int = 30,
+    other_epochs: int = 30,
     batch_size: int | None = None,
     seed: int = 0,
+    environments: str | os.PathLike | None = None,
+    installs: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Refine a scan from vacuum, run engines of pty-chi on it, and leave all in the folder.
+    """Refine a scan from vacuum, run engines of pty-chi and other programs on it, and leave all in the folder.
 
     All keep a probe that is known, and seek one that is a guess. Writes ``<method>.h5`` and ``<method>.png`` as each
     is done, ``comparison.json`` and ``report.html``.
 
     Args:
         scan, folder: what is reconstructed; where the results go.
-        engines: see `run_ptychi`; left out where pty-chi is not installed.
+        engines: of pty-chi, see `run_ptychi`, and names of other `PROGRAMS`; left out where they are not installed.
         hold_out_every: frames 0, k, 2 k, ... are kept from every fit, and judge the results.
-        epochs: passes over the frames; None: as many as it takes, and ``ptychi_epochs`` of pty-chi's engines, which
+        epochs: passes over the frames; None: as many as it takes, and ``other_epochs`` of the other engines, which
             have no stopping rule.
         batch_size: frames in a batch of pty-chi's engines, see `run_ptychi`.
         seed: of the order of the frames.
+        environments: where each program has its environment, in a folder of its name; None: `default_environments`.
+        installs: make the environments that are missing, by pip.
         progress: told of the progress.
 
     Raises:
         ValueError: there is no such engine.
+        OSError: a program cannot be installed.
     """
-    unknown = [name for name in engines if name not in get_args(Engine)]
+    unknown = [name for name in engines if name not in (*PTYCHI, *PROGRAMS)]
     if unknown:
-        raise ValueError(f"no engine {', '.join(unknown)}; those of pty-chi are {', '.join(get_args(Engine))}")
+        raise ValueError(
+            f"no engine {', '.join(unknown)}; those of pty-chi are {', '.join(PTYCHI)}, "
+            f"other programs are {', '.join(PROGRAMS)}"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     held_out = held_out_frames(scan, hold_out_every)
-    unavailable = why_not() if engines else None
-    notes = [f"without {', '.join(engines)}: {unavailable}"] if unavailable else []
     record = provenance(scan) | dict(probe_known=scan.probe_known, modes=scan.modes, hold_out_every=hold_out_every or 0)
-    methods: dict[str, Callable[[], Refinement | PtychiRun]] = {
+    others, notes = _other_engines(engines, Path(environments or default_environments()), installs)
+    methods: dict[str, Callable[[], Refinement | EngineRun]] = {
         OURS: lambda: _refined(scan, held_out, epochs, seed, progress)
     }
-    for engine in () if unavailable else engines:
-        methods[engine] = partial(
-            run_ptychi,
-            scan,
-            engine=cast(Engine, engine),
-            epochs=epochs or ptychi_epochs,
-            batch_size=batch_size,
-            held_out=held_out,
-            seed=seed,
-            progress=progress,
-        )
+    for name, engine in others.items():
+        settings = dict(epochs=epochs or other_epochs, held_out=held_out, seed=seed, progress=progress)
+        methods[name] = partial(engine, scan, **settings, **(dict(batch_size=batch_size) if name in PTYCHI else {}))
     entries = []
     for method, reconstruct in methods.items():
         begin = time.perf_counter()
         try:
             run = reconstruct()
-        except FloatingPointError as error:
+        except (FloatingPointError, ProgramFailed) as error:
             notes.append(str(error))
             continue
         wall = time.perf_counter() - begin
-        notes += run.notes if isinstance(run, Refinement) else ()
+        notes += run.notes if isinstance(run, Refinement) else [run.note] if run.note else []
         origin = record | dict(method=method, epochs=len(run.history))
         result, _ = with_residuals(replace(run.result, provenance=origin), scan)
         result.save(folder / f"{method}.h5")
@@ -127,12 +147,35 @@ def compare_run(
         entry = Entry(method, assess(result, scan, held_out), run.history, 0.0)
         entries.append(entry._replace(setup_seconds=wall - entry.seconds))
     record |= dict(methods=_methods_record(entries), notes=notes)
-    if len(entries) > 1:
+    if any(entry.method in PTYCHI for entry in entries):
         record |= dict(ptychi=version("ptychi"), torch=version("torch"), batch_size=batch_size)
     write_json(folder / "comparison.json", record)
     settings = provenance(scan) | dict(engines=list(engines), epochs=epochs, batch_size=batch_size, seed=seed)
     _write_page(folder, scan, entries, notes, settings)
     return Comparison(entries, notes)
+
+
+def _other_engines(
+    engines: Sequence[str], environments: Path, installs: bool
+) -> tuple[dict[str, Callable[..., EngineRun]], list[str]]:
+    """The engines that can run here, and a sentence about those that cannot."""
+    ready: dict[str, Callable[..., EngineRun]] = {}
+    notes: list[str] = []
+    of_ptychi = [name for name in engines if name in PTYCHI]
+    unavailable = why_not() if of_ptychi else None
+    if unavailable:
+        notes.append(f"without {', '.join(of_ptychi)}: {unavailable}")
+    for name in engines:
+        if name in PTYCHI:
+            if not unavailable:
+                ready[name] = partial(run_ptychi, engine=cast(Engine, name))
+            continue
+        python = install(name, environments) if installs else python_for(name, environments)
+        if python is None:
+            notes.append(f"without {name}: it is not installed in {environments} (--install-engines does so)")
+        else:
+            ready[name] = partial(run_program, name=name, python=python)
+    return ready, notes
 
 
 def _write_page(folder: Path, scan: Scan, entries: Sequence[Entry], notes: Sequence[str], settings: Record) -> None:
@@ -163,8 +206,7 @@ def table(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
 
 def _row(entry: Entry) -> list[str]:
     scores, error, noise = entry.outcome.scores, entry.outcome.held_out_error, entry.outcome.shot_noise
-    name = entry.method if entry.method == OURS else f"pty-chi {entry.method}"
-    row = [name, str(len(entry.history)), f"{entry.seconds:.1f}", f"{entry.setup_seconds:.1f}"]
+    row = [entry.title, str(entry.epochs), f"{entry.seconds:.1f}", f"{entry.setup_seconds:.1f}"]
     return row + (_scores(scores) if scores else []) + ([f"{error:.4f}", f"{noise:.4f}"] if error is not None else [])
 
 
@@ -181,7 +223,7 @@ def _methods_record(entries: Sequence[Entry]) -> Record:
     """The methods' numbers, ready for JSON."""
     return {
         entry.method: dict(
-            epochs=len(entry.history), seconds=entry.seconds, setup_seconds=entry.setup_seconds, history=entry.history
+            epochs=entry.epochs, seconds=entry.seconds, setup_seconds=entry.setup_seconds, history=entry.history
         )
         | entry.outcome.to_dict()
         for entry in entries

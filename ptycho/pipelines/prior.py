@@ -1,4 +1,5 @@
-"""How smooth an image is taken to be, chosen by the data: total variation, weighed by photons that no fit has seen."""
+"""What an image is taken to be like, chosen by the data: smooth by total variation, weighed by photons that no fit has
+seen, or free of noise in the eyes of a network, where frames that no fit has seen like that better."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,14 +16,69 @@ from ptycho.refinement.from_network import PLENTY, photons_per_object_pixel
 from ptycho.refinement.held_out_photons import PhotonTrial, best_total_variation, try_total_variation
 from ptycho.refinement.refine import Refinement, refine
 
+RED_WEIGHT = 3.0
+"""Of the network's image. Three times as much or a third changes little (docs/decisions/016-a-denoiser-as-prior.md)."""
+
 
 class Smoothed(NamedTuple):
-    """A fit with the total variation that suits it, and how that was chosen."""
+    """A fit with the prior that suits it, and how that was chosen."""
 
     fit: Refinement
     config: RefineConfig
     trials: tuple[PhotonTrial, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def with_priors(
+    scan: Scan,
+    config: RefineConfig,
+    fit: Refinement,
+    held_out: np.ndarray,
+    *,
+    decided: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+) -> Smoothed:
+    """A fit continued with total variation, and from there with a network that takes out noise, where frames that no
+    fit has seen like it: see `with_total_variation` and `with_denoiser`, and there for the arguments."""
+    smoothed = with_total_variation(scan, config, fit, held_out, decided=decided, progress=progress)
+    return with_denoiser(scan, smoothed, held_out, decided=decided, progress=progress)
+
+
+def with_denoiser(
+    scan: Scan,
+    smoothed: Smoothed,
+    held_out: np.ndarray,
+    *,
+    decided: frozenset[str] = frozenset(),
+    plenty: float = PLENTY,
+    progress: Progress | None = None,
+) -> Smoothed:
+    """A fit continued with regularisation by denoising in the place of total variation, where held-out frames like it.
+
+    The network is the package's own (`load_denoiser`), and has learned from simulated objects of many kinds.
+
+    Args:
+        scan: what was fitted.
+        smoothed: the fit, with or without total variation; where the prior is the user's choice, the method another
+            than ``cg`` or the sample one of slices, it comes back as it is.
+        held_out: ``(P,)`` bool: frames that no fit sees.
+        decided: fields of the config that the user has set.
+        plenty: photons per object pixel from which on nothing is tried.
+        progress: told of the progress.
+    """
+    fit, config = smoothed.fit, smoothed.config
+    chosen = bool(decided & {"tv_weight", "red_weight"}) or config.red_weight > 0
+    if chosen or config.method != "cg" or config.multislice is not None:
+        return smoothed
+    if photons_per_object_pixel(scan) >= plenty or fit.without_unseen is None or fit.best == 0:
+        return smoothed
+    free = replace(config, tv_weight=0.0, red_weight=RED_WEIGHT, focus=False)
+    further = refine(scan, free, start=fit.without_unseen, held_out=held_out, progress=progress)
+    scores = f"{further.criterion:.4g} on held-out frames, {fit.criterion:.4g} without"
+    if further.criterion >= fit.criterion:
+        return smoothed._replace(notes=(*smoothed.notes, f"A network as prior, tried: not taken, {scores}."))
+    note = f"The prior is a network that takes out noise: {scores}."
+    return Smoothed(joined(fit, further), free, smoothed.trials, (*smoothed.notes, note))
 
 
 def with_total_variation(
@@ -54,8 +110,8 @@ def with_total_variation(
         progress: told of the progress.
     """
     photons = photons_per_object_pixel(scan)
-    decision = "tv_weight" in decided or config.tv_weight > 0 or config.method != "cg"
-    if decision or photons >= plenty or fit.without_unseen is None or fit.best == 0:
+    decision = bool(decided & {"tv_weight", "red_weight"}) or config.tv_weight > 0 or config.red_weight > 0
+    if decision or config.method != "cg" or photons >= plenty or fit.without_unseen is None or fit.best == 0:
         return Smoothed(fit, config)
     frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
     # The prior weighs the gradient against residuals in units of sqrt(photons): its scale is one over those.

@@ -29,7 +29,7 @@ from ptycho.pipelines.assess import (
 )
 from ptycho.pipelines.needs import decided_by, with_likelihood, with_needs
 from ptycho.pipelines.open import held_out_frames, model_for
-from ptycho.pipelines.prior import Smoothed, with_total_variation
+from ptycho.pipelines.prior import Smoothed, with_priors
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.refine import refine_config
 from ptycho.pipelines.thickness import with_thickness
@@ -204,19 +204,25 @@ def fit_from_vacuum(
 ) -> Smoothed:
     """What the scan gives without a network: no prior draws the fit to what it starts from.
 
-    The likelihood, the total variation and the slices that the scan asks for stay in the config (`with_likelihood`,
-    `with_total_variation`, `with_thickness`), unless ``decided`` is None.
+    The likelihood, the prior and the slices that the scan asks for stay in the config (`with_likelihood`,
+    `with_priors`, `with_thickness`), unless ``decided`` is None.
     """
     plain = replace(config, h1_weight=0.0, l2_weight=0.0)
     fit = refine(scan, plain, held_out=held_out, folder=folder, resume=resume, progress=progress)
     if decided is None:
         return Smoothed(fit, config)
     fit, plain, notes = with_likelihood(scan, plain, fit, held_out, decided=decided, progress=progress)
-    smoothed = with_total_variation(scan, plain, fit, held_out, decided=decided, progress=progress)
+    smoothed = with_priors(scan, plain, fit, held_out, decided=decided, progress=progress)
     fit, plain, sliced = with_thickness(
         scan, smoothed.config, smoothed.fit, held_out, decided=decided, progress=progress
     )
-    chosen = replace(config, noise=plain.noise, tv_weight=plain.tv_weight, multislice=plain.multislice)
+    chosen = replace(
+        config,
+        noise=plain.noise,
+        tv_weight=plain.tv_weight,
+        red_weight=plain.red_weight,
+        multislice=plain.multislice,
+    )
     return Smoothed(fit, chosen, smoothed.trials, (*notes, *smoothed.notes, *sliced))
 
 

@@ -13,7 +13,7 @@ from ptycho.diagnostics.checks import Check, examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
 from ptycho.pipelines.needs import decided_by, with_likelihood, with_more_modes, with_needs
 from ptycho.pipelines.open import fits_probe, held_out_frames
-from ptycho.pipelines.prior import with_total_variation
+from ptycho.pipelines.prior import with_priors
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.thickness import with_thickness
 from ptycho.pipelines.write import write_json, write_run
@@ -78,9 +78,7 @@ def refine_run(
         decided = decided_by(run, modes)
         if start is None:
             fit, config, notes = with_likelihood(scan, config, fit, held_out, decided=decided, progress=progress)
-        fit, config, trials, smoothed = with_total_variation(
-            scan, config, fit, held_out, decided=decided, progress=progress
-        )
+        fit, config, trials, smoothed = with_priors(scan, config, fit, held_out, decided=decided, progress=progress)
         fit, config, sliced = with_thickness(scan, config, fit, held_out, decided=decided, progress=progress)
         if not sliced:
             fit, config, tried = with_needs(scan, config, fit, held_out, decided=decided, progress=progress)

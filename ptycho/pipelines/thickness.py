@@ -73,6 +73,7 @@ def with_thickness(
     assert scan.beam is not None
     pixel_m, wavelength_m = scan.pixel_size_m, scan.beam.wavelength_m
     stack = lambda nm: sliced(nm, slices, pixel_m, wavelength_m)
+    config = replace(config, red_weight=0.0)  # that network has learned from thin samples
     # From the probe that the fit began with: the one that it came to makes up for the thickness.
     as_thick = trials_of(scan, config, held_out, stack, progress)
     nm = best_thickness(as_thick)

@@ -14,36 +14,20 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.deprecation import renamed_keywords
 from ptycho.physics.grid import ObjectGrid
 from ptycho.progress import Progress
-from ptycho.reconstruction.tiles import COVERED
+from ptycho.reconstruction.other_programs import MARGIN_PX, EngineRun, canvas_result
 from ptycho.simulation.probes import with_modes
 
 Engine = Literal["lsqml", "rpie", "epie"]
 
 INSTALL = "pip install 'ptycho[ptychi]'"
-
-MARGIN_PX = 4
-"""Pixels of object around what the frames see; pty-chi wants one at least, and positions may move."""
-
-
-class PtychiRun(NamedTuple):
-    """What an engine of pty-chi made of a scan."""
-
-    result: Reconstruction
-    history: list[dict[str, Any]]
-    """One entry an epoch: ``epoch`` (from 1), ``seconds``, and ``loss``: pty-chi's own, the mean squared difference of
-    amplitudes in its units."""
-    setup_seconds: float
-    """Time before the first epoch, without importing the package."""
 
 
 @renamed_keywords
@@ -60,7 +44,7 @@ def run_ptychi(
     seed: int = 0,
     threads: int = 2,
     progress: Progress | None = None,
-) -> PtychiRun:
+) -> EngineRun:
     """Reconstruct a scan by an engine of pty-chi, from empty space, on the CPU in single precision.
 
     What is not named here is pty-chi's own default.
@@ -125,9 +109,8 @@ def run_ptychi(
             moved = task.get_data_to_cpu("probe_positions", as_numpy=True) - placed[used]
             placed += moved.mean(axis=0)
             placed[used] += moved - moved.mean(axis=0)
-    result = _result(image, probe, placed + middle, used)
-    result = replace(result, origin_px=np.array(grid.origin), pixel_size_m=scan.pixel_size_m)
-    return PtychiRun(result, history, setup_seconds)
+    result = canvas_result(scan, grid, image, probe, used, placed + middle)
+    return EngineRun(result, history, setup_seconds)
 
 
 def why_not() -> str | None:
@@ -219,20 +202,3 @@ def _iterate(task: Any, epochs: int, name: str, progress: Progress | None) -> li
         if not np.isfinite(loss):
             break
     return history
-
-
-def _result(image: np.ndarray, probe: np.ndarray, positions_px: np.ndarray, used: np.ndarray) -> Reconstruction:
-    grid = ObjectGrid((0, 0), (image.shape[0], image.shape[1]), probe.shape[-1])
-    coverage = grid.coverage(probe, positions_px[used])
-    covered = coverage > COVERED
-    made_of = np.zeros(len(positions_px), bool)
-    made_of[used] = True
-    return Reconstruction(
-        object=np.where(covered, image, 0).astype("complex64"),
-        probe=np.asarray(probe, "complex64"),
-        positions_px=positions_px,
-        coverage=np.where(covered, coverage, 0),
-        used_frames=made_of,
-        used=len(used),
-        dropped=0,
-    )

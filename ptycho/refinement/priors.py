@@ -1,10 +1,11 @@
 """Prior knowledge of the object: it is smooth, or near an image. In units of the illumination on it.
 
-    R(O) = n (tv sum |grad O| + l2 / 2 sum |O - I|^2 + h1 / 2 sum |grad(O - I)|^2)
+    R(O) = n (tv sum |grad O| + l2 / 2 sum |O - I|^2 + h1 / 2 sum |grad(O - I)|^2 + red / 2 sum |O - D|^2)
 
 n is the photons on a pixel; |grad O| is ``sqrt(|d_y O|^2 + |d_x O|^2 + TINY^2)``, isotropic, of forward differences.
-The L2 prior holds the object near the image I; the H1 prior holds details and lets slow changes pass. Each slice of a
-thick sample is treated alone.
+The L2 prior holds the object near the image I; the H1 prior holds details and lets slow changes pass. D is what a
+network makes of the object as it is, without its noise: regularisation by denoising (Romano, Elad & Milanfar, SIAM J.
+Imaging Sci. 10, 1804 (2017)), where D is renewed as the object changes. Each slice of a thick sample is treated alone.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,10 @@ import numpy as np
 
 TINY = 1e-3
 """Difference of neighbouring pixels below which total variation is a parabola: transmission has no units."""
+
+NOISE = 0.5
+"""Noise left in an object that follows the counts and its prior, over that which the prior leaves: measured, see
+docs/decisions/016-a-denoiser-as-prior.md."""
 
 
 class Priors(NamedTuple):
@@ -25,11 +30,27 @@ class Priors(NamedTuple):
     h1: float = 0.0
     image: np.ndarray | None = None
     """I: complex, of the object's shape."""
+    red: float = 0.0
+    denoised: np.ndarray | None = None
+    """D: of the same shape."""
 
     @property
     def active(self) -> bool:
         """Whether there is any."""
-        return bool(self.tv or ((self.l2 or self.h1) and self.image is not None))
+        return bool(self.tv or (self.h1 and self.image is not None) or self.pulls)
+
+    @property
+    def pulls(self) -> list[tuple[float, np.ndarray]]:
+        """Images that the object is held near to, pixel by pixel, with their weights."""
+        both = ((self.l2, self.image), (self.red, self.denoised))
+        return [(weight, image) for weight, image in both if weight and image is not None]
+
+    @property
+    def sigma(self) -> float:
+        """Noise that the network is told of, of real and imaginary part each."""
+        # The objective is a quarter of -log(likelihood). exp(-4 R) is a normal distribution of O about D with the
+        # variance 1 / (4 n red) of each part; an object that also follows the counts has less noise than that.
+        return NOISE / float(np.sqrt(4 * self.illumination * self.red))
 
     def value(self, object: np.ndarray) -> float:
         """R(O)."""
@@ -37,10 +58,11 @@ class Priors(NamedTuple):
         if self.tv:
             # sum |grad O|
             total += self.tv * float((1 / _inverse_gradient(object)).sum(dtype=float))
-        if self.image is not None and (self.l2 or self.h1):
-            distance = object - self.image
-            total += self.l2 / 2 * float((np.abs(distance) ** 2).sum(dtype=float))
-            total += self.h1 / 2 * sum(float((np.abs(rise) ** 2).sum(dtype=float)) for rise in _differences(distance))
+        if self.h1 and self.image is not None:
+            rises = _differences(object - self.image)
+            total += self.h1 / 2 * sum(float((np.abs(rise) ** 2).sum(dtype=float)) for rise in rises)
+        for weight, image in self.pulls:
+            total += weight / 2 * float((np.abs(object - image) ** 2).sum(dtype=float))
         return self.illumination * total
 
     def gradient(self, object: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,9 +75,9 @@ class Priors(NamedTuple):
                 # Divergence of the flux. It wraps around, but the flux across the border is 0.
                 gradient += flux - np.roll(flux, 1, axis)
                 curvature += 2 * stiffness  # of both neighbours, about
-        if self.l2 and self.image is not None:
-            gradient += self.illumination * self.l2 * (self.image - object)
-            curvature += self.illumination * self.l2
+        for weight, image in self.pulls:
+            gradient += self.illumination * weight * (image - object)
+            curvature += self.illumination * weight
         if self.h1 and self.image is not None:
             for axis, rise in zip((-2, -1), _differences(self.image - object), strict=True):
                 gradient -= self.illumination * self.h1 * (rise - np.roll(rise, 1, axis))
@@ -67,7 +89,7 @@ class Priors(NamedTuple):
         """``(K, K)`` along K directions of the object (total variation with the gradient that it has now)."""
         gram = np.zeros((len(directions),) * 2)
         inner = lambda a, b, weight: float(np.sum(weight * (a.real * b.real + a.imag * b.imag)))
-        # <d_i, R'' d_j> = n (sum (tv / |grad O| + h1) grad d_i . grad d_j + l2 sum d_i d_j)
+        # <d_i, R'' d_j> = n (sum (tv / |grad O| + h1) grad d_i . grad d_j + (l2 + red) sum d_i d_j)
         stiffness = self.tv * _inverse_gradient(object) if self.tv else 0.0
         stiffness = stiffness + (self.h1 if self.image is not None else 0.0)
         differences = [_differences(direction) for direction in directions] if np.any(stiffness) else []
@@ -77,8 +99,8 @@ class Priors(NamedTuple):
                     gram[i, j] += sum(
                         inner(a, b, stiffness) for a, b in zip(differences[i], differences[j], strict=True)
                     )
-                if self.l2 and self.image is not None:
-                    gram[i, j] += self.l2 * inner(directions[i], directions[j], 1.0)
+                for weight, _ in self.pulls:
+                    gram[i, j] += weight * inner(directions[i], directions[j], 1.0)
         return self.illumination * gram
 
 

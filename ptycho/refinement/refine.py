@@ -39,12 +39,16 @@ FINISH = 3
 """Epochs at the end in which the held-out frames belong to the fit."""
 
 FINISH_SMOOTH = 20
-"""The same with total variation, which slow phase follows slowly: of seven simulated scans of 9 to 104 photons on an
+"""The same with total variation or a denoiser, which slow phase follows slowly: of seven simulated scans of 9 to 104 photons on an
 object pixel five gain 0.2 to 0.8 dB, two lose 0.1 (docs/decisions/014-total-variation-by-held-out-photons.md)."""
 
 RAMP = ((12, 0.0), (12, 0.1), (12, 0.3))
 """How total variation comes in: epochs, and part of its weight; in fits that may take twice as many. With all of it at
 once slow phase stays where it is (docs/decisions/014-total-variation-by-held-out-photons.md)."""
+
+
+RAMP_DENOISER = ((8, 0.1), (8, 0.3))
+"""The same for a network that takes out noise: it is told of more noise where it has less weight."""
 
 
 class Refinement(NamedTuple):
@@ -118,9 +122,13 @@ def refine(
         history.append(schedule.entry(0, None, (), begin))
         best = solver.snapshot()
     # The epochs at the end are among those that the config allows.
-    finish = min(FINISH_SMOOTH if config.tv_weight else FINISH, config.epochs // 4) if len(stopping) else 0
+    finish = (
+        min(FINISH_SMOOTH if config.tv_weight or config.red_weight else FINISH, config.epochs // 4)
+        if len(stopping)
+        else 0
+    )
     limit, settled = config.epochs - finish, False
-    # Nothing is judged before all of the total variation is there.
+    # Nothing is judged before all of the prior is there.
     begun = len(warm_up) + sum(epochs for epochs, _ in schedule.ramp)
     for epoch in range(len(history), limit + 1):
         values = [entry["criterion"] for entry in history[begun:]]
@@ -196,7 +204,8 @@ class _Schedule:
     def __init__(self, solver: Solver, config: RefineConfig, loss: Loss, after: int):
         self.solver, self.config, self.loss, self.after = solver, config, loss, after
         long_enough = config.epochs >= 2 * sum(epochs for epochs, _ in RAMP)
-        self.ramp = RAMP if config.tv_weight and config.method == "cg" and long_enough else ()
+        ramp = RAMP_DENOISER if config.red_weight else RAMP if config.tv_weight else ()
+        self.ramp = ramp if config.method == "cg" and long_enough else ()
         self.count_photons()
 
     def count_photons(self) -> None:
@@ -209,10 +218,13 @@ class _Schedule:
         """One pass over the frames, by the config's method or as the plan says: method and parts."""
         begin = time.perf_counter()
         config, solver = self.config, self.solver
-        weight = config.tv_weight * part_at(epoch - self.after, self.ramp)
-        if weight != solver.priors.tv:
-            solver.priors = solver.priors._replace(tv=weight)
+        part = part_at(epoch - self.after, self.ramp)
+        tv, red = config.tv_weight * part, config.red_weight * part
+        if tv != solver.priors.tv:
             solver.forget_last_step()
+        solver.priors = solver.priors._replace(tv=tv, red=red)
+        if solver.priors.red:
+            solver.denoise()
         frames = len(solver.frames)
         minibatches = -(-frames // config.batch_frames) if config.batch_frames else 16
         method, pieces = plan or (config.method, 1 if config.method == "cg" else minibatches)
@@ -309,7 +321,11 @@ def make_solver(
     for name in ("object",) if config.probe_from is None else ("object", "probe"):
         solver.state[name] = solver.bounded(name, solver.state[name])  # what a fit begins with can be its best
     solver.priors = solver.priors._replace(
-        tv=config.tv_weight, l2=config.l2_weight, h1=config.h1_weight, image=solver.state["object"].copy()
+        tv=config.tv_weight,
+        l2=config.l2_weight,
+        h1=config.h1_weight,
+        red=config.red_weight,
+        image=solver.state["object"].copy(),
     )
     return solver
 

@@ -20,6 +20,7 @@ from ptycho.backend import compiled
 from ptycho.config import Multislice
 from ptycho.data.frames import Workers
 from ptycho.data.scan import Scan
+from ptycho.network.denoiser import denoised, load_denoiser
 from ptycho.physics.forward import Specification, tensors
 from ptycho.physics.grid import ObjectGrid
 from ptycho.physics.patches import split_positions
@@ -217,6 +218,13 @@ class Solver:
         """
         slope, curvature = self.priors.gradient(ops.convert_to_numpy(self.state["object"]))
         return slope * self._part_of(frames), curvature * self._part_of(frames)
+
+    def denoise(self) -> None:
+        """Renew what the prior takes for the object without noise."""
+        network, sigma = load_denoiser(), self.priors.sigma
+        image = np.stack([denoised(network, plane, sigma) for plane in ops.convert_to_numpy(self.state["object"])])
+        self.priors = self.priors._replace(denoised=image)
+        self.forget_last_step()
 
     def _part_of(self, frames: np.ndarray) -> np.float32:
         return np.float32(len(frames) / len(self.frames))
