@@ -1,23 +1,32 @@
-"""Few photons, little overlap: the fit from vacuum, and the same with the total variation that held-out photons choose.
+"""Few photons, little overlap: the fit from vacuum, with the total variation that held-out photons choose, and with the
+network that takes out noise where held-out frames like it, as `refine` does it by itself.
 
     PTYCHO_DATA=../shared/data python benchmarks/photons.py sim64       four conditions of sim64_test, and all photons
     python benchmarks/photons.py cells                                  simulated cells, N 32, three objects, two doses
+    python benchmarks/photons.py unseen -o unseen.jsonl                 ten objects that no network has seen: see there
+    python benchmarks/photons.py gains unseen.jsonl                     what is recorded there, as a table
 
 The probe is known. SNR of the object in dB, `compare_objects`; the truth is used by nothing before.
 """
 
+import json
 import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from network import sim64
+from skimage import data
 
 from ptycho.config import RefineConfig, SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects
-from ptycho.pipelines.prior import with_total_variation
+from ptycho.pipelines.prior import with_denoiser, with_total_variation
 from ptycho.refinement.from_network import photons_per_object_pixel
 from ptycho.refinement.refine import refine
+from ptycho.simulation.objects import make_object
 from ptycho.simulation.simulate import simulate
 
 app = typer.Typer(add_completion=False)
@@ -32,8 +41,8 @@ ROWS = {
 """Counts a frame and step: part of the photons, and every how many-th position is kept, both ways."""
 
 
-def compare(name: str, scan: Scan) -> None:
-    """Print one condition."""
+def compare(name: str, scan: Scan) -> dict[str, Any]:
+    """Print one condition: SNR of the three fits, and the seconds of each beside the ones before."""
     config = RefineConfig(noise="poisson")
     begin = time.perf_counter()
     plain = refine(scan, config)
@@ -41,12 +50,19 @@ def compare(name: str, scan: Scan) -> None:
     smoothed = with_total_variation(scan, config, plain, np.zeros(len(scan), bool))
     end = time.perf_counter()
     snr = lambda fit: compare_objects(fit.result.object, scan.object).snr_db
-    print(
-        f"{name}: {photons_per_object_pixel(scan):.0f} photons on an object pixel; "
-        f"vacuum {snr(plain):.2f} dB in {between - begin:.0f} s, with total variation {snr(smoothed.fit):.2f} dB "
-        f"in {end - between:.0f} s more, weight {smoothed.config.tv_weight:.3g}",
-        flush=True,
+    chosen = with_denoiser(scan, smoothed, np.zeros(len(scan), bool))
+    record = dict(
+        name=name,
+        photons=round(photons_per_object_pixel(scan), 1),
+        vacuum=round(snr(plain), 2),
+        tv=round(snr(smoothed.fit), 2),
+        chosen=round(snr(chosen.fit), 2),
+        weight=float(f"{smoothed.config.tv_weight:.3g}"),
+        network=chosen.config.red_weight > 0,
+        seconds=[round(after - before, 1) for before, after in pairwise((begin, between, end, time.perf_counter()))],
     )
+    print(json.dumps(record), flush=True)
+    return record
 
 
 @app.command(name="sim64")
@@ -62,6 +78,74 @@ def cells() -> None:
     for photons, seed in ((photons, seed) for photons in (500.0, 2000.0) for seed in (3, 4, 5)):
         settings = SimulationConfig(N=32, positions=225, step_px=3.0, jitter_px=1.0, photons=photons, seed=seed)
         compare(f"cells, {photons:.0f} counts a frame, seed {seed}", simulate(settings))
+
+
+def unseen_objects(side: int = 216) -> dict[str, np.ndarray]:
+    """Ten objects of five families that neither network nor denoiser has learned from, ``(side, side)`` complex."""
+    crop = lambda image: np.asarray(image, float)[:side, :side] / 255.0
+    grey = lambda image: np.asarray(image, float).mean(axis=-1)
+    photographs = dict(camera=data.camera(), astronaut=grey(data.astronaut()), coffee=grey(data.coffee()))
+    textures = dict(brick=data.brick(), grass=data.grass(), gravel=data.gravel())
+    objects = {name: (1 - 0.4 * crop(image)) * np.exp(0.8j * crop(image)) for name, image in photographs.items()}
+    objects |= {name: (1 - 0.2 * crop(image)) * np.exp(0.6j * crop(image)) for name, image in textures.items()}
+    rng = np.random.default_rng(11)
+    y, x = np.mgrid[:side, :side].astype(float)
+    # A square lattice of atoms, 9 pixels apart, one in twelve missing
+    atoms = np.zeros((side, side))
+    for site in np.stack(np.mgrid[4:side:9, 4:side:9], axis=-1).reshape(-1, 2):
+        if rng.random() > 1 / 12:
+            atoms += np.exp(-((y - site[0]) ** 2 + (x - site[1]) ** 2) / (2 * 1.6**2))
+    objects["atoms"] = np.exp(0.5j * atoms)
+    # An integrated circuit: wires along y and x in two layers, and contacts
+    wires = np.zeros((2, side, side))
+    for layer in range(2):
+        for start in range(4, side - 8, 14):
+            begin, end = np.sort(rng.integers(0, side, 2))
+            cut = (slice(begin, end), slice(start, start + 6))
+            wires[layer][cut if layer else cut[::-1]] = 1
+    objects["circuit"] = (1 - 0.15 * wires.sum(0)) * np.exp(-0.5j * wires.sum(0))
+    immuno = data.immunohistochemistry()
+    objects["tissue"] = (1 - 0.4 * (1 - crop(grey(immuno)))) * np.exp(0.9j * (1 - crop(grey(immuno))))
+    objects["gold balls"] = make_object("gold_balls", (side, side), rng)
+    return {name: image.astype("complex64") for name, image in objects.items()}
+
+
+@app.command()
+def unseen(
+    output: Annotated[Path, typer.Option("-o", "--output")], only: str = "", every: int = 1, seed: int = 0
+) -> None:
+    """Ten unseen objects at three doses, under two probes; what is recorded already is not done again."""
+    done = {json.loads(line)["name"] for line in output.read_text().splitlines()} if output.exists() else set()
+    cases = [
+        (name, image, photons, waves)
+        for photons in (7e2, 7e3, 7e4)
+        for waves in (1.0, 3.0)
+        for name, image in unseen_objects().items()
+    ]
+    for number, (name, image, photons, waves) in enumerate(cases):
+        title = f"{name}, {photons:.0e} counts, {waves:.0f} waves"
+        if title in done or only not in name or number % every:
+            continue
+        settings = SimulationConfig(N=64, positions=225, step_px=9.0, photons=photons, defocus=waves, seed=seed)
+        record = compare(title, simulate(settings, object=image))
+        with output.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+@app.command()
+def gains(file: Path) -> None:
+    """A table of what the chosen prior gains over total variation, by dose."""
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    print("| counts a frame | scans | vacuum | total variation | chosen | gain: median | lowest | highest | taken |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for dose in dict.fromkeys(record["name"].split(", ")[1] for record in records):
+        rows = [record for record in records if record["name"].split(", ")[1] == dose]
+        gain = [row["chosen"] - row["tv"] for row in rows]
+        median = lambda key, rows=rows: f"{np.median([row[key] for row in rows]):.1f}"
+        print(
+            f"| {dose.split()[0]} | {len(rows)} | {median('vacuum')} | {median('tv')} | {median('chosen')} "
+            f"| {np.median(gain):.2f} | {min(gain):.2f} | {max(gain):.2f} | {sum(row['network'] for row in rows)} |"
+        )
 
 
 if __name__ == "__main__":

@@ -39,8 +39,9 @@ FINISH = 3
 """Epochs at the end in which the held-out frames belong to the fit."""
 
 FINISH_SMOOTH = 20
-"""The same with total variation or a denoiser, which slow phase follows slowly: of seven simulated scans of 9 to 104 photons on an
-object pixel five gain 0.2 to 0.8 dB, two lose 0.1 (docs/decisions/014-total-variation-by-held-out-photons.md)."""
+"""The same with total variation or a denoiser, which slow phase follows slowly: of seven simulated scans of 9 to 104
+photons on an object pixel five gain 0.2 to 0.8 dB, two lose 0.1
+(docs/decisions/014-total-variation-by-held-out-photons.md)."""
 
 RAMP = ((12, 0.0), (12, 0.1), (12, 0.3))
 """How total variation comes in: epochs, and part of its weight; in fits that may take twice as many. With all of it at

@@ -1,4 +1,4 @@
-"""Total variation within a run: only where held-out photons and frames like it, and never against the user."""
+"""Priors within a run: only where held-out photons and frames like them, and never against the user."""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptycho.config import RefineConfig, RunConfig
+from ptycho.config import Multislice, RefineConfig, RunConfig
+from ptycho.evaluation import compare_objects
 from ptycho.pipelines import prior
-from ptycho.pipelines.prior import with_total_variation
+from ptycho.pipelines.prior import Smoothed, with_denoiser, with_total_variation
 from ptycho.pipelines.refine import refine_run
 
 POISSON = RefineConfig(noise="poisson", epochs=40)
@@ -18,7 +19,7 @@ def test_a_dim_scan_gets_its_total_variation_and_says_so(dim, tmp_path):
     outcome = refine_run(dim, tmp_path, RunConfig(refine=dict(epochs=40)))
     settings = json.loads((tmp_path / "config.json").read_text())
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert settings["refine"]["tv_weight"] > 0
+    assert settings["refine"]["tv_weight"] > 0 or settings["refine"]["red_weight"] > 0
     assert scores["total_variation"][0]["weight"] == 0
     assert any(note.startswith("Total variation, chosen by held-out photons") for note in outcome.notes)
     assert "Total variation" in (tmp_path / "report.html").read_text()
@@ -69,6 +70,41 @@ def test_an_image_no_better_than_the_mean_frame_gets_more_of_it_while_frames_lik
     assert weights == pytest.approx([weights[0] * 3**k for k in range(4)])
     assert smoothed.config.tv_weight == weights[2]
     assert smoothed.notes[0].startswith("Total variation, chosen by held-out photons, then frames")
+
+
+def test_a_network_takes_the_place_of_total_variation_where_frames_like_it(dim, dim_fit):
+    smoothed = with_total_variation(dim, POISSON, dim_fit, np.zeros(225, bool))
+    found = with_denoiser(dim, smoothed, np.zeros(225, bool))
+    assert found.config.red_weight > 0 and found.config.tv_weight == 0
+    assert found.fit.criterion < smoothed.fit.criterion
+    assert found.notes[-1].startswith("The prior is a network that takes out noise: ")
+    snr = lambda fit: compare_objects(fit.result.object, dim.object).snr_db
+    assert snr(found.fit) > snr(smoothed.fit)
+    # One history, which goes on
+    assert found.fit.history[smoothed.fit.best]["criterion"] == smoothed.fit.criterion
+
+
+@pytest.mark.parametrize(
+    ("config", "decided"),
+    [
+        (POISSON, frozenset({"tv_weight"})),
+        (POISSON, frozenset({"red_weight"})),
+        (replace(POISSON, red_weight=1.0), frozenset()),
+        (replace(POISSON, method="lsqml"), frozenset()),
+        (replace(POISSON, multislice=Multislice(slices=2, spacing_px=5.0, wavelength_px=0.1)), frozenset()),
+    ],
+)
+def test_a_network_is_no_prior_against_the_user_nor_of_slices(dim, dim_fit, config, decided):
+    given = Smoothed(dim_fit, config)
+    assert with_denoiser(dim, given, np.zeros(225, bool), decided=decided) is given
+
+
+def test_a_network_that_frames_do_not_like_is_not_taken(dim, dim_fit, monkeypatch):
+    monkeypatch.setattr(prior, "refine", lambda *_, **__: dim_fit)
+    found = with_denoiser(dim, Smoothed(dim_fit, POISSON), np.zeros(225, bool))
+    assert found.fit is dim_fit and found.config == POISSON
+    assert "not taken" in found.notes[0]
+    assert with_denoiser(dim, Smoothed(dim_fit, POISSON), np.zeros(225, bool), plenty=5.0).notes == ()
 
 
 def test_a_fit_is_beside_the_mean_frame_by_what_decides(dim, dim_fit):

@@ -7,7 +7,7 @@ from ptycho.refinement.priors import TINY, Priors
 from tests.helpers import complex_normal, slope
 
 SHAPE = (13, 10)
-KINDS = ("tv", "l2", "h1")
+KINDS = ("tv", "l2", "h1", "red")
 KIND = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -21,6 +21,8 @@ def gradient_size(image):
 def value(priors, image):
     off = np.zeros_like(image) if priors.image is None else image - priors.image
     total = priors.tv * gradient_size(image).sum() + priors.l2 / 2 * (np.abs(off) ** 2).sum()
+    if priors.denoised is not None:
+        total += priors.red / 2 * (np.abs(image - priors.denoised) ** 2).sum()
     total += priors.h1 / 2 * (gradient_size(off) ** 2 - TINY**2).sum()
     return priors.illumination * total
 
@@ -29,7 +31,8 @@ def problem(kind):
     rng = np.random.default_rng(2)
     image = complex_normal(rng, *SHAPE).astype("complex128")
     directions = [complex_normal(rng, *SHAPE).astype("complex128") for _ in range(2)]
-    return Priors(7.0, image=complex_normal(rng, *SHAPE))._replace(**{kind: 0.3}), image, directions
+    near, free = complex_normal(rng, *SHAPE), complex_normal(rng, *SHAPE)
+    return Priors(7.0, image=near, denoised=free)._replace(**{kind: 0.3}), image, directions
 
 
 @KIND
