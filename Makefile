@@ -37,7 +37,7 @@ test-interop: .venv/installed-test
 	$(PIP) 'hyperspy>=2.5' napari npe2 'libertem>=0.16'
 	$(PIP) --no-deps 'ptychodus==1.7.0' 'ptylab==0.3.7'
 	$(PIP) --no-deps 'py4DSTEM==0.14.18' colorspacious dill mpire gdown pylops scikit-optimize pyaml ncempy beautifulsoup4 soupsieve joblib
-	$(PYTEST) tests/formats/test_interop.py tests/compat/test_ptychodus.py tests/interop tests/output/test_onnx_network.py
+	$(PYTEST) tests/formats/test_interop.py tests/compat/test_ptychodus.py tests/interop tests/output/test_onnx_network.py tests/reconstruction/test_other_programs.py
 # The pages of docs/ as a site, in site/; a broken link is an error.
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet

@@ -70,12 +70,13 @@ def with_denoiser(
     chosen = bool(decided & {"tv_weight", "red_weight"}) or config.red_weight > 0
     if chosen or config.method != "cg" or config.multislice is not None:
         return smoothed
-    if photons_per_object_pixel(scan) >= plenty or fit.without_unseen is None or fit.best == 0:
+    if photons_per_object_pixel(scan) >= plenty or fit.without_unseen is None:
         return smoothed
     free = replace(config, tv_weight=0.0, red_weight=RED_WEIGHT, focus=False)
     further = refine(scan, free, start=fit.without_unseen, held_out=held_out, progress=progress)
     scores = f"{further.criterion:.4g} on held-out frames, {fit.criterion:.4g} without"
-    if further.criterion >= fit.criterion:
+    # A fit that ends with what it started from lacks the frames that said so.
+    if further.best == 0 or further.criterion >= fit.criterion:
         return smoothed._replace(notes=(*smoothed.notes, f"A network as prior, tried: not taken, {scores}."))
     note = f"The prior is a network that takes out noise: {scores}."
     return Smoothed(joined(fit, further), free, smoothed.trials, (*smoothed.notes, note))
@@ -111,7 +112,7 @@ def with_total_variation(
     """
     photons = photons_per_object_pixel(scan)
     decision = bool(decided & {"tv_weight", "red_weight"}) or config.tv_weight > 0 or config.red_weight > 0
-    if decision or config.method != "cg" or photons >= plenty or fit.without_unseen is None or fit.best == 0:
+    if decision or config.method != "cg" or photons >= plenty or fit.without_unseen is None:
         return Smoothed(fit, config)
     frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
     # The prior weighs the gradient against residuals in units of sqrt(photons): its scale is one over those.
@@ -128,7 +129,7 @@ def with_total_variation(
         further, weight = heavier, 3 * weight
         choice = f"Total variation, chosen by held-out photons, then frames: weight {weight:.2g}"
     scores = f"{further.criterion:.4g} on held-out frames, {fit.criterion:.4g} without"
-    if further.criterion >= fit.criterion:
+    if further.best == 0 or further.criterion >= fit.criterion:
         return Smoothed(fit, config, trials, (f"{choice}; not taken: {scores}.",))
     return Smoothed(joined(fit, further), replace(config, tv_weight=weight), trials, (f"{choice}; {scores}.",))
 

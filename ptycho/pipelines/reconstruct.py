@@ -127,9 +127,11 @@ def reconstruct_run(
 
 
 def does_without_network(scan: Scan, vacuum: Smoothed, held_out: np.ndarray) -> bool:
-    """Whether a network would add nothing to a fit: to one of slices, as networks know thin samples only, and to one at
-    the noise under so many photons that no prior does."""
-    if vacuum.config.multislice is not None:
+    """Whether a network's image would add nothing to a fit: to one of slices, as networks know thin samples only; to
+    one that has a network as its prior (on objects unlike those it has learned from a start from the image is up to 1.1
+    dB worse, and held-out frames do not tell: docs/decisions/016-a-denoiser-as-prior.md); and to one at the noise
+    under so many photons that no prior does."""
+    if vacuum.config.multislice is not None or vacuum.config.red_weight > 0:
         return True
     if photons_per_object_pixel(scan) < PLENTY:
         return False
@@ -153,10 +155,12 @@ def fitted_alone(
     result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
-    why = (
-        "knows thin samples only" if vacuum.config.multislice is not None else "adds nothing at the noise in such light"
-    )
-    note = f"No network was used, as it {why} (--model takes one)."
+    why = "it adds nothing at the noise in such light"
+    if vacuum.config.multislice is not None:
+        why = "it knows thin samples only"
+    elif vacuum.config.red_weight:
+        why = "the fit has one as its prior"
+    note = f"No image of a network was used, as {why} (--model takes one)."
     outcome = replace(outcome, fit=fit.history, smoothing=vacuum.trials, notes=(*vacuum.notes, note))
     write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome

@@ -100,9 +100,9 @@ def default_environments() -> Path:
 
 def python_for(name: str, environments: Path) -> Path | None:
     """The Python that a program runs in: its own environment's, or this one where that has it; None: there is none."""
-    own = _python(environments / name)
-    if own.exists() and (environments / name / "installed").exists():
-        return own
+    python = _python(environments / name)
+    if python.exists() and (environments / name / "installed").exists():
+        return python
     return Path(sys.executable) if importlib.util.find_spec(PROGRAMS[name].module) else None
 
 
@@ -256,5 +256,5 @@ def _environment() -> dict[str, str]:
 
 
 def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    said = text.strip().splitlines()
+    return said[-1] if said else "it said nothing"

@@ -53,7 +53,7 @@ def refine_network(
     photons = photons_per_object_pixel(scan)
     # The prior weighs the gradient against residuals in units of sqrt(photons): its scale is one over those.
     guess = 1 / np.sqrt(photons)
-    if not config.h1_weight and len(set_aside):
+    if not config.h1_weight and not config.red_weight and len(set_aside):
 
         def misfit(weight: float) -> float:
             object_only: dict[str, Any] = dict.fromkeys((f"{name}_from" for name in UNKNOWNS), None)

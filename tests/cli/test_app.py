@@ -92,7 +92,8 @@ OPTIONS = {
     "refine": f"{RUN} {LIVE} {HELD_OUT} --start --method --noise --modes --probe --positions --affine --background"
     " --opr-modes --variations --epochs --auto --force",
     "stream": f"{SETTINGS} --model --rate --order --tile-frames --seed -o --output",
-    "compare": f"{SETTINGS} --engines --modes {HELD_OUT} --epochs --batch-size --seed -o --output",
+    "compare": f"{SETTINGS} --engines --modes {HELD_OUT} --epochs --batch-size --seed --environments --install-engines"
+    " -o --output",
     "evaluate": f"{SETTINGS} --every --margin",
     "convert": f"{SETTINGS} --format --pixel-size-nm --trusted --mend --crop --bin",
     "doctor": f"{SETTINGS} --json",

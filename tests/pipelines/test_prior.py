@@ -61,7 +61,8 @@ def test_an_image_no_better_than_the_mean_frame_gets_more_of_it_while_frames_lik
 
     def fitted(scan, config, **keywords):
         weights.append(config.tv_weight)
-        return dim_fit._replace(history=[{**entry, "criterion": next(scores)} for entry in dim_fit.history[:1]], best=0)
+        score = next(scores)
+        return dim_fit._replace(history=[{**entry, "criterion": score} for entry in dim_fit.history[:2]], best=1)
 
     starting = dim_fit._replace(history=[{**entry, "criterion": 1.0} for entry in dim_fit.history])
     monkeypatch.setattr(prior, "refine", fitted)

@@ -22,7 +22,7 @@ def test_a_fit_at_the_noise_stays_alone(bright, tmp_path):
     outcome = reconstruct_run(bright, tmp_path, run, model_folder="pretrained", network_optional=True)
     assert outcome.verdict.kind == "at the noise"
     assert outcome.before is None and not (tmp_path / "network.h5").exists()
-    assert any("No network was used" in note for note in outcome.notes)
+    assert any("No image of a network was used" in note for note in outcome.notes)
     record = json.loads((tmp_path / "config.json").read_text())
     assert record["refine"]["epochs"] == 40
     assert network_of(tmp_path, resume=True, trains=False) == "pretrained"  # and again it is optional
@@ -30,9 +30,18 @@ def test_a_fit_at_the_noise_stays_alone(bright, tmp_path):
 
 def test_in_little_light_a_network_is_used(bright, tmp_path):
     dim = simulate(SimulationConfig(N=32, positions=144, step_px=4.0, photons=1e4, seed=2))
-    run = RunConfig(refine=dict(epochs=10))
+    run = RunConfig(refine=dict(epochs=10, red_weight=0.0))
     outcome = reconstruct_run(dim, tmp_path, run, model_folder="pretrained", network_optional=True, symmetries=1)
     assert outcome.before is not None and (tmp_path / "network.h5").exists()
+
+
+def test_a_network_as_prior_is_enough(tmp_path):
+    dim = simulate(SimulationConfig(N=32, positions=144, step_px=4.0, photons=1e4, seed=2))
+    run = RunConfig(refine=dict(epochs=40))
+    outcome = reconstruct_run(dim, tmp_path, run, model_folder="pretrained", network_optional=True)
+    assert any(note.startswith("The prior is a network") for note in outcome.notes)
+    assert any("the fit has one as its prior" in note for note in outcome.notes)
+    assert outcome.before is None and not (tmp_path / "network.h5").exists()
 
 
 def test_one_that_was_asked_for_is_used(bright, tmp_path):

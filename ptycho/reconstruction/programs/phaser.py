@@ -3,7 +3,7 @@
 Runs in the environment of phaser, never in ours, and uses what its documentation and its signatures tell: a plan, a
 hook for the raw data, a first state, an observer. The engine is the conventional one with the LSQML solver.
 
-Conventions found by experiment (with the true object as the first state the loss is least exactly here):
+Conventions retrieved by experiment (with the true object as the first state the loss is least exactly here):
 - frames and mask have their zero frequency at [0, 0]; the Fourier transform is unitary, real space is centred: as ours
 - a position is the point of the object under the middle of the probe's array, (N - 1) / 2, not under pixel N // 2
 - phaser scales the probe until vacuum has the power of the mean frame, also where the probe is not to be updated
@@ -16,7 +16,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-# The folder of this file comes first in the path, and this file has the name of the program: it must not be found.
+# The folder of this file comes first in the path, and this file has the name of the program: it must not be retrieved.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -99,15 +99,15 @@ def main(source, target):
     plan, first, record = ReconsPlan.from_data(plan), start(H, W, probe.copy()), Record()
     logging.disable(logging.WARNING)
     execute_plan(plan, seed=int(scan["seed"]), init_state=first, override_observers=record)
-    found, values = np.asarray(record.state.probe.data), np.asarray(record.state.object.data)[0]
+    retrieved, values = np.asarray(record.state.probe.data), np.asarray(record.state.object.data)[0]
     if known:  # the scale that phaser gave to the probe goes into the object: the frames stay as they are
-        values, found = values * np.sqrt((abs(found) ** 2).sum() / (abs(probe) ** 2).sum()), probe
+        values, retrieved = values * np.sqrt((abs(retrieved) ** 2).sum() / (abs(probe) ** 2).sum()), probe
     # phaser widens the object by a few pixels where it wants a margin, and says where its first pixel then lies.
     y, x = np.round(-np.asarray(record.state.object.sampling.corner) / PIXEL).astype(int)
     np.savez(
         target,
         object=values[y : y + H, x : x + W].astype(np.complex64),
-        probe=found.astype(np.complex64),
+        probe=retrieved.astype(np.complex64),
         seconds=np.diff(record.times),
         loss=np.array(record.losses),
         version=version("phaserEM"),

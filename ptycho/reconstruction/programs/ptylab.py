@@ -73,8 +73,8 @@ def engine_for(scan, probe):
     # Arrays are (wavelength, object mode, probe mode, slice, y, x). Its transform is unitary and centred, as ours.
     state.object = np.ones_like(state.object)
     state.probe = probe[None, None, :, None].copy()
-    whole = scan["mask"].all()
-    engine = (PtyLab.Engines.mPIE if whole else MaskedMPIE)(state, data, params, PtyLab.DummyMonitor())
+    unmasked = scan["mask"].all()
+    engine = (PtyLab.Engines.mPIE if unmasked else MaskedMPIE)(state, data, params, PtyLab.DummyMonitor())
     engine.mask = scan["mask"].astype(bool)
     engine.numIterations = int(scan["epochs"])
     if known:

@@ -76,13 +76,13 @@ def initial(scan: dict[str, np.ndarray], counts: np.ndarray, unit: float) -> dic
 def settings(scan: dict[str, np.ndarray], counts: np.ndarray, unit: float, rise: float) -> dict:
     """PtyRAD's parameters; what is not here has its default."""
     known, fixed = bool(scan["probe_known"]), {"start_iter": None, "lr": 0.0}
-    thing, probe = ({"start_iter": 1, "lr": rise * rate} for rate in (OBJECT_RATE, PROBE_RATE))
+    image, probe = ({"start_iter": 1, "lr": rise * rate} for rate in (OBJECT_RATE, PROBE_RATE))
     probe = fixed if known else probe
     # The blur of an object is off in its templates; recentring would move the given positions, corrected or not.
     off = ["obj_rblur", "obj_zblur", "pos_recenter", *(["fix_probe_int", "ortho_pmode"] if known else [])]
     return {
         "init_params": initial(scan, counts, unit),
-        "model_params": {"update_params": {"obja": thing, "objp": thing, "probe": probe, "probe_pos_shifts": fixed}},
+        "model_params": {"update_params": {"obja": image, "objp": image, "probe": probe, "probe_pos_shifts": fixed}},
         "constraint_params": {name: {"start_iter": None} for name in off},
         "recon_params": {"NITER": int(scan["epochs"]), "BATCH_SIZE": {"size": BATCH}, "SAVE_ITERS": None},
     }
@@ -107,12 +107,12 @@ def main(source: Path, target: Path) -> None:
         solver.run()
         os.chdir("/")
     model = solver.reconstruct_results
-    found = model.opt_obja.detach().numpy() * np.exp(1j * model.opt_objp.detach().numpy())  # (mode, slice, H, W)
+    image = model.opt_obja.detach().numpy() * np.exp(1j * model.opt_objp.detach().numpy())  # (mode, slice, H, W)
     probe = scan["probe"] if known else model.get_complex_probe_view().detach().numpy() * np.sqrt(unit)
     note = f"Adam, amplitude loss, {rise:.3g} times the templates' learning rates (few updates), amplitude unbounded"
     note += "" if mask.all() else ", masked pixels taken out of its loss by us"
     loss = np.array([value for _, value in model.loss_iters], float)
-    result = {"object": found[0, 0].astype(np.complex64), "probe": probe.astype(np.complex64), "loss": loss}
+    result = {"object": image[0, 0].astype(np.complex64), "probe": probe.astype(np.complex64), "loss": loss}
     np.savez(target, **result, seconds=np.array(model.iter_times, float), version=version("ptyrad"), note=note)
 
 

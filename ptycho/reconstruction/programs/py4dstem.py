@@ -92,13 +92,13 @@ def main(source, target):
         loss.append(float(engine.error))
     # With several modes and a mask the error that it tells is infinite, though what it finds is right.
     loss = np.where(np.isfinite(loss), loss, np.nan)
-    found = np.asarray(engine.probe).reshape(probe.shape) * N  # this one has its middle at [N // 2, N // 2] again
+    retrieved = np.asarray(engine.probe).reshape(probe.shape) * N  # this one has its middle at [N // 2, N // 2] again
     kind = "mixed-state" if len(probe) > 1 else "single-slice"
     note = f"{kind} gradient descent with its defaults, but in batches of {BATCH}; it keeps the object's modulus <= 1"
     np.savez(
         target,
         object=np.asarray(engine.object).astype(np.complex64),
-        probe=found.astype(np.complex64),
+        probe=retrieved.astype(np.complex64),
         seconds=np.array(seconds),
         loss=loss,
         version=importlib.metadata.version("py4DSTEM"),
