@@ -64,7 +64,7 @@ def denoised(network: keras.Model, image: Complex[np.ndarray, "H W"], sigma: flo
     turn = mean / abs(mean) if abs(mean) > 0 else np.complex64(1)
     padding = [(0, -size % MULTIPLE) for size in image.shape]
     even = np.pad(image / turn, padding, mode="symmetric")
-    noise = np.asarray(network(blocks(even[None], np.array([sigma], "float32"))))[0]
+    noise = keras.ops.convert_to_numpy(network(blocks(even[None], np.array([sigma], "float32"))))[0]
     return (turn * (even + sigma * from_blocks(noise))[:height, :width]).astype("complex64")
 
 
