@@ -3,7 +3,7 @@
 Runs in the environment of phaser, never in ours, and uses what its documentation and its signatures tell: a plan, a
 hook for the raw data, a first state, an observer. The engine is the conventional one with the LSQML solver.
 
-Conventions retrieved by experiment (with the true object as the first state the loss is least exactly here):
+Conventions found by experiment (with the true object as the first state the loss is least exactly here):
 - frames and mask have their zero frequency at [0, 0]; the Fourier transform is unitary, real space is centred: as ours
 - a position is the point of the object under the middle of the probe's array, (N - 1) / 2, not under pixel N // 2
 - phaser scales the probe until vacuum has the power of the mean frame, also where the probe is not to be updated
@@ -16,7 +16,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-# The folder of this file comes first in the path, and this file has the name of the program: it must not be retrieved.
+# The folder of this file comes first in the path, and this file has the name of the program: it must not be imported instead.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
