@@ -340,8 +340,13 @@ EVERYTHING = dict(probe_from=2, positions_from=4, affine_from=3, background_from
 
 @pytest.mark.parametrize(
     "own",
-    [EVERYTHING, dict(method="lsqml", probe_from=2), dict(method="adam", probe_from=2)],
-    ids=["cg", "lsqml", "adam"],
+    [
+        EVERYTHING,
+        dict(method="lsqml", probe_from=2),
+        dict(method="adam", probe_from=2),
+        dict(tv_weight=0.01, red_weight=3.0),
+    ],
+    ids=["cg", "lsqml", "adam", "priors"],
 )
 def test_the_same_seed_gives_the_same_result_and_a_killed_fit_goes_on_to_it(own, noisy, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "Checkpoint", partial(Checkpoint, every_s=0.0))

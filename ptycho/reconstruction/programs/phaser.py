@@ -16,7 +16,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-# The folder of this file comes first in the path, and this file has the name of the program: it must not be imported instead.
+# The folder of this file comes first in the path, and this file has the name of the program: not to be imported.
 sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
