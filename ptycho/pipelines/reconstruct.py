@@ -89,6 +89,9 @@ def reconstruct_run(
         )
         config, scan = vacuum.config, with_fitted_probe(scan, vacuum.fit, held_out)
     if vacuum is not None and network_optional and does_without_network(scan, vacuum, held_out):
+        if auto and config.multislice is None:
+            fit, config, tried = with_needs(scan, config, vacuum.fit, held_out, decided=decided, progress=progress)
+            vacuum = vacuum._replace(fit=fit, config=config, notes=(*vacuum.notes, *tried))
         return fitted_alone(scan, folder, vacuum, held_out, hold_out_every, checks, force)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)

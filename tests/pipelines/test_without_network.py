@@ -6,6 +6,7 @@ import pytest
 
 from ptycho.cli.compute import network_of
 from ptycho.config import RunConfig, SimulationConfig
+from ptycho.pipelines import reconstruct as pipeline
 from ptycho.pipelines.reconstruct import reconstruct_run
 from ptycho.simulation.simulate import simulate
 
@@ -35,12 +36,15 @@ def test_in_little_light_a_network_is_used(bright, tmp_path):
     assert outcome.before is not None and (tmp_path / "network.h5").exists()
 
 
-def test_a_network_as_prior_is_enough(tmp_path):
+def test_a_network_as_prior_is_enough_and_the_scan_still_gets_what_it_needs(tmp_path, monkeypatch):
+    needs = lambda scan, config, fit, held_out, **_: (fit, config, ("Needs were asked for.",))
+    monkeypatch.setattr(pipeline, "with_needs", needs)
     dim = simulate(SimulationConfig(N=32, positions=144, step_px=4.0, photons=1e4, seed=2))
     run = RunConfig(refine=dict(epochs=40))
     outcome = reconstruct_run(dim, tmp_path, run, model_folder="pretrained", network_optional=True)
     assert any(note.startswith("The prior is a network") for note in outcome.notes)
     assert any("the fit has one as its prior" in note for note in outcome.notes)
+    assert "Needs were asked for." in outcome.notes
     assert outcome.before is None and not (tmp_path / "network.h5").exists()
 
 
