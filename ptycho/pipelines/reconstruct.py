@@ -90,8 +90,7 @@ def reconstruct_run(
         config, scan = vacuum.config, with_fitted_probe(scan, vacuum.fit, held_out)
     if vacuum is not None and network_optional and does_without_network(scan, vacuum, held_out):
         if auto and config.multislice is None:
-            fit, config, tried = with_needs(scan, config, vacuum.fit, held_out, decided=decided, progress=progress)
-            vacuum = vacuum._replace(fit=fit, config=config, notes=(*vacuum.notes, *tried))
+            vacuum = with_all_needs(scan, vacuum, held_out, decided, progress)
         return fitted_alone(scan, folder, vacuum, held_out, hold_out_every, checks, force)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
@@ -140,6 +139,14 @@ def does_without_network(scan: Scan, vacuum: Smoothed, held_out: np.ndarray) -> 
         return False
     decision = verdict_of(scan, vacuum.fit, held_out)
     return decision is not None and decision.kind == "at the noise"
+
+
+def with_all_needs(
+    scan: Scan, vacuum: Smoothed, held_out: np.ndarray, decided: frozenset[str], progress: Progress | None
+) -> Smoothed:
+    """A fit from vacuum with what the scan needs besides (`with_needs`)."""
+    fit, config, tried = with_needs(scan, vacuum.config, vacuum.fit, held_out, decided=decided, progress=progress)
+    return Smoothed(fit, config, vacuum.trials, (*vacuum.notes, *tried))
 
 
 def fitted_alone(
