@@ -111,7 +111,6 @@ def compare_run(
 
     Raises:
         ValueError: there is no such engine.
-        OSError: a program cannot be installed.
     """
     unknown = [name for name in engines if name not in (*PTYCHI, *PROGRAMS)]
     if unknown:
@@ -170,7 +169,11 @@ def _other_engines(
             if not unavailable:
                 ready[name] = partial(run_ptychi, engine=cast(Engine, name))
             continue
-        python = install(name, environments) if installs else python_for(name, environments)
+        try:
+            python = install(name, environments) if installs else python_for(name, environments)
+        except OSError as error:
+            notes.append(f"without {name}: {error}")
+            continue
         if python is None:
             notes.append(f"without {name}: it is not installed in {environments} (--install-engines does so)")
         else:

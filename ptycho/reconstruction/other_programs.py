@@ -109,7 +109,7 @@ def python_for(name: str, environments: Path) -> Path | None:
 def install(name: str, environments: Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """Make the environment of a program, with pip and PyPI, where it is not there; its Python.
 
-    Raises OSError with pip's last line where that fails.
+    Raises OSError where that fails, with the end of what pip said.
     """
     folder, python = environments / name, _python(environments / name)
     if not (folder / "installed").exists():
@@ -123,7 +123,8 @@ def install(name: str, environments: Path, say: Callable[[str], None] = lambda l
         for step in steps:
             done = subprocess.run(step, capture_output=True, text=True, env=_environment())
             if done.returncode:
-                raise OSError(f"{PROGRAMS[name].title} cannot be installed in {folder}: {_last_line(done.stderr)}")
+                said = " ".join(done.stderr.split())[-300:]
+                raise OSError(f"{PROGRAMS[name].title} cannot be installed in {folder}: {said}")
         (folder / "installed").touch()
     return python
 

@@ -79,6 +79,15 @@ def test_a_comparison_with_a_program_and_one_that_is_missing(small_scan, scripts
     assert "ptychi" not in record
 
 
+def test_a_program_that_cannot_be_installed_is_named_and_the_others_go_on(small_scan, scripts, tmp_path, monkeypatch):
+    monkeypatch.setitem(PROGRAMS, "oracle", Program("Oracle", "numpy", (), python="python9.99"))
+    found = compare_run(
+        small_scan, tmp_path / "out", engines=["oracle"], epochs=2, environments=tmp_path / "made", installs=True
+    )
+    assert [entry.method for entry in found.entries] == ["refine"]
+    assert "without oracle: Oracle needs python9.99, which is not here" in found.notes
+
+
 def test_a_program_that_fails_is_named_and_the_others_go_on(small_scan, scripts, tmp_path):
     (scripts / "oracle.py").write_text("import sys; sys.exit('it needs a larger computer')")
     with pytest.raises(ProgramFailed, match="Oracle failed: it needs a larger computer"):
