@@ -67,6 +67,7 @@ NOT_RUN = {
     "from dask_jobqueue import SLURMCluster": "needs a cluster; it is compiled",
     "from dask_jobqueue import PBSCluster": "needs a cluster; it is compiled",
     "ptycho compare scan.h5 -o compared --engines lsqml,phaser": "installs programs",
+    "ptycho compare FILE": "needs the programs, and minutes",
     "ptycho export pretrained --network": "needs PyTorch: test_onnx_network.py exports one",
     "import hyperspy.api as hs": "needs HyperSpy, as test_memory.py does; it is compiled",
     "KERAS_BACKEND=jax": "the tests run on another backend: `make test-jax`",
