@@ -8,22 +8,21 @@ all images that may lie behind a noisy one. That mean tells the slope of the log
 (Tweedie's formula: Robbins 1956; Efron, J. Am. Stat. Assoc. 106, 1602 (2011)), which is what a prior is in a fit.
 """
 
-import hashlib
 from functools import cache
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
 
 from ptycho.arrays import Complex, Float
+from ptycho.network.files import PRETRAINED, require_intact
 
 WIDTHS = (32, 64, 128)
 BLOCK = 2
 """Side of the blocks of pixels that become channels."""
 MULTIPLE = BLOCK * 2 ** (len(WIDTHS) - 1)
 """Height and width of what the network takes are multiples of this."""
-WEIGHTS = Path(__file__).parents[1] / "pretrained" / "denoiser.npz"
+WEIGHTS = PRETRAINED / "denoiser.npz"
 """Made by ``benchmarks/denoiser.py train``, beside its SHA-256."""
 
 
@@ -92,9 +91,7 @@ def load_denoiser() -> keras.Model:
 
     Raises ValueError if its file was damaged.
     """
-    expected = WEIGHTS.with_suffix(".sha256").read_text().split()[0]
-    if hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() != expected:
-        raise ValueError(f"{WEIGHTS} is damaged: its SHA-256 is not {expected}; install the package again")
+    require_intact(WEIGHTS)
     network = build_denoiser()
     with np.load(WEIGHTS, allow_pickle=False) as file:
         network.set_weights([file[f"{number}"].astype("float32") for number in range(len(network.weights))])

@@ -35,10 +35,15 @@ def load_pretrained(name: str = "best") -> PtychoNetwork:
     Raises ValueError if its file was damaged.
     """
     path = PRETRAINED / f"{name}.keras"
+    require_intact(path)
+    return _loaded(path).without_probe()
+
+
+def require_intact(path: Path) -> None:
+    """ValueError where a file of the package is not the one whose SHA-256 stands beside it."""
     expected = path.with_suffix(".sha256").read_text().split()[0]
     if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise ValueError(f"{path} is damaged: its SHA-256 is not {expected}; install the package again")
-    return _loaded(path).without_probe()
 
 
 def load_model(path: str | os.PathLike) -> PtychoNetwork:

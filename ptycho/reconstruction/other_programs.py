@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,14 +105,13 @@ def python_for(name: str, environments: Path) -> Path | None:
     return Path(sys.executable) if importlib.util.find_spec(PROGRAMS[name].module) else None
 
 
-def install(name: str, environments: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+def install(name: str, environments: Path) -> Path:
     """Make the environment of a program, with pip and PyPI, where it is not there; its Python.
 
     Raises OSError where that fails, with the end of what pip said.
     """
     folder, python = environments / name, _python(environments / name)
     if not (folder / "installed").exists():
-        say(f"installing {PROGRAMS[name].title} in {folder}")
         needed = PROGRAMS[name].python or sys.executable
         if shutil.which(needed) is None:
             raise OSError(f"{PROGRAMS[name].title} needs {needed}, which is not here")
