@@ -37,7 +37,8 @@ def scan_of(N, modes=1, positions=81, **settings):
 )
 def test_the_result_lines_up_with_the_truth(ptychi, engine, N, modes, least_db):
     scan = scan_of(N, modes, integer_positions=modes > 1)  # pty-chi moves the first mode only by less than a pixel
-    result, history, setup_seconds = run_ptychi(scan, engine=engine, epochs=30)
+    run = run_ptychi(scan, engine=engine, epochs=30)
+    result, history = run.result, run.history
     origin = scan.positions - result.positions_px
     np.testing.assert_allclose(origin, np.broadcast_to(np.rint(origin[0]), origin.shape), atol=1e-9)
     (y, x), (height, width) = np.rint(origin[0]).astype(int), result.object.shape
@@ -55,7 +56,7 @@ def test_the_result_lines_up_with_the_truth(ptychi, engine, N, modes, least_db):
     assert [entry["epoch"] for entry in history] == list(range(1, 31))
     assert history[-1]["loss"] < 0.2 * history[0]["loss"]
     assert min(entry["seconds"] for entry in history) > 0
-    assert setup_seconds > 0
+    assert run.setup_seconds > 0
 
 
 def test_withheld_frames_and_masked_pixels_are_not_looked_at(ptychi):
