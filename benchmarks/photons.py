@@ -5,6 +5,7 @@ network that takes out noise where held-out frames like it, as `refine` does it 
     python benchmarks/photons.py cells                                  simulated cells, N 32, three objects, two doses
     python benchmarks/photons.py unseen -o unseen.jsonl                 ten objects that no network has seen: see there
     python benchmarks/photons.py gains unseen.jsonl                     what is recorded there, as a table
+    python benchmarks/photons.py halves                                 half-set FRC beside that with the truth
 
 The probe is known. SNR of the object in dB, `compare_objects`; the truth is used by nothing before.
 """
@@ -23,7 +24,9 @@ from skimage import data
 from ptycho.config import RefineConfig, SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects
+from ptycho.evaluation.half_sets import agreement
 from ptycho.pipelines.prior import with_denoiser, with_total_variation
+from ptycho.pipelines.resolution import half_sets
 from ptycho.refinement.from_network import photons_per_object_pixel
 from ptycho.refinement.refine import refine
 from ptycho.simulation.objects import make_object
@@ -130,6 +133,28 @@ def unseen(
         record = compare(title, simulate(settings, object=image))
         with output.open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+
+@app.command()
+def halves() -> None:
+    """The resolution of `sim64_test` by two halves of the data, beside the truth: conditions as above.
+
+    Of the half-set correlation F that of the whole with the truth is sqrt(2 F / (1 + F)) (Rosenthal & Henderson 2003).
+    """
+    config = RefineConfig(noise="poisson")
+    print("| counts, step | halves of | half bit | FRC with truth 0.5 at | expected - true FRC | s |")
+    print("|---|---|---|---|---|---|")
+    for name, (dose, every) in ROWS.items():
+        scan = sim64("test", dose, every)
+        fit = refine(scan, config)
+        begin = time.perf_counter()
+        found = half_sets(scan, config, fit.result, np.zeros(len(scan), bool))
+        seconds = time.perf_counter() - begin
+        truth = compare_objects(fit.result.object, scan.object).correlation
+        halved = np.clip(np.interp(truth.frequency, *found.correlation[:2]), 0, 1)
+        difference = np.mean(np.sqrt(2 * halved / (1 + halved)) - truth.correlation)
+        half = agreement(truth.frequency, truth.correlation, np.full(len(truth.frequency), 0.5))
+        print(f"| {name} | {found.halves} | {found.half_bit:.2f} | {half:.2f} | {difference:+.2f} | {seconds:.1f} |")
 
 
 @app.command()

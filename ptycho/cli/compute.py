@@ -77,6 +77,15 @@ Auto = Annotated[
     ),
 ]
 
+HalfSets = Annotated[
+    bool | None,
+    typer.Option(
+        "--half-sets/--no-half-sets",
+        help="Find the resolution by the FRC of two images of half the data; by default where it takes less than 30 s.",
+        show_default=False,
+    ),
+]
+
 PREDICTION_ONLY = (
     "--scheduler and --workers split the work of a trained network, not its training nor the refinement: give "
     "--model and --no-refine (`ptycho refine --start` goes on from the image, in one process)"
@@ -169,6 +178,7 @@ def reconstruct_command(
     scheduler: Scheduler = None,
     workers: Workers = 0,
     auto: Auto = True,
+    half_sets: HalfSets = None,
     force: Force = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png.
@@ -193,7 +203,7 @@ def reconstruct_command(
     if model is None and chosen == PRETRAINED and data.near_field is not None and refine:
         log("The package's network is for the far field: the scan is refined without one (--model new trains one).")
         compute = partial(refine_run, data, output, run, hold_out_every=hold_out_every, resume=resume, checks=checks)
-        compute = partial(compute, auto=auto, modes=modes, force=force)
+        compute = partial(compute, auto=auto, modes=modes, force=force, half_sets=half_sets)
         completed(compute, watched(data, live, live_address), output, force)
         return
     compute = partial(
@@ -212,6 +222,7 @@ def reconstruct_command(
         auto=auto,
         modes=modes,
         force=force,
+        half_sets=half_sets,
         network_optional=auto and model is None and chosen == PRETRAINED and symmetries is None,
         scheduler=scheduler,
         workers=workers,
@@ -266,6 +277,7 @@ def refine_command(
     live: Live = False,
     live_address: LiveAddress = None,
     auto: Auto = True,
+    half_sets: HalfSets = None,
     force: Force = False,
 ) -> None:
     """Fit object, probe, positions and more to the counts, for as long as frames that the fit does not see improve."""
@@ -279,7 +291,7 @@ def refine_command(
     reading = reading_of(run, output if resume else None, start)
     data, checks = examined_scan(scan, log, modes, reading=reading, auto=auto, force=force)
     compute = partial(refine_run, data, output, run, start=start, hold_out_every=hold_out_every, resume=resume)
-    compute = partial(compute, checks=checks, auto=auto, modes=modes, force=force)
+    compute = partial(compute, checks=checks, auto=auto, modes=modes, force=force, half_sets=half_sets)
     completed(compute, watched(data, live, live_address), output, force)
 
 

@@ -85,7 +85,7 @@ def print_outcome(outcome: "Outcome", folder: Path) -> None:
         log(outcome.verdict.sentence)
     for note in outcome.notes:
         log(note)
-    for measured in (outcome.lens, outcome.crystal):
+    for measured in (outcome.half_sets, outcome.lens, outcome.crystal):
         if measured is not None:
             log(measured.sentence())
     log(f"{outcome.result.used} frames used, {outcome.result.dropped} dropped; results in {folder}")

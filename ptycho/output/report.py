@@ -14,6 +14,7 @@ from ptycho.diagnostics.describe import describe
 from ptycho.diagnostics.direct import direct_pictures
 from ptycho.evaluation import Judgement, Scores, Verdict
 from ptycho.evaluation.aberrations import HAIDER, Lens
+from ptycho.evaluation.half_sets import HalfSets
 from ptycho.evaluation.judgement import VerdictKind
 from ptycho.images import illuminated_region
 from ptycho.output.page import (
@@ -57,6 +58,7 @@ def save_report(
     verdict: Verdict | None = None,
     judgement: Judgement | None = None,
     lens: Lens | None = None,
+    half_sets: HalfSets | None = None,
     findings: Sequence[str] = (),
     training: History = (),
     fit: History = (),
@@ -76,6 +78,7 @@ def save_report(
         verdict: what to think of the result, in a sentence: the headline.
         judgement: by what frames, and how it stands beside shot noise and beside the mean of the other frames.
         lens: of an electron microscope, as the probe tells it.
+        half_sets: how far two images of half the data agree.
         findings: sentences about scan and result.
         training, fit: histories of the network's training and of the refinement, as `train` and `refine` return them.
         smoothing: weights of total variation, as `try_total_variation` returns them.
@@ -95,11 +98,12 @@ def save_report(
         images = object_panels(object_images(scan, result, object_side_px), pixel_unit(scan))
         tone = "fair" if verdict is None else TONES[verdict.kind]
         side: list[Leaf] = [] if judgement is None else [_gauge(judgement, tone)]
-        side += [_facts(scan, result), Bullets("Findings", findings)]
+        side += [_facts(scan, result, half_sets), Bullets("Findings", findings)]
         first.append(Beside([Plots("Object", images), *side], "first"))
     details: list[Leaf] = [] if result is not None else [Bullets("Findings", findings)]
     if scores is not None:
         details += [_scores_table(scores), _correlation({"correlation": scores})]
+    details += [] if half_sets is None else [_half_set_curves(half_sets)]
     details.append(Plots("Probe: brightness is amplitude, colour phase", small_panels(complex_mode_images(probe))))
     details += [] if lens is None else [_lens_table(lens)]
     details += _first_pictures(scan, result is not None)
@@ -122,7 +126,7 @@ def _gauge(judgement: Judgement, tone: Tone) -> Gauge:
     return Gauge(f"{measure[0].upper()}{measure[1:]} of {whose}", ("this image", error), ends, tone)
 
 
-def _facts(scan: Scan, result: Reconstruction) -> Facts:
+def _facts(scan: Scan, result: Reconstruction, half_sets: HalfSets | None) -> Facts:
     """What a reader asks first of an image, with the digits that it deserves."""
     rows_px, columns_px = illuminated_region(result.coverage)
     height, width = rows_px.stop - rows_px.start, columns_px.stop - columns_px.start
@@ -131,6 +135,8 @@ def _facts(scan: Scan, result: Reconstruction) -> Facts:
     rows = [("field", f"{width * length:.3g} x {height * length:.3g} {unit}")]
     if scan.pixel_size_m:
         rows.append(("pixel", f"{scan.pixel_size_m * 1e9:.4g} nm"))
+    if half_sets is not None:
+        rows.append(("resolution", half_sets.resolution()))
     rows += [
         ("frames", f"{result.used} of {len(scan)}"),
         ("counts per frame", f"{scan.mean_counts:.3g}"),
@@ -300,6 +306,14 @@ def _correlation(scores: Mapping[str, Scores]) -> Plots:
     curves["half bit"] = (frequency, half_bit)
     panel = curve_panel("spatial frequency (of Nyquist)", "correlation", curves, logarithmic=False)
     return Plots("Fourier ring correlation with the true object", panel)
+
+
+def _half_set_curves(half_sets: HalfSets) -> Plots:
+    """The FRC of two images of half the data each."""
+    frequency, correlation, half_bit = half_sets.correlation
+    curves = {f"two halves of the {half_sets.halves}": (frequency, correlation), "half bit": (frequency, half_bit)}
+    panel = curve_panel("spatial frequency (of Nyquist)", "correlation", curves, logarithmic=False)
+    return Plots("Half-set Fourier ring correlation", panel)
 
 
 def _scan_tables(scan: Scan, checks: Sequence[Check]) -> tuple[Table, Table]:

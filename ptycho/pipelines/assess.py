@@ -29,6 +29,7 @@ from ptycho.evaluation import (
 )
 from ptycho.evaluation.aberrations import Lens, fit_lens
 from ptycho.evaluation.crystal import Cell, Crystal, fit_crystal, scanned_pixels
+from ptycho.evaluation.half_sets import HalfSets
 from ptycho.evaluation.lattice import lattice_share
 from ptycho.evaluation.uncertainty import illuminated_pixels
 from ptycho.network.build import PtychoNetwork
@@ -61,6 +62,8 @@ class Outcome:
     """What the probe that was found tells of an electron lens."""
     crystal: Crystal | None = None
     """The lattice that the image shows."""
+    half_sets: HalfSets | None = None
+    """How fine it is, by two images of half the data."""
     notes: tuple[str, ...] = ()
     """What was chosen on the way, in sentences."""
     warnings: tuple[str, ...] = ()
@@ -83,6 +86,8 @@ class Outcome:
             record["lens"] = self.lens.to_dict()
         if self.crystal is not None:
             record["crystal"] = self.crystal.to_dict()
+        if self.half_sets is not None:
+            record["half_sets"] = self.half_sets.to_dict()
         if self.scores is not None:
             record["object"] = self.scores.to_dict()
         if self.verdict is not None:
@@ -105,7 +110,7 @@ class Outcome:
         """What a reader should know of the result, beside its scores."""
         sentences = [warning for warning in self.warnings if self.verdict is None or warning != self.verdict.sentence]
         sentences += self.notes
-        sentences += [each.sentence() for each in (self.lens, self.crystal) if each is not None]
+        sentences += [each.sentence() for each in (self.half_sets, self.lens, self.crystal) if each is not None]
         if self.trust is not None:
             sentences.append(self.trust.sentence())
         if self.held_out_error is not None:

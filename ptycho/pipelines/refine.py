@@ -15,6 +15,7 @@ from ptycho.pipelines.needs import decided_by, with_likelihood, with_more_modes,
 from ptycho.pipelines.open import fits_probe, held_out_frames
 from ptycho.pipelines.prior import with_priors
 from ptycho.pipelines.provenance import provenance
+from ptycho.pipelines.resolution import with_resolution
 from ptycho.pipelines.thickness import with_thickness
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
@@ -49,13 +50,14 @@ def refine_run(
     auto: bool = True,
     modes: int | None = None,
     force: bool = False,
+    half_sets: bool | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Fit object, probe and whatever else the run says to the counts of a scan, and leave the image in the folder.
 
     ``start`` is a reconstruction, or the run folder that holds one; without it the fit begins from vacuum. Writes
-    what `reconstruct_run` does, with or without ``checks``, ``auto`` and ``force``, and ``history.json``, the epochs of
-    the fit.
+    what `reconstruct_run` does, with or without ``checks``, ``auto``, ``force`` and ``half_sets``, and
+    ``history.json``, the epochs of the fit.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,5 +92,6 @@ def refine_run(
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
     outcome = replace(outcome, before=before, fit=fit.history, smoothing=trials, notes=notes)
+    outcome = with_resolution(outcome, scan, config, fit, held_out, computes=half_sets, progress=progress)
     write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome

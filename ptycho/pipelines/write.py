@@ -65,6 +65,7 @@ def write_run(
         verdict=outcome.verdict,
         judgement=outcome.judgement,
         lens=outcome.lens,
+        half_sets=outcome.half_sets,
         findings=outcome.sentences()[0 if outcome.verdict is None else 1 :],
         training=epochs,
         fit=fit,

@@ -14,7 +14,7 @@ from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.physics.grid import nearest_the_middle
-from ptycho.refinement.refine import WARM_UP, make_solver
+from ptycho.refinement.refine import make_solver, warmed_up
 from ptycho.refinement.unknowns import Object
 from ptycho.training.batches import thin_counts
 
@@ -66,10 +66,7 @@ def try_total_variation(
     solver = make_solver(fitted, everything, none, config, at_exposure(estimate, 1 - part))
     judge = make_solver(judging, everything, none, poisson, at_exposure(estimate, part))
     photons = max(float(judging.frame_counts.sum()), 1.0)
-    solver.vacuum()
-    for method, pieces in WARM_UP:
-        if method != "cg":
-            solver.minibatch_epoch(method, ["object"], -(-len(frames) // pieces))
+    warmed_up(solver)
     trials: list[PhotonTrial] = []
     for k in range(-1, weights):
         weight = 0.0 if k < 0 else guess * factor**k

@@ -159,6 +159,14 @@ def refine(
     return Refinement(result, history, best_epoch, tuple(notes), at_limit, stopping, without_unseen)
 
 
+def warmed_up(solver: Solver) -> None:
+    """Put the object alone where minibatches bring it from vacuum in one pass."""
+    solver.vacuum()
+    for method, pieces in WARM_UP:
+        if method != "cg":
+            solver.minibatch_epoch(method, ["object"], -(-len(solver.frames) // pieces))
+
+
 def searched(solver: Solver, config: RefineConfig, start: Reconstruction | None) -> list[str]:
     """Begin with the focus and the map of the positions that short fits like best; what is to be told of them."""
     notes: list[str] = []
