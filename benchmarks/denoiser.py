@@ -30,6 +30,8 @@ from ptycho.simulation.objects import make_object
 KINDS = ("leaves",) * 6 + ("fractal", "weave", "cells", "cells", "lines", "siemens")
 BATCH, SIDE, CANVAS = 16, 64, 256
 SIGMAS = (0.008, 0.7)
+LEVELS = 8
+"""Strengths of noise that are told apart."""
 POOL = 400
 """Objects to draw from; one is made anew in every 16 batches."""
 
@@ -100,10 +102,10 @@ def batches(images: list[np.ndarray], seed: int) -> "queue.Queue[tuple[np.ndarra
             if rng.random() < 0.15:
                 colour = frequency ** rng.uniform(-0.6, 0.6)
                 noise = np.fft.ifft2(np.fft.fft2(noise) * colour / np.sqrt((colour**2).mean()))
-            noisy = clean + sigma[:, None, None] * noise
-            mean = noisy.mean((1, 2), keepdims=True)
+            noise = sigma[:, None, None] * noise
+            mean = (clean + noise).mean((1, 2), keepdims=True)
             turn = np.abs(mean) / mean
-            made.put((blocks(noisy * turn, sigma), blocks(-noise * turn, sigma)[..., :-1]))
+            made.put((blocks((clean + noise) * turn, sigma), blocks(-noise * turn, sigma)[..., :-1]))
 
     threading.Thread(target=make, daemon=True).start()
     return made
@@ -119,14 +121,22 @@ def built(policy: str, learning_rate: float):
     optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=1.0)
     optimizer.build(network.trainable_variables)
 
+    usual = tf.Variable(tf.ones(LEVELS))
+    low, high = np.log(SIGMAS)
+
     @tf.function
     def step(given, noise):
+        sigma = given[:, 0, 0, -1]
+        level = tf.cast((tf.math.log(sigma) - low) / (high - low) * (LEVELS - 1e-3), "int32")
         with tf.GradientTape() as tape:
             error = tf.reduce_mean((tf.cast(network(given, training=True), "float32") - noise) ** 2, axis=(1, 2, 3))
-            # The square of the object's error over sigma^1.5: weak noise would count nothing, or all.
-            loss = tf.reduce_mean(error * tf.sqrt(given[:, 0, 0, -1]))
+            left = error / sigma**2  # of the power of the noise
+            # The gradient of the logarithm of what is usually left at this strength: a decibel counts alike at each.
+            loss = tf.reduce_mean(left / tf.gather(usual, level))
         optimizer.apply(tape.gradient(loss, network.trainable_variables), network.trainable_variables)
-        return tf.reduce_mean(error)
+        now = tf.tensor_scatter_nd_update(usual, level[:, None], 0.98 * tf.gather(usual, level) + 0.02 * left)
+        usual.assign(now)
+        return usual
 
     return network, optimizer, step
 
@@ -152,7 +162,7 @@ def train(
     """
     made = batches(shrunken(images), seed)
     network, optimizer, step = built("mixed_bfloat16", 1e-3)
-    coarse, begin, said, steps, errors = True, time.monotonic(), time.monotonic(), 0, []
+    coarse, begin, said, steps = True, time.monotonic(), time.monotonic(), 0
     while (done := (time.monotonic() - begin) / (60 * minutes)) < 1:
         if coarse and done > 2 / 3:
             weights = network.get_weights()
@@ -162,12 +172,13 @@ def train(
         # Constant for the first third, a cosine for the rest
         slowing = 1.0 if done < 1 / 3 else max(0.005, 0.5 * (1 + np.cos(np.pi * (done - 1 / 3) * 1.5)))
         optimizer.learning_rate.assign(1e-3 * min(1.0, steps / 200 + 0.01) * slowing)
-        errors.append(float(step(*made.get())))
+        usual = step(*made.get())
         steps += 1
         if time.monotonic() - said > 300:
-            print(f"{done * minutes:.0f} min, {steps} steps, noise left {np.mean(errors):.3f}", flush=True)
+            left = ", ".join(f"{10 * np.log10(part):.1f}" for part in usual.numpy())
+            print(f"{done * minutes:.0f} min, {steps} steps, noise left by strength: {left} dB", flush=True)
             write(network, output)
-            said, errors = time.monotonic(), []
+            said = time.monotonic()
     write(network, output)
     print(f"{steps} steps of {BATCH} squares, {network.count_params()} weights in {output}")
 

@@ -29,7 +29,8 @@ WEIGHTS = PRETRAINED / "denoiser.npz"
 def build_denoiser(widths: tuple[int, ...] = WIDTHS) -> keras.Model:
     """The network: ``(B, h, w, 9)`` to ``(B, h, w, 8)``, see `blocks` and `denoised`; residual, without biases.
 
-    Without biases it is as good at noise it was not trained with (Mohan et al., ICLR 2020).
+    Without biases it is as good at noise it was not trained with (Mohan et al., ICLR 2020): what it gives grows with the
+    image and sigma together.
     """
     image = layers.Input((None, None, 2 * BLOCK**2 + 1))
     features, skips = _convolution(widths[0])(image), []
@@ -64,7 +65,7 @@ def denoised(network: keras.Model, image: Complex[np.ndarray, "H W"], sigma: flo
     padding = [(0, -size % MULTIPLE) for size in image.shape]
     even = np.pad(image / turn, padding, mode="symmetric")
     noise = keras.ops.convert_to_numpy(network(blocks(even[None], np.array([sigma], "float32"))))[0]
-    return (turn * (even + sigma * from_blocks(noise))[:height, :width]).astype("complex64")
+    return (turn * (even + from_blocks(noise))[:height, :width]).astype("complex64")
 
 
 def blocks(images: Complex[np.ndarray, "B H W"], sigma: Float[np.ndarray, " B"]) -> Float[np.ndarray, "B h w 9"]:
@@ -78,7 +79,7 @@ def blocks(images: Complex[np.ndarray, "B H W"], sigma: Float[np.ndarray, " B"])
 
 
 def from_blocks(tiles: Float[np.ndarray, "*B h w 8"]) -> Complex[np.ndarray, "*B H W"]:
-    """Complex images of what the network gives: minus the noise, in units of sigma."""
+    """Complex images of what the network gives: minus the noise."""
     *batch, height, width, _ = tiles.shape
     pairs = tiles.reshape(-1, height, width, BLOCK, BLOCK, 2).transpose(0, 1, 3, 2, 4, 5)
     pairs = pairs.reshape(*batch, height * BLOCK, width * BLOCK, 2)

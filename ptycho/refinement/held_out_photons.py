@@ -14,7 +14,8 @@ from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.physics.grid import nearest_the_middle
-from ptycho.refinement.refine import make_solver, warmed_up
+from ptycho.refinement.refine import RAMP_DENOISER, make_solver, warmed_up
+from ptycho.refinement.solver import Solver
 from ptycho.refinement.unknowns import Object
 from ptycho.training.batches import thin_counts
 
@@ -58,15 +59,8 @@ def try_total_variation(
         epochs: passes with each weight.
         most_frames: those nearest the middle of the scan tell enough.
     """
-    frames = frames[nearest_the_middle(scan.positions[frames], most_frames)]
-    fitted, judging = divided_photons(scan.subset(frames), part, config.seed)
-    estimate = of_frames(estimate, frames)
-    everything, none = np.arange(len(frames)), np.arange(0)
-    poisson = replace(config, noise="poisson")
-    solver = make_solver(fitted, everything, none, config, at_exposure(estimate, 1 - part))
-    judge = make_solver(judging, everything, none, poisson, at_exposure(estimate, part))
-    photons = max(float(judging.frame_counts.sum()), 1.0)
-    warmed_up(solver)
+    solver, judge = fitting_and_judging(scan, config, estimate, frames, part, most_frames)
+    photons = max(float(judge.scan.frame_counts.sum()), 1.0)
     trials: list[PhotonTrial] = []
     for k in range(-1, weights):
         weight = 0.0 if k < 0 else guess * factor**k
@@ -74,11 +68,76 @@ def try_total_variation(
         solver.forget_last_step()
         for _ in range(first_epochs if k < 0 else epochs):
             solver.cg_step((Object(),))
-        judge.state["object"] = solver.state["object"]
-        trials.append(PhotonTrial(weight, judge.evaluate()["deviance"] / photons))
+        trials.append(PhotonTrial(weight, judged(solver, judge) / photons))
         if k > 0 and trials[-1].deviance > trials[-2].deviance:
             break
     return trials
+
+
+def gain_of_denoiser(
+    scan: Scan,
+    config: RefineConfig,
+    estimate: Reconstruction,
+    frames: np.ndarray,
+    *,
+    tv_weight: float,
+    red_weight: float,
+    part: float = 0.1,
+    epochs: int = 20,
+    most_frames: int = 1024,
+) -> float:
+    """What held-out photons gain by the network that takes out noise, over total variation: in units of a quarter of the
+    Poisson deviance, below 0 where they lose.
+
+    One fit of the object alone, from vacuum: with total variation, and from there with the network.
+
+    Args:
+        scan: P frames.
+        config: of the fit.
+        estimate: of the scan; everything but the object is taken from it.
+        frames: indices of those that may be looked at.
+        tv_weight: of total variation; 0 for none, where the best of the epochs counts.
+        red_weight: of the network's image.
+        part: of the photons that are held out.
+        epochs: passes over the frames with either, after the ramp.
+        most_frames: those nearest the middle of the scan tell enough.
+    """
+    solver, judge = fitting_and_judging(scan, config, estimate, frames, part, most_frames)
+    without = []
+    for passes, weight in ((4, 0.0), (4, 0.0), (6, 0.1), (6, 0.3), (epochs, 1.0)):
+        solver.priors = solver.priors._replace(tv=weight * tv_weight)
+        solver.forget_last_step()
+        for _ in range(passes):
+            solver.cg_step((Object(),))
+        without.append(judged(solver, judge))
+    for passes, weight in (*RAMP_DENOISER, (epochs, 1.0)):
+        solver.priors = solver.priors._replace(tv=0.0, red=weight * red_weight)
+        for _ in range(passes):
+            solver.denoise()
+            solver.cg_step((Object(),))
+    return (without[-1] if tv_weight else min(without)) - judged(solver, judge)
+
+
+def fitting_and_judging(
+    scan: Scan, config: RefineConfig, estimate: Reconstruction, frames: np.ndarray, part: float, most_frames: int
+) -> tuple[Solver, Solver]:
+    """A solver of the frames nearest the middle without ``part`` of their photons, warmed up, and one that holds these;
+    everything but the object as an estimate has it."""
+    frames = frames[nearest_the_middle(scan.positions[frames], most_frames)]
+    fitted, judging = divided_photons(scan.subset(frames), part, config.seed)
+    estimate = of_frames(estimate, frames)
+    everything, none = np.arange(len(frames)), np.arange(0)
+    plain = replace(config, tv_weight=0.0, red_weight=0.0)
+    solver = make_solver(fitted, everything, none, plain, at_exposure(estimate, 1 - part))
+    judge = make_solver(judging, everything, none, replace(plain, noise="poisson"), at_exposure(estimate, part))
+    warmed_up(solver)
+    return solver, judge
+
+
+def judged(solver: Solver, judge: Solver) -> float:
+    """A quarter of the Poisson deviance of the held-out photons."""
+    judge.state["object"] = solver.state["object"]
+    return judge.evaluate()["deviance"]
 
 
 def best_total_variation(trials: Sequence[PhotonTrial]) -> float:
