@@ -25,8 +25,8 @@ from ptycho.config import RefineConfig, SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects
 from ptycho.evaluation.half_sets import agreement
+from ptycho.pipelines.half_sets import half_sets
 from ptycho.pipelines.prior import with_denoiser, with_total_variation
-from ptycho.pipelines.resolution import half_sets
 from ptycho.refinement.from_network import photons_per_object_pixel
 from ptycho.refinement.refine import refine
 from ptycho.simulation.objects import make_object

@@ -86,6 +86,16 @@ HalfSets = Annotated[
     ),
 ]
 
+ErrorBars = Annotated[
+    bool | None,
+    typer.Option(
+        "--uncertainty/--no-uncertainty",
+        help="Find the error to expect of each pixel by fits to replicas of the scan; by default where it takes less "
+        "than 30 s.",
+        show_default=False,
+    ),
+]
+
 PREDICTION_ONLY = (
     "--scheduler and --workers split the work of a trained network, not its training nor the refinement: give "
     "--model and --no-refine (`ptycho refine --start` goes on from the image, in one process)"
@@ -179,6 +189,7 @@ def reconstruct_command(
     workers: Workers = 0,
     auto: Auto = True,
     half_sets: HalfSets = None,
+    uncertainty: ErrorBars = None,
     force: Force = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png.
@@ -195,6 +206,7 @@ def reconstruct_command(
         raise ValueError(PREDICTION_ONLY)
     with framework():
         from ptycho.pipelines.open import examined_scan
+        from ptycho.pipelines.precision import Precision
         from ptycho.pipelines.reconstruct import reconstruct_run
         from ptycho.pipelines.refine import refine_run
 
@@ -203,32 +215,23 @@ def reconstruct_command(
     if model is None and chosen == PRETRAINED and data.near_field is not None and refine:
         log("The package's network is for the far field: the scan is refined without one (--model new trains one).")
         compute = partial(refine_run, data, output, run, hold_out_every=hold_out_every, resume=resume, checks=checks)
-        compute = partial(compute, auto=auto, modes=modes, force=force, half_sets=half_sets)
+        compute = partial(compute, auto=auto, modes=modes, force=force, precision=Precision(half_sets, uncertainty))
         completed(compute, watched(data, live, live_address), output, force)
         return
+    compute = partial(reconstruct_run, data, output, run, start=start, hold_out_every=hold_out_every, resume=resume)
+    compute = partial(compute, checks=checks, auto=auto, modes=modes, force=force, refined=refine)
+    compute = partial(compute, precision=Precision(half_sets, uncertainty))
     compute = partial(
-        reconstruct_run,
-        data,
-        output,
-        run,
+        compute,
         model_folder=None if chosen == NEW else chosen,
-        start=start,
-        hold_out_every=hold_out_every,
         symmetries=symmetries,
         tile_frames=tile_frames,
-        refined=refine,
-        resume=resume,
-        checks=checks,
-        auto=auto,
-        modes=modes,
-        force=force,
-        half_sets=half_sets,
         network_optional=auto and model is None and chosen == PRETRAINED and symmetries is None,
         scheduler=scheduler,
         workers=workers,
     )
     outcome = completed(compute, watched(data, live, live_address, tensorboard), output, force)
-    if refine and "uncertainty_calibration" in outcome.result.provenance:
+    if refine and outcome.result.uncertainty is None and "uncertainty_calibration" in outcome.result.provenance:
         log(f"the uncertainty is that of the network's image: {output / 'network.h5'}")
 
 
@@ -278,6 +281,7 @@ def refine_command(
     live_address: LiveAddress = None,
     auto: Auto = True,
     half_sets: HalfSets = None,
+    uncertainty: ErrorBars = None,
     force: Force = False,
 ) -> None:
     """Fit object, probe, positions and more to the counts, for as long as frames that the fit does not see improve."""
@@ -286,12 +290,14 @@ def refine_command(
         run = run.over("refine", dict(opr_from=DEFERRED["opr_from"]))
     with framework():
         from ptycho.pipelines.open import examined_scan
+        from ptycho.pipelines.precision import Precision
         from ptycho.pipelines.refine import refine_run
 
     reading = reading_of(run, output if resume else None, start)
     data, checks = examined_scan(scan, log, modes, reading=reading, auto=auto, force=force)
     compute = partial(refine_run, data, output, run, start=start, hold_out_every=hold_out_every, resume=resume)
-    compute = partial(compute, checks=checks, auto=auto, modes=modes, force=force, half_sets=half_sets)
+    compute = partial(compute, checks=checks, auto=auto, modes=modes, force=force)
+    compute = partial(compute, precision=Precision(half_sets, uncertainty))
     completed(compute, watched(data, live, live_address), output, force)
 
 

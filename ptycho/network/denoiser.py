@@ -29,8 +29,8 @@ WEIGHTS = PRETRAINED / "denoiser.npz"
 def build_denoiser(widths: tuple[int, ...] = WIDTHS) -> keras.Model:
     """The network: ``(B, h, w, 9)`` to ``(B, h, w, 8)``, see `blocks` and `denoised`; residual, without biases.
 
-    Without biases it is as good at noise it was not trained with (Mohan et al., ICLR 2020): what it gives grows with the
-    image and sigma together.
+    Without biases it is as good at noise it was not trained with (Mohan et al., ICLR 2020): what it gives grows
+    with the image and sigma together.
     """
     image = layers.Input((None, None, 2 * BLOCK**2 + 1))
     features, skips = _convolution(widths[0])(image), []

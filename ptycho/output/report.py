@@ -282,6 +282,9 @@ def _further_unknowns(result: Reconstruction) -> list[Leaf]:
         )
     if result.blur_px:
         rows.append(("detector blur", f"{result.blur_px:.3g} pixels (standard deviation)"))
+    if result.uncertainty is not None:
+        known = np.where(result.coverage > COVERED_PART, result.uncertainty, 0)
+        plots["Uncertainty"] = [small_image("rms error to expect of the transmission", known)]
     if result.multislice is not None:
         spacing = result.multislice.spacing_px
         rows.append(("slices", f"{result.multislice.slices}, {spacing:.4g} object pixels apart"))

@@ -30,10 +30,10 @@ from ptycho.pipelines.assess import (
 )
 from ptycho.pipelines.needs import decided_by, with_likelihood, with_needs
 from ptycho.pipelines.open import held_out_frames, model_for
+from ptycho.pipelines.precision import UNASKED, Precision, with_precision
 from ptycho.pipelines.prior import Smoothed, with_priors
 from ptycho.pipelines.provenance import provenance
 from ptycho.pipelines.refine import refine_config
-from ptycho.pipelines.resolution import with_resolution
 from ptycho.pipelines.thickness import with_thickness
 from ptycho.pipelines.train import Trained, train_network
 from ptycho.pipelines.write import write_json, write_run
@@ -60,7 +60,7 @@ def reconstruct_run(
     auto: bool = True,
     modes: int | None = None,
     force: bool = False,
-    half_sets: bool | None = None,
+    precision: Precision = UNASKED,
     network_optional: bool = False,
     scheduler: str | None = None,
     workers: int = 0,
@@ -78,7 +78,8 @@ def reconstruct_run(
     ``checks`` are those of the scan, where they were made already, for its page. With ``auto`` the scan gets what it
     needs besides (`with_needs`), but for what the run sets, and the ``modes`` where they were asked for. A network that
     is ``network_optional`` is left out where it adds nothing (`does_without_network`). Where the verdict is that there
-    is no image, none is written, unless with ``force`` (see `write_run`). ``half_sets`` as in `with_resolution`.
+    is no image, none is written, unless with ``force`` (see `write_run`). ``precision``: see
+    `with_precision`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def reconstruct_run(
     if vacuum is not None and network_optional and does_without_network(scan, vacuum, held_out):
         if auto and config.multislice is None:
             vacuum = with_all_needs(scan, vacuum, held_out, decided, progress)
-        return fitted_alone(scan, folder, vacuum, held_out, hold_out_every, checks, force, half_sets, progress)
+        return fitted_alone(scan, folder, vacuum, held_out, hold_out_every, checks, force, precision, progress)
     if model_folder is None:
         trained = train_network(scan.subset(~held_out), folder, run, start=start, resume=resume, progress=progress)
     else:
@@ -120,7 +121,7 @@ def reconstruct_run(
     outcome = assess_fully(result, scan, held_out, checks, findings, fit)
     outcome = replace(outcome, before=before, fit=None if fit is None else fit.history, notes=notes)
     outcome = replace(outcome, smoothing=() if vacuum is None else vacuum.trials)
-    outcome = with_resolution(outcome, scan, config, fit, held_out, computes=half_sets, progress=progress)
+    outcome = with_precision(outcome, scan, config, fit, held_out, precision, progress)
     write_run(folder, scan, outcome, trained.settings, checks, trained.history, force=force)
     return outcome
 
@@ -154,7 +155,7 @@ def fitted_alone(
     hold_out_every: int | None,
     checks: Sequence[Check] | None,
     force: bool,
-    half_sets: bool | None,
+    precision: Precision,
     progress: Progress | None,
 ) -> Outcome:
     """A run whose result is the fit from vacuum, and which has no network."""
@@ -171,7 +172,7 @@ def fitted_alone(
         why = "the fit has one as its prior"
     note = f"No image of a network was used, as {why} (--model takes one)."
     outcome = replace(outcome, fit=fit.history, smoothing=vacuum.trials, notes=(*vacuum.notes, note))
-    outcome = with_resolution(outcome, scan, vacuum.config, fit, held_out, computes=half_sets, progress=progress)
+    outcome = with_precision(outcome, scan, vacuum.config, fit, held_out, precision, progress)
     write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome
 

@@ -13,9 +13,9 @@ from ptycho.diagnostics.checks import Check, examine
 from ptycho.pipelines.assess import Outcome, assess, assess_fully, image_warnings
 from ptycho.pipelines.needs import decided_by, with_likelihood, with_more_modes, with_needs
 from ptycho.pipelines.open import fits_probe, held_out_frames
+from ptycho.pipelines.precision import UNASKED, Precision, with_precision
 from ptycho.pipelines.prior import with_priors
 from ptycho.pipelines.provenance import provenance
-from ptycho.pipelines.resolution import with_resolution
 from ptycho.pipelines.thickness import with_thickness
 from ptycho.pipelines.write import write_json, write_run
 from ptycho.progress import Progress
@@ -50,13 +50,13 @@ def refine_run(
     auto: bool = True,
     modes: int | None = None,
     force: bool = False,
-    half_sets: bool | None = None,
+    precision: Precision = UNASKED,
     progress: Progress | None = None,
 ) -> Outcome:
     """Fit object, probe and whatever else the run says to the counts of a scan, and leave the image in the folder.
 
     ``start`` is a reconstruction, or the run folder that holds one; without it the fit begins from vacuum. Writes
-    what `reconstruct_run` does, with or without ``checks``, ``auto``, ``force`` and ``half_sets``, and
+    what `reconstruct_run` does, with or without ``checks``, ``auto``, ``force`` and ``precision``, and
     ``history.json``, the epochs of the fit.
     """
     folder = Path(folder)
@@ -92,6 +92,6 @@ def refine_run(
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
     outcome = replace(outcome, before=before, fit=fit.history, smoothing=trials, notes=notes)
-    outcome = with_resolution(outcome, scan, config, fit, held_out, computes=half_sets, progress=progress)
+    outcome = with_precision(outcome, scan, config, fit, held_out, precision, progress)
     write_run(folder, scan, outcome, settings, checks, [], force=force)
     return outcome

@@ -68,7 +68,7 @@ def try_total_variation(
         solver.forget_last_step()
         for _ in range(first_epochs if k < 0 else epochs):
             solver.cg_step((Object(),))
-        trials.append(PhotonTrial(weight, judged(solver, judge) / photons))
+        trials.append(PhotonTrial(weight, deviance_of(solver, judge) / photons))
         if k > 0 and trials[-1].deviance > trials[-2].deviance:
             break
     return trials
@@ -82,12 +82,12 @@ def gain_of_denoiser(
     *,
     tv_weight: float,
     red_weight: float,
-    part: float = 0.1,
+    fraction: float = 0.1,
     epochs: int = 20,
     most_frames: int = 1024,
 ) -> float:
-    """What held-out photons gain by the network that takes out noise, over total variation: in units of a quarter of the
-    Poisson deviance, below 0 where they lose.
+    """What held-out photons gain by the network that takes out noise, over total variation: a quarter of the change of
+    their Poisson deviance, below 0 where they lose.
 
     One fit of the object alone, from vacuum: with total variation, and from there with the network.
 
@@ -98,43 +98,43 @@ def gain_of_denoiser(
         frames: indices of those that may be looked at.
         tv_weight: of total variation; 0 for none, where the best of the epochs counts.
         red_weight: of the network's image.
-        part: of the photons that are held out.
+        fraction: of the photons that are held out.
         epochs: passes over the frames with either, after the ramp.
         most_frames: those nearest the middle of the scan tell enough.
     """
-    solver, judge = fitting_and_judging(scan, config, estimate, frames, part, most_frames)
+    solver, judge = fitting_and_judging(scan, config, estimate, frames, fraction, most_frames)
     without = []
     for passes, weight in ((4, 0.0), (4, 0.0), (6, 0.1), (6, 0.3), (epochs, 1.0)):
         solver.priors = solver.priors._replace(tv=weight * tv_weight)
         solver.forget_last_step()
         for _ in range(passes):
             solver.cg_step((Object(),))
-        without.append(judged(solver, judge))
+        without.append(deviance_of(solver, judge))
     for passes, weight in (*RAMP_DENOISER, (epochs, 1.0)):
         solver.priors = solver.priors._replace(tv=0.0, red=weight * red_weight)
         for _ in range(passes):
             solver.denoise()
             solver.cg_step((Object(),))
-    return (without[-1] if tv_weight else min(without)) - judged(solver, judge)
+    return (without[-1] if tv_weight else min(without)) - deviance_of(solver, judge)
 
 
 def fitting_and_judging(
-    scan: Scan, config: RefineConfig, estimate: Reconstruction, frames: np.ndarray, part: float, most_frames: int
+    scan: Scan, config: RefineConfig, estimate: Reconstruction, frames: np.ndarray, fraction: float, most_frames: int
 ) -> tuple[Solver, Solver]:
-    """A solver of the frames nearest the middle without ``part`` of their photons, warmed up, and one that holds these;
+    """A solver of the frames nearest the middle without ``fraction`` of their photons, warmed up, and one that holds these;
     everything but the object as an estimate has it."""
     frames = frames[nearest_the_middle(scan.positions[frames], most_frames)]
-    fitted, judging = divided_photons(scan.subset(frames), part, config.seed)
+    fitted, judging = divided_photons(scan.subset(frames), fraction, config.seed)
     estimate = of_frames(estimate, frames)
     everything, none = np.arange(len(frames)), np.arange(0)
     plain = replace(config, tv_weight=0.0, red_weight=0.0)
-    solver = make_solver(fitted, everything, none, plain, at_exposure(estimate, 1 - part))
-    judge = make_solver(judging, everything, none, replace(plain, noise="poisson"), at_exposure(estimate, part))
+    solver = make_solver(fitted, everything, none, plain, at_exposure(estimate, 1 - fraction))
+    judge = make_solver(judging, everything, none, replace(plain, noise="poisson"), at_exposure(estimate, fraction))
     warmed_up(solver)
     return solver, judge
 
 
-def judged(solver: Solver, judge: Solver) -> float:
+def deviance_of(solver: Solver, judge: Solver) -> float:
     """A quarter of the Poisson deviance of the held-out photons."""
     judge.state["object"] = solver.state["object"]
     return judge.evaluate()["deviance"]

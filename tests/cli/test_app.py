@@ -87,10 +87,10 @@ OPTIONS = {
     "simulate": f"{SETTINGS} --N --positions --photons --object --seed",
     "train": f"{NETWORK} --force",
     "pretrain": RUN,
-    "reconstruct": f"{NETWORK} {HELD_OUT} --model --symmetries --views --refine --auto --half-sets --force"
-    " --tile-frames --scheduler --workers",
+    "reconstruct": f"{NETWORK} {HELD_OUT} --model --symmetries --views --refine --auto --half-sets --uncertainty"
+    " --force --tile-frames --scheduler --workers",
     "refine": f"{RUN} {LIVE} {HELD_OUT} --start --method --noise --modes --probe --positions --affine --background"
-    " --opr-modes --variations --epochs --auto --half-sets --force",
+    " --opr-modes --variations --epochs --auto --half-sets --uncertainty --force",
     "stream": f"{SETTINGS} --model --rate --order --tile-frames --seed -o --output",
     "compare": f"{SETTINGS} --engines --modes {HELD_OUT} --epochs --batch-size --seed --environments --install-engines"
     " -o --output",

@@ -8,7 +8,7 @@ import pytest
 
 from ptycho.config import RefineConfig, RunConfig, SimulationConfig
 from ptycho.evaluation import TooSmall
-from ptycho.pipelines import resolution
+from ptycho.pipelines import half_sets, precision
 from ptycho.pipelines.refine import refine_run
 from ptycho.refinement.refine import refine
 from ptycho.simulation.simulate import simulate
@@ -23,7 +23,7 @@ def scan_of(photons, step_px=3.0, seed=3):
 def resolution_px(photons, **settings):
     scan = scan_of(photons, **settings)
     fit = refine(scan, CONFIG)
-    return resolution.half_sets(scan, CONFIG, fit.result, np.zeros(len(scan), bool))
+    return half_sets.half_sets(scan, CONFIG, fit.result, np.zeros(len(scan), bool))
 
 
 def test_more_photons_show_finer_detail():
@@ -39,7 +39,7 @@ def test_frames_that_would_not_overlap_are_kept_and_their_photons_halved():
 
 def test_each_half_takes_one_of_two_neighbours():
     scan = scan_of(100)
-    one, other = resolution.paired(scan.positions, np.random.default_rng(0))
+    one, other = half_sets.paired(scan.positions, np.random.default_rng(0))
     assert sorted([*one, *other]) == list(range(len(scan)))
     assert abs(len(one) - len(other)) <= 0.1 * len(scan)
     for half in (one, other):
@@ -54,7 +54,7 @@ def test_held_out_frames_are_not_looked_at():
     counts = scan.counts.copy()
     counts[held_out] = 10**4
     one, other = (
-        resolution.half_sets(each, CONFIG, fit.result, held_out) for each in (scan, replace(scan, counts=counts))
+        half_sets.half_sets(each, CONFIG, fit.result, held_out) for each in (scan, replace(scan, counts=counts))
     )
     np.testing.assert_array_equal(one.correlation.correlation, other.correlation.correlation)
 
@@ -63,7 +63,7 @@ def test_few_frames_are_not_halved():
     scan = scan_of(1e4).subset(slice(6))
     fit = refine(scan, replace(CONFIG, epochs=4))
     with pytest.raises(TooSmall, match="6 frames are too few"):
-        resolution.half_sets(scan, CONFIG, fit.result, np.zeros(6, bool))
+        half_sets.half_sets(scan, CONFIG, fit.result, np.zeros(6, bool))
 
 
 def test_a_run_tells_it_unless_it_takes_too_long(tmp_path, monkeypatch):
@@ -73,9 +73,10 @@ def test_a_run_tells_it_unless_it_takes_too_long(tmp_path, monkeypatch):
     saved = json.loads((tmp_path / "told" / "scores.json").read_text())["half_sets"]
     assert saved["resolution_px"] == told.half_sets.resolution_px
     assert told.half_sets.resolution() in (tmp_path / "told" / "report.html").read_text()
-    assert refine_run(scan, tmp_path / "not", run, auto=False, half_sets=False).half_sets is None
-    monkeypatch.setattr(resolution, "AFFORDABLE_S", 0.0)
+    without, whatever = (precision.Precision(half_sets=each) for each in (False, True))
+    assert refine_run(scan, tmp_path / "not", run, auto=False, precision=without).half_sets is None
+    monkeypatch.setattr(precision, "AFFORDABLE_S", 0.0)
     late = refine_run(scan, tmp_path / "late", run, auto=False)
     assert late.half_sets is None
     assert any("--half-sets" in note for note in late.notes)
-    assert refine_run(scan, tmp_path / "asked", run, auto=False, half_sets=True).half_sets is not None
+    assert refine_run(scan, tmp_path / "asked", run, auto=False, precision=whatever).half_sets is not None

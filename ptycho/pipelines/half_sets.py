@@ -20,7 +20,6 @@ from ptycho.data.scan import Scan
 from ptycho.evaluation import TooSmall
 from ptycho.evaluation.half_sets import HalfSets, correlated
 from ptycho.physics.grid import nearest_the_middle
-from ptycho.pipelines.assess import Outcome
 from ptycho.progress import Progress
 from ptycho.refinement.held_out_photons import at_exposure, divided_photons, of_frames
 from ptycho.refinement.refine import Refinement, make_solver, result_of, warmed_up
@@ -33,40 +32,6 @@ EPOCHS = 10
 LEAST_FRAMES = 8
 LEAST_OVERLAP = 0.5
 """Linear overlap that half of the frames must keep, on average."""
-
-AFFORDABLE_S = 30.0
-"""Seconds that are spent on it unless it is asked for."""
-
-
-def with_resolution(
-    outcome: Outcome,
-    scan: Scan,
-    config: RefineConfig,
-    fit: Refinement | None,
-    held_out: np.ndarray,
-    *,
-    computes: bool | None = None,
-    progress: Progress | None = None,
-) -> Outcome:
-    """An outcome with its half-set FRC (`half_sets`), where there is an image.
-
-    Args:
-        outcome: of a run.
-        scan, config: what was fitted, and how.
-        fit: its result is the outcome's; None where nothing was fitted.
-        held_out: ``(P,)`` bool: frames that must not be looked at.
-        computes: whatever it takes, or not at all; None: after a fit, where it takes less than `AFFORDABLE_S`.
-        progress: told of the progress.
-    """
-    if computes is False or not outcome.is_image or (computes is None and fit is None):
-        return outcome
-    if computes is None and fit is not None and (seconds := seconds_needed(scan, config, fit)) > AFFORDABLE_S:
-        note = f"The resolution by half-set FRC would take about {seconds:.0f} s: --half-sets finds it."
-        return replace(outcome, notes=(*outcome.notes, note))
-    try:
-        return replace(outcome, half_sets=half_sets(scan, config, outcome.result, held_out, progress=progress))
-    except TooSmall as problem:
-        return replace(outcome, notes=(*outcome.notes, f"No resolution by half-set FRC: {problem}."))
 
 
 def half_sets(
@@ -101,8 +66,8 @@ def half_sets(
         pairs = paired(scan.positions, np.random.default_rng([config.seed, 3]))
         fits = [make_solver(scan, half, np.arange(0), object_only, fit) for half in pairs]
     else:
-        parts = divided_photons(scan, 0.5, config.seed)
-        fits = [make_solver(part, everything, np.arange(0), object_only, at_exposure(fit, 0.5)) for part in parts]
+        exposures = divided_photons(scan, 0.5, config.seed)
+        fits = [make_solver(each, everything, np.arange(0), object_only, at_exposure(fit, 0.5)) for each in exposures]
     images = []
     for number, solver in enumerate(fits):
         images.append(object_alone(solver, object_only))

@@ -1,0 +1,94 @@
+"""How fine an image is and how far to believe it, pixel by pixel, as part of a run: where it costs little, or is asked
+for."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ptycho.config import RefineConfig
+from ptycho.data.scan import Scan
+from ptycho.evaluation import TooSmall
+from ptycho.pipelines import bootstrap, half_sets
+from ptycho.pipelines.assess import Outcome
+from ptycho.progress import Progress
+from ptycho.refinement.refine import Refinement
+
+AFFORDABLE_S = 30.0
+"""Seconds that are spent on either unless it is asked for."""
+
+EPOCHS = 30
+"""Passes of a replica of an image that was not fitted."""
+
+
+class Precision(NamedTuple):
+    """What is computed: whatever it takes, or not at all; None: after a fit, where it takes `AFFORDABLE_S` at most."""
+
+    half_sets: bool | None = None
+    """The resolution by half-set FRC."""
+    uncertainty: bool | None = None
+    """The error to expect of each pixel."""
+
+
+UNASKED = Precision()
+
+
+def with_precision(
+    outcome: Outcome,
+    scan: Scan,
+    config: RefineConfig,
+    fit: Refinement | None,
+    held_out: np.ndarray,
+    precision: Precision,
+    progress: Progress | None,
+) -> Outcome:
+    """An outcome with its half-set FRC (`half_sets`) and the uncertainty of its object (`error_map`).
+
+    Args:
+        outcome: of a run; one without an image comes back as it is.
+        scan, config: what was fitted, and how.
+        fit: its result is the outcome's; None where nothing was fitted.
+        held_out: ``(P,)`` bool: frames that must not be looked at.
+        precision: what is asked for.
+        progress: told of the progress.
+    """
+    if not outcome.is_image:
+        return outcome
+    if due(precision.half_sets, fit, 0.0 if fit is None else half_sets.seconds_needed(scan, config, fit)):
+        try:
+            halves = half_sets.half_sets(scan, config, outcome.result, held_out, progress=progress)
+            outcome = replace(outcome, half_sets=halves)
+        except TooSmall as problem:
+            outcome = noted(outcome, f"No resolution by half-set FRC: {problem}.")
+    elif precision.half_sets is None and fit is not None:
+        seconds = half_sets.seconds_needed(scan, config, fit)
+        outcome = noted(outcome, f"The resolution by half-set FRC would take about {seconds:.0f} s: --half-sets.")
+    if due(precision.uncertainty, fit, 0.0 if fit is None else bootstrap.seconds_needed(scan, config, fit)):
+        outcome = with_error_map(outcome, scan, config, EPOCHS if fit is None else fit.best, progress)
+    elif precision.uncertainty is None and fit is not None:
+        seconds = bootstrap.seconds_needed(scan, config, fit)
+        outcome = noted(outcome, f"The uncertainty of the image would take about {seconds:.0f} s: --uncertainty.")
+    return outcome
+
+
+def due(wish: bool | None, fit: Refinement | None, seconds: float) -> bool:
+    """Whether to compute something that takes so long."""
+    return wish if wish is not None else fit is not None and seconds <= AFFORDABLE_S
+
+
+def noted(outcome: Outcome, sentence: str) -> Outcome:
+    """An outcome with one more note."""
+    return replace(outcome, notes=(*outcome.notes, sentence))
+
+
+def with_error_map(
+    outcome: Outcome, scan: Scan, config: RefineConfig, epochs: int, progress: Progress | None
+) -> Outcome:
+    """An outcome whose object has its uncertainty."""
+    beyond = 1.0 if outcome.trust is None else outcome.trust.median_ratio
+    sigma, shortfall = bootstrap.error_map(
+        scan, config, outcome.result, epochs=epochs, beyond_noise=beyond, progress=progress
+    )
+    origin = dict(uncertainty_from="replicas", uncertainty_factor=round(shortfall * max(beyond, 1.0), 3))
+    result = replace(outcome.result, uncertainty=sigma, provenance=outcome.result.provenance | origin)
+    return replace(outcome, result=result)
