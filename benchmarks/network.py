@@ -80,13 +80,16 @@ OTHERS: dict[str, tuple[float, float, float | None, float | None]] = {
 app = typer.Typer(add_completion=False)
 
 
-def sim64(which: str, dose: float, every: int) -> Scan:
-    """The simulated benchmark at another dose (binomial thinning, seed 0), with every k-th position both ways."""
+def sim64(which: str, dose: float, every: int, seed: int = 0) -> Scan:
+    """The simulated benchmark at another dose (binomial thinning), with every k-th position both ways.
+
+    The seed is that of the noise, and of which k-th positions.
+    """
     scan = read_scan(Path(os.environ["PTYCHO_DATA"]) / f"sim64_{which}.npz")
     kept = np.zeros((SIDE, SIDE), bool)
-    kept[::every, ::every] = True
+    kept[seed % every :: every, seed // every % every :: every] = True
     if dose < 1:
-        counts = np.random.default_rng(0).binomial(scan.counts.astype(int), dose).astype("uint16")
+        counts = np.random.default_rng(seed).binomial(scan.counts.astype(int), dose).astype("uint16")
         scan = replace(scan, counts=counts, probe=(scan.probe * np.sqrt(dose)).astype("complex64"))
     return scan if every == 1 else scan.subset(kept.ravel())
 

@@ -13,7 +13,12 @@ from ptycho.pipelines.assess import judgement_of
 from ptycho.pipelines.needs import joined
 from ptycho.progress import Progress
 from ptycho.refinement.from_network import PLENTY, photons_per_object_pixel
-from ptycho.refinement.held_out_photons import PhotonTrial, best_total_variation, try_total_variation
+from ptycho.refinement.held_out_photons import (
+    PhotonTrial,
+    best_total_variation,
+    gain_of_denoiser,
+    try_total_variation,
+)
 from ptycho.refinement.refine import Refinement, refine
 
 RED_WEIGHT = 3.0
@@ -44,6 +49,23 @@ def with_priors(
     return with_denoiser(scan, smoothed, held_out, decided=decided, progress=progress)
 
 
+class DenoiserTrial(NamedTuple):
+    """A fit with the network that takes out noise as its prior, beside one without."""
+
+    fit: Refinement
+    config: RefineConfig
+    by_frames: float
+    """What held-out frames gain by it: a quarter of the change of their Poisson deviance."""
+    by_photons: float
+    """The same of photons that two shorter fits have not seen."""
+
+    @property
+    def liked(self) -> bool:
+        """Whether data that no fit has seen are the more likely with it: independent photons, whose logarithms of
+        likelihood add up."""
+        return self.by_frames + self.by_photons > 0
+
+
 def with_denoiser(
     scan: Scan,
     smoothed: Smoothed,
@@ -53,9 +75,10 @@ def with_denoiser(
     plenty: float = PLENTY,
     progress: Progress | None = None,
 ) -> Smoothed:
-    """A fit continued with regularisation by denoising in the place of total variation, where held-out frames like it.
+    """A fit continued with regularisation by denoising in the place of total variation, where frames and photons that
+    no fit has seen like it.
 
-    The network is the package's own (`load_denoiser`), and has learned from simulated objects of many kinds.
+    The network is the package's own (`load_denoiser`), and has learned from photographs and simulated objects.
 
     Args:
         scan: what was fitted.
@@ -72,14 +95,31 @@ def with_denoiser(
         return smoothed
     if photons_per_object_pixel(scan) >= plenty or fit.without_unseen is None:
         return smoothed
+    trial = try_denoiser(scan, smoothed, held_out, progress)
+    scores = f"{trial.fit.criterion:.4g} on held-out frames, {fit.criterion:.4g} without"
+    gains = f"{scores}; gain in log-likelihood {trial.by_frames:+.3g}, and {trial.by_photons:+.3g} on held-out photons"
+    if not trial.liked:
+        return smoothed._replace(notes=(*smoothed.notes, f"A network as prior, tried: not taken, {gains}."))
+    note = f"The prior is a network that takes out noise: {gains}."
+    return Smoothed(joined(fit, trial.fit), trial.config, smoothed.trials, (*smoothed.notes, note))
+
+
+def try_denoiser(
+    scan: Scan, smoothed: Smoothed, held_out: np.ndarray, progress: Progress | None = None
+) -> DenoiserTrial:
+    """A fit continued with the network in the place of total variation; see `with_denoiser` for the arguments."""
+    fit, config = smoothed.fit, smoothed.config
+    assert fit.without_unseen is not None
     free = replace(config, tv_weight=0.0, red_weight=RED_WEIGHT, focus=False)
-    further = refine(scan, free, start=fit.without_unseen, held_out=held_out, progress=progress)
-    scores = f"{further.criterion:.4g} on held-out frames, {fit.criterion:.4g} without"
-    # A fit that ends with what it started from lacks the frames that said so.
-    if further.best == 0 or further.criterion >= fit.criterion:
-        return smoothed._replace(notes=(*smoothed.notes, f"A network as prior, tried: not taken, {scores}."))
-    note = f"The prior is a network that takes out noise: {scores}."
-    return Smoothed(joined(fit, further), free, smoothed.trials, (*smoothed.notes, note))
+    further = refine(
+        scan, free, start=fit.without_unseen, start_counts=False, held_out=held_out, progress=progress
+    )
+    frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
+    by_photons = gain_of_denoiser(
+        scan, config, fit.without_unseen, frames, tv_weight=config.tv_weight, red_weight=RED_WEIGHT
+    )
+    by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
+    return DenoiserTrial(further, free, by_frames, by_photons)
 
 
 def with_total_variation(

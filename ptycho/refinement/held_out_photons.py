@@ -121,8 +121,8 @@ def gain_of_denoiser(
 def fitting_and_judging(
     scan: Scan, config: RefineConfig, estimate: Reconstruction, frames: np.ndarray, fraction: float, most_frames: int
 ) -> tuple[Solver, Solver]:
-    """A solver of the frames nearest the middle without ``fraction`` of their photons, warmed up, and one that holds these;
-    everything but the object as an estimate has it."""
+    """A solver of the frames nearest the middle without ``fraction`` of their photons, warmed up, and one that holds
+    these; everything but the object as an estimate has it."""
     frames = frames[nearest_the_middle(scan.positions[frames], most_frames)]
     fitted, judging = divided_photons(scan.subset(frames), fraction, config.seed)
     estimate = of_frames(estimate, frames)

@@ -82,6 +82,7 @@ def refine(
     *,
     start: Reconstruction | None = None,
     held_out: np.ndarray | None = None,
+    start_counts: bool = True,
     loss: Loss | None = None,
     folder: str | os.PathLike | None = None,
     resume: bool = False,
@@ -94,6 +95,7 @@ def refine(
         config: which unknowns, how, and until when.
         start: an estimate to start from, whole; None: vacuum.
         held_out: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself holds out.
+        start_counts: whether what the fit starts from may be its best; else it is one of the epochs with the whole prior.
         loss: of counts and expected counts, pixel by pixel, for the method ``adam``; None: as ``config.noise`` says.
             The priors are added to its sum.
         folder: where checkpoints are kept.
@@ -131,6 +133,7 @@ def refine(
     limit, settled = config.epochs - finish, False
     # Nothing is judged before all of the prior is there.
     begun = len(warm_up) + sum(epochs for epochs, _ in schedule.ramp)
+    first = 0 if start_counts else begun + 1
     for epoch in range(len(history), limit + 1):
         values = [entry["criterion"] for entry in history[begun:]]
         # Two units of log-likelihood: a gain below that may be noise of the held-out frames.
@@ -140,14 +143,14 @@ def refine(
             break
         plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
         history.append(schedule.epoch(epoch, plan, unknowns_at(config, epoch)))
-        if history[-1]["criterion"] < min(entry["criterion"] for entry in history[:-1]):
+        if best_of(history, first) == epoch:
             best = solver.snapshot()
         if checkpoint:
             checkpoint.save(solver, history, best, last=epoch == limit)
         if progress:
             image = partial(result_of, solver, config, unknowns_at(config, epoch))
             progress("refining", epoch, config.epochs, _numbers(history[-1]), image)
-    best_epoch = int(np.argmin([entry["criterion"] for entry in history]))
+    best_epoch = best_of(history, first)
     at_limit = not settled and best_epoch == limit
     notes += [still_improving(config)] if at_limit else []
     solver.restore(best)
@@ -157,6 +160,13 @@ def refine(
         history += finished(schedule, unknowns, len(history), finish)
     result = result_of(solver, config, unknowns)
     return Refinement(result, history, best_epoch, tuple(notes), at_limit, stopping, without_unseen)
+
+
+def best_of(history: Sequence[FitEpoch], first: int) -> int:
+    """The epoch of the lowest criterion from the ``first`` on; the last one before."""
+    if len(history) <= first:
+        return len(history) - 1
+    return first + int(np.argmin([entry["criterion"] for entry in history[first:]]))
 
 
 def warmed_up(solver: Solver) -> None:

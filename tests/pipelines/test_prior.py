@@ -9,7 +9,7 @@ import pytest
 from ptycho.config import Multislice, RefineConfig, RunConfig
 from ptycho.evaluation import compare_objects
 from ptycho.pipelines import prior
-from ptycho.pipelines.prior import Smoothed, with_denoiser, with_total_variation
+from ptycho.pipelines.prior import DenoiserTrial, Smoothed, with_denoiser, with_total_variation
 from ptycho.pipelines.refine import refine_run
 
 POISSON = RefineConfig(noise="poisson", epochs=40)
@@ -73,6 +73,15 @@ def test_an_image_no_better_than_the_mean_frame_gets_more_of_it_while_frames_lik
     assert smoothed.notes[0].startswith("Total variation, chosen by held-out photons, then frames")
 
 
+@pytest.mark.parametrize(
+    ("by_frames", "by_photons", "liked"),
+    [(1.0, 2.0, True), (-1.0, 2.0, True), (1.0, -2.0, False), (3.0, -2.0, True)],
+)
+def test_frames_and_photons_that_no_fit_has_seen_decide_together(dim_fit, by_frames, by_photons, liked):
+    """Independent counts: the logarithms of their likelihoods add up."""
+    assert DenoiserTrial(dim_fit, POISSON, by_frames, by_photons).liked == liked
+
+
 def test_a_network_takes_the_place_of_total_variation_where_frames_like_it(dim, dim_fit):
     smoothed = with_total_variation(dim, POISSON, dim_fit, np.zeros(225, bool))
     found = with_denoiser(dim, smoothed, np.zeros(225, bool))
@@ -102,6 +111,7 @@ def test_a_network_is_no_prior_against_the_user_nor_of_slices(dim, dim_fit, conf
 
 def test_a_network_that_frames_do_not_like_is_not_taken(dim, dim_fit, monkeypatch):
     monkeypatch.setattr(prior, "refine", lambda *_, **__: dim_fit)
+    monkeypatch.setattr(prior, "gain_of_denoiser", lambda *_, **__: -0.1)
     found = with_denoiser(dim, Smoothed(dim_fit, POISSON), np.zeros(225, bool))
     assert found.fit is dim_fit and found.config == POISSON
     assert "not taken" in found.notes[0]
