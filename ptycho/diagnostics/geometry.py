@@ -217,7 +217,8 @@ def find_geometry(
         least_scale: part by which the scale has to be off: short fits tell it no better (0.975 of a sound scan), and
             the fit of an affine map finds what is less.
         fine_frames: tell the angle at the end.
-        undecided_below: where no other orientation is worse by this part, and the curl does not tell, none is chosen.
+        undecided_below: where no other orientation is worse by this part, and the curl does not tell, fits in all parts
+            of the scan are asked (`told_by_all_parts`), and none is chosen where these do not tell either.
     """
     curl = None if scan.near_field is not None or len(scan) < 16 else curl_estimate(scan)
     if curl is None:
@@ -230,10 +231,9 @@ def find_geometry(
         small, wider = (each.with_probe(guess.of(each.probe), known=False) for each in (small, wider))
     errors = lambda trials, count=epochs: fit_errors(small, trials, count, fits_probe=False)
     longer = lambda trials, count, every=None: fit_errors(wider, trials, count, held_out_every=every)
-    signs = (1.0, -1.0)
     named = (IDENTITY, FLIPS["turned by 180 degrees"]) if sound else FLIPS.values()
     trials = [Trial(map=each) for each in named]
-    trials += [Trial(map=as_matrix(sign * np.array(curl.map))) for sign in signs]
+    trials += [Trial(map=as_matrix(sign * np.array(curl.map))) for sign in (1.0, -1.0)]
     if scan.probe_known:  # a probe of its own axes; a guess turns with the frames
         trials += [Trial(code=code) for code in ((3,) if sound else range(1, 8))]
     first = errors(trials)
@@ -264,12 +264,91 @@ def find_geometry(
     # The focus of a guess is not quite right, which turns the best angle by a degree or two.
     differs = _differ(Trial(), polished) if scan.probe_known else _is_another(Trial(), polished, guess_error_deg)
     decided = apart > undecided_below or agrees
+    if not decided and (told := told_by_all_parts(scan, side, epochs)) is not None:
+        return told
     wrong = decided and differs and gain > needed
     # Positions that were exchanged or mirrored, and not turned, stay so: noise would turn them.
     if wrong and not polished.code and polished.map not in FLIPS.values():
         refocused = scan.with_probe(guess.of(scan.probe), known=scan.probe_known)
         polished = _turned_finely(middle_of(refocused, fine_frames, side), polished)
     return Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
+
+
+def told_by_all_parts(
+    scan: Scan,
+    side: int,
+    epochs: int,
+    *,
+    across: int = 3,
+    frames: int = 120,
+    least_frames: int = 30,
+    step_deg: float = 20.0,
+    sigmas: float = 4.0,
+    least_excess: float = 0.1,
+) -> Geometry | None:
+    """What fits of few photons tell where they are asked in several parts of the scan; None where they do not tell.
+
+    Shot noise is most of each error then, and the same under each geometry. What is left differs little, but alike in
+    all parts: a paired comparison tells by how many standard errors. The probe is taken as it is, and a wrong one makes
+    alike differences, too: small beside what it leaves of the error above the shot noise, so these decide nothing.
+
+    Args:
+        scan: its positions as they are.
+        side, epochs: of the fits.
+        across: of the scan's parts, along either axis.
+        frames: of each part, nearest to its middle; parts of fewer than ``least_frames`` are not asked.
+        step_deg: between the angles that are tried.
+        sigmas: standard errors by which every other orientation has to be worse.
+        least_excess: part of the error above the shot noise by which it has to be.
+    """
+    low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
+    fractions = (np.arange(across) + 0.5) / across
+    centres = low + (high - low) * np.stack(np.meshgrid(fractions, fractions, indexing="ij"), axis=-1).reshape(-1, 2)
+    frames = min(frames, len(scan) // across**2)
+    if frames < least_frames:
+        return None
+    nearest = (np.argsort(((scan.positions - centre) ** 2).sum(axis=1))[:frames] for centre in centres)
+    fields = [middle_of(scan.subset(np.sort(index)), frames, side) for index in nearest]
+    error_table = lambda trials: np.stack([fit_errors(field, trials, epochs, fits_probe=False) for field in fields])
+    angles = step_deg * np.arange(-2, 3)
+    kinds = [IDENTITY, *(FLIPS[name] for name in ("turned by 180 degrees", "exchanged, y for x"))]
+    kinds.append(FLIPS["exchanged and turned by 180 degrees"])
+    trials = [Trial(map=as_matrix(rotation(angle) @ np.array(kind))) for kind in kinds for angle in angles]
+    errors = error_table(trials)
+    best = int(np.argmin(errors.mean(axis=0)))
+    # Turned to where a parabola through the errors of neighbouring angles is lowest: half a step may be missing first.
+    nearby = step_deg / 4 * np.arange(-3, 4)
+    around = error_table([_mapped(trials[best], rotation(angle)) for angle in nearby]).mean(axis=0)
+    curvature, slope, _ = np.polyfit(nearby, around, 2)
+    turn = -slope / (2 * curvature) if curvature > 0 else nearby[np.argmin(around)]
+    chosen = _mapped(trials[best], rotation(float(np.clip(turn, nearby[0], nearby[-1]))))
+    ends = error_table([chosen, Trial()])
+    worse = lambda others: (others - ends[:, 0]).mean() / max(standard_error(others - ends[:, 0]), 1e-30)
+    rivals = [column for trial, column in zip(trials, errors.T, strict=True) if _is_another(trial, chosen, 60.0)]
+    pattern = np.mean([field.mean_pattern[field.mask].sum() for field in fields])
+    noise = np.mean([scatter_of_mean(field) for field in fields]) / pattern
+    left = max(float(ends[:, 0].mean() - noise), 1e-30)
+    nearest_rival = min(rivals, key=lambda column: column.mean())
+    apart = float(nearest_rival.mean() - ends[:, 0].mean())
+    if min(map(worse, rivals)) < sigmas or apart < least_excess * left:
+        return None
+    gain = float(ends[:, 1].mean() / ends[:, 0].mean() - 1)
+    wrong = _differ(Trial(), chosen, 2.5) and worse(ends[:, 1]) > sigmas
+    return Geometry(chosen, gain, apart / float(ends[:, 0].mean()), True, bool(wrong))
+
+
+def standard_error(values: Float[Array, " K"]) -> float:
+    """Of their mean."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def scatter_of_mean(scan: Scan) -> float:
+    """What shot noise leaves of the misfit of a frame, were all frames the mean one."""
+    from keras import ops
+
+    from ptycho.physics.noise import root_scatter
+
+    return float(ops.convert_to_numpy(root_scatter(scan.mean_pattern[scan.mask].astype("float32"))).sum())
 
 
 def best_guess(

@@ -111,9 +111,7 @@ def try_denoiser(
     fit, config = smoothed.fit, smoothed.config
     assert fit.without_unseen is not None
     free = replace(config, tv_weight=0.0, red_weight=RED_WEIGHT, focus=False)
-    further = refine(
-        scan, free, start=fit.without_unseen, start_counts=False, held_out=held_out, progress=progress
-    )
+    further = refine(scan, free, start=fit.without_unseen, start_counts=False, held_out=held_out, progress=progress)
     frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
     by_photons = gain_of_denoiser(
         scan, config, fit.without_unseen, frames, tv_weight=config.tv_weight, red_weight=RED_WEIGHT

@@ -95,7 +95,7 @@ def refine(
         config: which unknowns, how, and until when.
         start: an estimate to start from, whole; None: vacuum.
         held_out: ``(P,)`` bool: frames that must not be looked at, beside those that the fit itself holds out.
-        start_counts: whether what the fit starts from may be its best; else it is one of the epochs with the whole prior.
+        start_counts: whether what the fit starts from may be its best; else one of the epochs with the whole prior is.
         loss: of counts and expected counts, pixel by pixel, for the method ``adam``; None: as ``config.noise`` says.
             The priors are added to its sum.
         folder: where checkpoints are kept.

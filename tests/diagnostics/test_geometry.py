@@ -8,7 +8,15 @@ import pytest
 from ptycho.config import SimulationConfig
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import examine
-from ptycho.diagnostics.geometry import FLIPS, curl_estimate, described, find_geometry, other_side, rotation
+from ptycho.diagnostics.geometry import (
+    FLIPS,
+    curl_estimate,
+    described,
+    find_geometry,
+    other_side,
+    rotation,
+    told_by_all_parts,
+)
 from ptycho.diagnostics.orientation import Trial
 from ptycho.diagnostics.repair import set_right, was_set_right
 from ptycho.simulation.simulate import simulate
@@ -83,6 +91,20 @@ def test_what_the_frames_do_not_tell_is_undecided(sound: Scan) -> None:
     empty = replace(sound, counts=np.random.default_rng(0).poisson(np.broadcast_to(mean, sound.counts.shape)))
     (check,) = (check for check in examine(empty) if check.name == "orientation of frames")
     assert check.verdict == "undecided" and "--orientation" in check.remedy
+
+
+def test_few_photons_tell_where_all_parts_of_the_scan_are_asked() -> None:
+    """Each part of 100 frames alone is as good as silent; together they tell handedness, and the angle to a few
+    degrees, which the fit of an affine map finds."""
+    dim = simulate(SimulationConfig(N=32, positions=900, step_px=3.0, photons=400, seed=5))
+    wrong = mapped(replace(dim, object=None), np.linalg.inv(rotation(12.0) @ np.array(FLIPS["exchanged, y for x"])))
+    told = told_by_all_parts(wrong, 32, 2)
+    assert told is not None and told.decided and told.wrong
+    off = np.array(told.trial.map) @ np.linalg.inv(rotation(12.0) @ np.array(FLIPS["exchanged, y for x"]))
+    assert np.linalg.det(off) > 0 and abs(np.rad2deg(np.arctan2(off[1, 0], off[0, 0]))) < 6
+    mean = np.broadcast_to(dim.mean_pattern, dim.counts.shape)
+    assert told_by_all_parts(replace(wrong, counts=np.random.default_rng(0).poisson(mean)), 32, 2) is None
+    assert told_by_all_parts(wrong.subset(slice(100)), 32, 2) is None
 
 
 def test_a_map_in_words():
