@@ -66,7 +66,8 @@ def error_map(
         config: of the fit.
         fit: of the scan.
         epochs: that the fit took until it was best.
-        beyond_noise: how far the residuals of the frames exceed the shot noise; the errors are taken to do so, too.
+        beyond_noise: by which factor the residuals of the frames exceed the shot noise, as a root mean square; the
+            errors are taken to do so, too.
         seed: of the noise.
         progress: told of the progress.
     """

@@ -85,10 +85,12 @@ def with_error_map(
     outcome: Outcome, scan: Scan, config: RefineConfig, epochs: int, progress: Progress | None
 ) -> Outcome:
     """An outcome whose object has its uncertainty."""
-    beyond = 1.0 if outcome.trust is None else outcome.trust.median_ratio
+    # The ratio is of squares; it is no number where no frame tells it.
+    ratio = 1.0 if outcome.trust is None else outcome.trust.median_ratio
+    beyond = float(np.sqrt(ratio)) if ratio > 1 else 1.0
     sigma, shortfall = bootstrap.error_map(
         scan, config, outcome.result, epochs=epochs, beyond_noise=beyond, progress=progress
     )
-    origin = dict(uncertainty_from="replicas", uncertainty_factor=round(shortfall * max(beyond, 1.0), 3))
+    origin = dict(uncertainty_from="replicas", uncertainty_factor=round(shortfall * beyond, 3))
     result = replace(outcome.result, uncertainty=sigma, provenance=outcome.result.provenance | origin)
     return replace(outcome, result=result)
