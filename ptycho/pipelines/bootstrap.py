@@ -111,7 +111,7 @@ def refitted(
     solver = make_solver(again, np.arange(len(scan)), np.arange(0), plain, image)
     warmed_up(solver)
     for passes, fraction in schedule:
-        solver.priors = solver.priors._replace(tv=fraction * config.tv_weight, red=fraction * config.red_weight)
+        solver.priors = solver.priors._replace(tv=fraction * config.tv_weight).coming_in(config.red_weight, fraction)
         solver.forget_last_step()
         for _ in range(passes):
             if solver.priors.red:

@@ -111,7 +111,7 @@ def gain_of_denoiser(
             solver.cg_step((Object(),))
         without.append(deviance_of(solver, judge))
     for passes, weight in (*RAMP_DENOISER, (epochs, 1.0)):
-        solver.priors = solver.priors._replace(tv=0.0, red=weight * red_weight)
+        solver.priors = solver.priors._replace(tv=0.0).coming_in(red_weight, weight)
         for _ in range(passes):
             solver.denoise()
             solver.cg_step((Object(),))

@@ -19,6 +19,9 @@ NOISE = 0.5
 """Noise left in an object that follows the counts and its prior, over that which the prior leaves: measured, see
 docs/decisions/016-a-denoiser-as-prior.md."""
 
+RAMP_NOISE = 1.0
+"""The same while the prior comes in: coarse first, then fine."""
+
 
 class Priors(NamedTuple):
     """Weights of the formula above; objects are ``(S, H, W)`` or ``(H, W)``."""
@@ -33,6 +36,8 @@ class Priors(NamedTuple):
     red: float = 0.0
     denoised: np.ndarray | None = None
     """D: of the same shape."""
+    noise: float = NOISE
+    """That the network is told of, in units of what the prior leaves."""
 
     @property
     def active(self) -> bool:
@@ -50,7 +55,11 @@ class Priors(NamedTuple):
         """Noise that the network is told of, of real and imaginary part each."""
         # The objective is a quarter of -log(likelihood). exp(-4 R) is a normal distribution of O about D with the
         # variance 1 / (4 n red) of each part; an object that also follows the counts has less noise than that.
-        return NOISE / float(np.sqrt(4 * self.illumination * self.red))
+        return self.noise / float(np.sqrt(4 * self.illumination * self.red))
+
+    def coming_in(self, red: float, fraction: float) -> "Priors":
+        """With so much of a weight of the network's image."""
+        return self._replace(red=fraction * red, noise=NOISE if fraction == 1 else RAMP_NOISE)
 
     def value(self, object: np.ndarray) -> float:
         """R(O)."""

@@ -48,8 +48,10 @@ RAMP = ((12, 0.0), (12, 0.1), (12, 0.3))
 once slow phase stays where it is (docs/decisions/014-total-variation-by-held-out-photons.md)."""
 
 
-RAMP_DENOISER = ((8, 0.1), (8, 0.3))
-"""The same for a network that takes out noise: it is told of more noise where it has less weight."""
+RAMP_DENOISER = ((8, 0.03), (12, 0.1), (12, 0.3))
+"""The same for a network that takes out noise: it is told of more noise where it has less weight, so that slow phase
+comes first. With two steps, and half of the noise, two of three scans with little overlap stayed 4 dB below
+(docs/decisions/016-a-denoiser-as-prior.md)."""
 
 
 class Refinement(NamedTuple):
@@ -238,10 +240,10 @@ class _Schedule:
         begin = time.perf_counter()
         config, solver = self.config, self.solver
         part = part_at(epoch - self.after, self.ramp)
-        tv, red = config.tv_weight * part, config.red_weight * part
+        tv = config.tv_weight * part
         if tv != solver.priors.tv:
             solver.forget_last_step()
-        solver.priors = solver.priors._replace(tv=tv, red=red)
+        solver.priors = solver.priors._replace(tv=tv).coming_in(config.red_weight, part)
         if solver.priors.red:
             solver.denoise()
         frames = len(solver.frames)
