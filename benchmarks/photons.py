@@ -93,11 +93,12 @@ def within(result: Reconstruction, scan: Scan, sigma: np.ndarray) -> list[float]
 
 
 @app.command(name="sim64")
-def sim64_rows(seeds: int = 3) -> None:
+def sim64_rows(seeds: int = 3, only: str = "") -> None:
     """`sim64_test` at several doses and steps; the seeds are of the noise, and of which positions are kept."""
     for name, (dose, every) in ROWS.items():
         for seed in range(seeds if dose < 1 or every > 1 else 1):
-            compare(f"{name}, seed {seed}", sim64("test", dose, every, seed))
+            if only in name:
+                compare(f"{name}, seed {seed}", sim64("test", dose, every, seed))
 
 
 @app.command()

@@ -284,7 +284,9 @@ def _further_unknowns(result: Reconstruction) -> list[Leaf]:
         rows.append(("detector blur", f"{result.blur_px:.3g} pixels (standard deviation)"))
     if result.uncertainty is not None:
         known = np.where(result.coverage > COVERED_PART, result.uncertainty, 0)
-        plots["Uncertainty"] = [small_image("rms error to expect of the transmission", known)]
+        # The dim rim is far less certain: it is shown, and does not set the range.
+        limits = 0.0, 3 * float(np.median(known[known > 0]))
+        plots["Uncertainty of the transmission"] = [small_image("rms error", known, limits)]
     if result.multislice is not None:
         spacing = result.multislice.spacing_px
         rows.append(("slices", f"{result.multislice.slices}, {spacing:.4g} object pixels apart"))

@@ -86,7 +86,7 @@ def test_a_run_saves_it(tmp_path, monkeypatch):
     saved = Reconstruction.load(tmp_path / "run" / "reconstruction.h5")
     assert np.isfinite(saved.uncertainty[saved.coverage > 0]).all()
     assert saved.provenance["uncertainty_from"] == "replicas"
-    assert "rms error to expect" in (tmp_path / "run" / "report.html").read_text()
+    assert "Uncertainty of the transmission" in (tmp_path / "run" / "report.html").read_text()
     monkeypatch.setattr(precision, "AFFORDABLE_S", 0.0)
     late = refine_run(scan, tmp_path / "late", run, auto=False)
     assert late.result.uncertainty is None
