@@ -28,7 +28,15 @@ from ptycho.evaluation.uncertainty import illuminated_pixels
 from ptycho.physics.grid import ObjectGrid
 from ptycho.progress import Progress
 from ptycho.refinement.held_out_photons import of_frames
-from ptycho.refinement.refine import RAMP_DENOISER, Refinement, make_solver, result_of, warmed_up
+from ptycho.refinement.refine import (
+    RAMP_DENOISER,
+    Refinement,
+    make_solver,
+    object_epochs,
+    result_of,
+    warmed_up,
+    without_priors,
+)
 from ptycho.refinement.unknowns import Object
 
 EPOCHS = 14, 60
@@ -105,18 +113,13 @@ def refitted(
     rng: np.random.Generator,
 ) -> Complex[np.ndarray, "H W"]:
     """The object that a fit from vacuum makes of new counts of an image, on that image's canvas."""
-    plain = replace(config, method="cg", tv_weight=0.0, red_weight=0.0, h1_weight=0.0, l2_weight=0.0)
+    plain = without_priors(config)
     counts = np.concatenate([rng.poisson(expected) for expected in image.expected_batches()])
     again = replace(scan, counts=counts.astype("float32"), object=None)
     solver = make_solver(again, np.arange(len(scan)), np.arange(0), plain, image)
     warmed_up(solver)
     for passes, fraction in schedule:
-        solver.priors = solver.priors._replace(tv=fraction * config.tv_weight).coming_in(config.red_weight, fraction)
-        solver.forget_last_step()
-        for _ in range(passes):
-            if solver.priors.red:
-                solver.denoise()
-            solver.cg_step((Object(),))
+        object_epochs(solver, passes, config.tv_weight, config.red_weight, fraction)
     replica = result_of(solver, plain, (Object(),))
     # Where the replica's first pixel is on the canvas, by what the first frame's position is on both
     origin = np.rint(image.positions_px[0] - replica.positions_px[0]).astype(int)
@@ -131,6 +134,5 @@ def local_mean(values: Float[np.ndarray, "H W"], where: Bool[np.ndarray, "H W"])
 
 def seconds_needed(scan: Scan, config: RefineConfig, fit: Refinement) -> float:
     """About how long `error_map` takes, by the epochs of the fit."""
-    epochs = [entry["seconds"] for entry in fit.history[1:]]
     passes = 1 + sum(passes for passes, _ in schedule_of(config, fit.best))
-    return float(2 * passes * np.median(epochs)) if epochs else 0.0
+    return 2 * passes * fit.epoch_seconds

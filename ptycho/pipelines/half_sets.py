@@ -22,7 +22,7 @@ from ptycho.evaluation.half_sets import HalfSets, correlated
 from ptycho.physics.grid import nearest_the_middle
 from ptycho.progress import Progress
 from ptycho.refinement.held_out_photons import at_exposure, divided_photons, of_frames
-from ptycho.refinement.refine import Refinement, make_solver, result_of, warmed_up
+from ptycho.refinement.refine import Refinement, make_solver, object_epochs, result_of, warmed_up, without_priors
 from ptycho.refinement.solver import Solver
 from ptycho.refinement.unknowns import Object
 
@@ -60,7 +60,7 @@ def half_sets(
     if len(frames) < LEAST_FRAMES:
         raise TooSmall(f"{len(frames)} frames are too few to be halved")
     scan, fit = replace(scan.subset(frames), probe=fit.probe), of_frames(fit, frames)
-    object_only = replace(config, method="cg", tv_weight=0.0, red_weight=0.0, h1_weight=0.0, l2_weight=0.0)
+    object_only = without_priors(config)
     everything = np.arange(len(frames))
     if by_frames(scan):
         pairs = paired(scan.positions, np.random.default_rng([config.seed, 3]))
@@ -80,11 +80,8 @@ def half_sets(
 
 def seconds_needed(scan: Scan, config: RefineConfig, fit: Refinement, most_frames: int = 1024) -> float:
     """About how long `half_sets` takes, by the epochs of the fit."""
-    epochs = [entry["seconds"] for entry in fit.history[1:]]
-    if not epochs:
-        return 0.0
     passes = 1 if by_frames(replace(scan, probe=fit.result.probe)) else 2
-    return float(EPOCHS * passes * min(1.0, most_frames / len(scan)) * np.median(epochs))
+    return EPOCHS * passes * min(1.0, most_frames / len(scan)) * fit.epoch_seconds
 
 
 def by_frames(scan: Scan) -> bool:
@@ -113,6 +110,5 @@ def paired(positions: Float[np.ndarray, "P 2"], rng: np.random.Generator) -> tup
 def object_alone(solver: Solver, config: RefineConfig) -> Reconstruction:
     """The object from vacuum, with all else as the solver has it."""
     warmed_up(solver)
-    for _ in range(EPOCHS):
-        solver.cg_step((Object(),))
+    object_epochs(solver, EPOCHS)
     return result_of(solver, config, (Object(),))

@@ -54,19 +54,19 @@ def with_precision(
     """
     if not outcome.is_image:
         return outcome
-    if due(precision.half_sets, fit, 0.0 if fit is None else half_sets.seconds_needed(scan, config, fit)):
+    seconds = 0.0 if fit is None else half_sets.seconds_needed(scan, config, fit)
+    if due(precision.half_sets, fit, seconds):
         try:
             halves = half_sets.half_sets(scan, config, outcome.result, held_out, progress=progress)
             outcome = replace(outcome, half_sets=halves)
         except TooSmall as problem:
             outcome = noted(outcome, f"No resolution by half-set FRC: {problem}.")
     elif precision.half_sets is None and fit is not None:
-        seconds = half_sets.seconds_needed(scan, config, fit)
         outcome = noted(outcome, f"The resolution by half-set FRC would take about {seconds:.0f} s: --half-sets.")
-    if due(precision.uncertainty, fit, 0.0 if fit is None else bootstrap.seconds_needed(scan, config, fit)):
+    seconds = 0.0 if fit is None else bootstrap.seconds_needed(scan, config, fit)
+    if due(precision.uncertainty, fit, seconds):
         outcome = with_error_map(outcome, scan, config, EPOCHS if fit is None else fit.best, progress)
     elif precision.uncertainty is None and fit is not None:
-        seconds = bootstrap.seconds_needed(scan, config, fit)
         outcome = noted(outcome, f"The uncertainty of the image would take about {seconds:.0f} s: --uncertainty.")
     return outcome
 

@@ -14,9 +14,8 @@ from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.physics.grid import nearest_the_middle
-from ptycho.refinement.refine import RAMP_DENOISER, make_solver, warmed_up
+from ptycho.refinement.refine import RAMP_DENOISER, make_solver, object_epochs, warmed_up
 from ptycho.refinement.solver import Solver
-from ptycho.refinement.unknowns import Object
 from ptycho.training.batches import thin_counts
 
 
@@ -64,10 +63,7 @@ def try_total_variation(
     trials: list[PhotonTrial] = []
     for k in range(-1, weights):
         weight = 0.0 if k < 0 else guess * factor**k
-        solver.priors = solver.priors._replace(tv=weight)
-        solver.forget_last_step()
-        for _ in range(first_epochs if k < 0 else epochs):
-            solver.cg_step((Object(),))
+        object_epochs(solver, first_epochs if k < 0 else epochs, tv=weight)
         trials.append(PhotonTrial(weight, deviance_of(solver, judge) / photons))
         if k > 0 and trials[-1].deviance > trials[-2].deviance:
             break
@@ -105,16 +101,10 @@ def gain_of_denoiser(
     solver, judge = fitting_and_judging(scan, config, estimate, frames, fraction, most_frames)
     without = []
     for passes, weight in ((4, 0.0), (4, 0.0), (6, 0.1), (6, 0.3), (epochs, 1.0)):
-        solver.priors = solver.priors._replace(tv=weight * tv_weight)
-        solver.forget_last_step()
-        for _ in range(passes):
-            solver.cg_step((Object(),))
+        object_epochs(solver, passes, tv=tv_weight, fraction=weight)
         without.append(deviance_of(solver, judge))
     for passes, weight in (*RAMP_DENOISER, (epochs, 1.0)):
-        solver.priors = solver.priors._replace(tv=0.0).coming_in(red_weight, weight)
-        for _ in range(passes):
-            solver.denoise()
-            solver.cg_step((Object(),))
+        object_epochs(solver, passes, red=red_weight, fraction=weight)
     return (without[-1] if tv_weight else min(without)) - deviance_of(solver, judge)
 
 

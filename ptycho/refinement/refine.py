@@ -23,7 +23,7 @@ from ptycho.refinement.checkpoint import Checkpoint, FitEpoch
 from ptycho.refinement.minibatch import Loss
 from ptycho.refinement.solver import MARGIN_PX, Solver
 from ptycho.refinement.starts import find_focus, find_map
-from ptycho.refinement.unknowns import OprWeights, Unknown, unknowns_at
+from ptycho.refinement.unknowns import Object, OprWeights, Unknown, unknowns_at
 
 WARM_UP = (("lsqml", 24), ("cg", 4))
 """How a fit from vacuum begins: method, and parts the frames are cut into, epoch by epoch. Small batches come near the
@@ -70,6 +70,11 @@ class Refinement(NamedTuple):
     """Indices of the frames that said when to stop."""
     without_unseen: Reconstruction | None = None
     """The image as it was before those frames became part of the fit: they can judge it. None without such frames."""
+
+    @property
+    def epoch_seconds(self) -> float:
+        """What an epoch took, in the median; 0 of a fit without any."""
+        return float(np.median([entry["seconds"] for entry in self.history[1:]])) if len(self.history) > 1 else 0.0
 
     @property
     def criterion(self) -> float:
@@ -177,6 +182,21 @@ def warmed_up(solver: Solver) -> None:
     for method, pieces in WARM_UP:
         if method != "cg":
             solver.minibatch_epoch(method, ["object"], -(-len(solver.frames) // pieces))
+
+
+def without_priors(config: RefineConfig) -> RefineConfig:
+    """Conjugate gradients to the counts and nothing else."""
+    return replace(config, method="cg", tv_weight=0.0, red_weight=0.0, h1_weight=0.0, l2_weight=0.0)
+
+
+def object_epochs(solver: Solver, epochs: int, tv: float = 0.0, red: float = 0.0, fraction: float = 1.0) -> None:
+    """Conjugate gradients of the object alone, with a fraction of the weights of its priors."""
+    solver.priors = solver.priors._replace(tv=fraction * tv).coming_in(red, fraction)
+    solver.forget_last_step()
+    for _ in range(epochs):
+        if solver.priors.red:
+            solver.denoise()
+        solver.cg_step((Object(),))
 
 
 def searched(solver: Solver, config: RefineConfig, start: Reconstruction | None) -> list[str]:
