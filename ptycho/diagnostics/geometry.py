@@ -16,6 +16,7 @@ from ptycho.arrays import Array, Bool, Complex, Float
 from ptycho.data.frames import chunks, mapped
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, Trial, defocused, fit_errors, middle_of, turned
+from ptycho.diagnostics.statistics import scatter_of_mean
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 IDENTITY: Matrix = ((1.0, 0.0), (0.0, 1.0))
@@ -340,15 +341,6 @@ def told_by_all_parts(
 def standard_error(values: Float[Array, " K"]) -> float:
     """Of their mean."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def scatter_of_mean(scan: Scan) -> float:
-    """What shot noise leaves of the misfit of a frame, were all frames the mean one."""
-    from keras import ops
-
-    from ptycho.physics.noise import root_scatter
-
-    return float(ops.convert_to_numpy(root_scatter(scan.mean_pattern[scan.mask].astype("float32"))).sum())
 
 
 def best_guess(

@@ -236,3 +236,12 @@ def rescale_probe(scan: Scan) -> tuple[Scan, float]:
     # Photons go with |P|^2.
     factor = float(np.sqrt(scan.mean_counts / vacuum))
     return scan.with_probe(scan.probe.astype(np.complex128) * factor, known=False), factor
+
+
+def scatter_of_mean(scan: Scan) -> float:
+    """What shot noise leaves of the misfit of a frame, were all frames the mean one."""
+    from keras import ops
+
+    from ptycho.physics.noise import root_scatter
+
+    return float(ops.convert_to_numpy(root_scatter(scan.mean_pattern[scan.mask].astype("float32"))).sum())

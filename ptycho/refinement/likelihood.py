@@ -31,6 +31,11 @@ class Likelihood(NamedTuple):
     """Photons added to an expected count: where a model expects nothing, one photon must not outweigh all others."""
 
 
+AMPLITUDES = Likelihood(poisson=False)
+"""For steps from vacuum: where it lets no light fall, one photon asks a step of the Poisson likelihood for ``k / e``
+times the amplitude, and the first steps of dim frames overshoot to where the fit never returns from."""
+
+
 class Residuals:
     """The measured counts of a batch beside the expected ones.
 

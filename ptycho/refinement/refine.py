@@ -20,6 +20,7 @@ from ptycho.physics.noise import amplitude_error, poisson_nll
 from ptycho.progress import Progress
 from ptycho.reconstruction.tiles import COVERED
 from ptycho.refinement.checkpoint import Checkpoint, FitEpoch
+from ptycho.refinement.likelihood import AMPLITUDES
 from ptycho.refinement.minibatch import Loss
 from ptycho.refinement.solver import MARGIN_PX, Solver
 from ptycho.refinement.starts import find_focus, find_map
@@ -181,7 +182,7 @@ def warmed_up(solver: Solver) -> None:
     solver.vacuum()
     for method, pieces in WARM_UP:
         if method != "cg":
-            solver.minibatch_epoch(method, ["object"], -(-len(solver.frames) // pieces))
+            solver.minibatch_epoch(method, ["object"], -(-len(solver.frames) // pieces), likelihood=AMPLITUDES)
 
 
 def without_priors(config: RefineConfig) -> RefineConfig:
@@ -276,7 +277,8 @@ class _Schedule:
         elif method == "adam":
             misfit = solver.adam_epoch(names, size, self.loss, config.batching)
         else:
-            misfit = solver.minibatch_epoch(method, names, size, config.batching)
+            likelihood = AMPLITUDES if plan else None
+            misfit = float(solver.minibatch_epoch(method, names, size, config.batching, likelihood).sum())
         if not np.isfinite(misfit):
             raise ValueError(
                 f"the misfit is {misfit} in epoch {epoch}: check the probe's scale, and the counts for wild values"

@@ -252,14 +252,21 @@ class Solver:
 
     # Steps.
 
-    def minibatch_epoch(self, method: str, names: Sequence[str], size: int, batching: Batching = "compact") -> float:
+    def minibatch_epoch(
+        self,
+        method: str,
+        names: Sequence[str],
+        size: int,
+        batching: Batching = "compact",
+        likelihood: Likelihood | None = None,
+    ) -> np.ndarray:
         """Change object and probe (``names``) by batches of ``size`` frames, one after another.
 
-        ``method`` is ``lsqml`` or ``rpie``. Returns the misfit ``sum (sqrt(k) - sqrt(e))^2``, of each batch before its
-        step.
+        ``method`` is ``lsqml`` or ``rpie``; ``likelihood`` None: that of the solver. Returns the misfits of the
+        batches ``sum (sqrt(k) - sqrt(e))^2``, of each before its step.
         """
         function = dict(lsqml=lsqml_step, rpie=rpie_step)[method]
-        options = (("likelihood", self.likelihood), ("names", tuple(names)), ("damping", self.damping))
+        options = (("likelihood", likelihood or self.likelihood), ("names", tuple(names)), ("damping", self.damping))
         step = _compiled(function, self.specification, options, self.fused)
         misfits = []
         for batch in self._batches(size, batching):
@@ -267,7 +274,8 @@ class Solver:
             # The misfit stays a tensor until the epoch is over: a number would wait for the device in every batch.
             misfits.append(values.pop("misfit"))
             self._take(values)
-        return self._finished(misfits)
+        self._finish_epoch()
+        return np.array([float(misfit) for misfit in misfits])
 
     def adam_epoch(
         self,
@@ -298,7 +306,8 @@ class Solver:
             misfits.append(values.pop("misfit"))
             self._take(values)
         self.moments = {name: ops.convert_to_numpy(value) for name, value in self.moments.items()}
-        return self._finished(misfits)
+        self._finish_epoch()
+        return float(sum(float(misfit) for misfit in misfits))
 
     def cg_step(self, unknowns: Sequence[Unknown], pieces: int = 1) -> float:
         """Change all unknowns at once, by all frames, or by one of ``pieces`` of them after the other.
@@ -470,12 +479,11 @@ class Solver:
 
     # Batches.
 
-    def _finished(self, misfits: list) -> float:
+    def _finish_epoch(self) -> None:
         self.state = {name: ops.convert_to_numpy(value) for name, value in self.state.items()}
         self.momentum.clear()
         self.forget_last_step()
         self.epoch += 1
-        return float(sum(float(misfit) for misfit in misfits))
 
     def _take(self, values: dict[str, Any]) -> None:
         """New values of object and probe, within their bounds."""

@@ -10,7 +10,9 @@ from functools import cache
 
 import numpy as np
 
+from ptycho.diagnostics.statistics import scatter_of_mean
 from ptycho.physics.grid import nearest_the_middle
+from ptycho.refinement.likelihood import AMPLITUDES
 from ptycho.refinement.solver import Solver
 
 
@@ -18,14 +20,14 @@ def find_focus(
     solver: Solver,
     *,
     frames: int = 128,
-    batch: int = 16,
+    most_frames: int = 1024,
     range_rad: float | None = None,
     step_rad: float = 1.2,
     most_coarse: int = 41,
     rounds: Sequence[tuple[float, float]] = ((0.6, 2.0), (0.3, 1.3)),
     most_trials: int = 8,
     least_gain: float = 0.01,
-    sharpness: float = 0.25,
+    sigmas: float = 4.0,
 ) -> str | None:
     """Bring the probe of a solver to the defocus, and its modes to the powers, that let some frames be fitted best.
 
@@ -35,8 +37,9 @@ def find_focus(
 
     Args:
         solver: its object is empty.
-        frames: how many they are found from, those nearest the middle of the scan.
-        batch: frames in a batch: of eight batches the later ones are predicted well enough to tell 5 nm of defocus.
+        frames: how many it is found from at least, those nearest the middle of the scan; more where the probe is wide
+            beside their steps, or counts are few (`frames_that_tell`).
+        most_frames: and at most.
         range_rad: defocus that is tried, either way: phase at the root mean square frequency of the probe; None: up to
             where the probe no longer fits into its window (`widest_defocus`), and a quarter further while the misfit
             falls.
@@ -45,15 +48,53 @@ def find_focus(
         rounds: with more than one mode, round by round: step of the defocus in rad, and factor of the power of a mode
             over the first's.
         most_trials: values of each that are tried in a round at most.
-        least_gain: part of the misfit by which another probe has to be better than the one given.
-        sharpness: part of what another defocus gains over the one given that is lost again two steps beside it. A weak
-            sample under few photons has a broad valley instead: a wider probe follows the noise less.
+        least_gain: part of the misfit above the shot noise by which another probe has to be better than the one given.
+        sigmas: standard errors over batches by which it has to be better, and those two steps to its sides worse. A
+            weak sample under few photons has a broad valley instead: a wider probe follows the noise less.
 
     Returns:
         A sentence for the user, where the search ended at its limit.
     """
+    given = solver.state["probe"]
+    search = lambda count: _find_focus(
+        solver, count, range_rad, step_rad, most_coarse, rounds, most_trials, least_gain, sigmas
+    )
+    count = frames_that_tell(solver, frames, most_frames)
+    note = search(count)
+    # A probe that is wider than was thought asks for more frames.
+    if frames_that_tell(solver, frames, most_frames) > 1.5 * count:
+        count, solver.state["probe"] = frames_that_tell(solver, frames, most_frames), given
+        note = search(count)
+    return note
+
+
+def frames_that_tell(solver: Solver, least: int, most: int, areas: float = 16.0, photons: float = 2e6) -> int:
+    """How many frames around the middle tell the focus: they cover so many areas of the probe, with so many photons.
+
+    Over less than a few probes the object is free to make up for any focus.
+    """
+    scan = solver.scan.with_probe(solver.state["probe"], known=False)
+    area = np.pi * scan.probe_diameter_px**2 / 4
+    counts = max(float(scan.frame_counts[solver.frames].mean()), 1.0)
+    needed = max(least, areas * area / max(scan.step_px, 1e-3) ** 2, photons / counts)
+    return int(min(needed, most, len(solver.frames)))
+
+
+def _find_focus(
+    solver: Solver,
+    count: int,
+    range_rad: float | None,
+    step_rad: float,
+    most_coarse: int,
+    rounds: Sequence[tuple[float, float]],
+    most_trials: int,
+    least_gain: float,
+    sigmas: float,
+) -> str | None:
+    """`find_focus` by so many frames, in 16 batches, of 16 frames at least: the later ones tell 5 nm of defocus."""
     probe, everything = solver.state["probe"], solver.frames
-    solver.frames = everything[nearest_the_middle(solver.scan.positions[everything], frames)]
+    solver.frames = everything[nearest_the_middle(solver.scan.positions[everything], count)]
+    batch = max(16, -(-count // 16))
     spectrum = np.fft.fft2(probe)
     squared = np.add.outer(*(np.fft.fftfreq(solver.scan.N) ** 2,) * 2)
     powers = (np.abs(probe) ** 2).sum(axis=(1, 2))
@@ -73,12 +114,14 @@ def find_focus(
         return (wave * factors[:, None, None]).astype("complex64")
 
     @cache
-    def misfit(*point: float) -> float:
+    def misfits(*point: float) -> np.ndarray:
         solver.state["probe"] = probe_at(np.array(point))
         solver.vacuum()
-        return solver.minibatch_epoch("lsqml", ["object"], batch)
+        return solver.minibatch_epoch("lsqml", ["object"], batch, likelihood=AMPLITUDES)
 
-    at = lambda point: misfit(*point.tolist())
+    of_batches = lambda point: misfits(*point.tolist())
+    at = lambda point: float(of_batches(point).sum())
+    is_worse = lambda one, other: _mean_over_error(of_batches(one) - of_batches(other)) > sigmas
     axes = np.eye(len(probe))
     given = 0 * axes[0]
     widest = reach + max(2, reach // 4)
@@ -86,14 +129,14 @@ def find_focus(
     if abs(point[0]) < step_rad:  # as near as fits from vacuum tell: the fit of the probe does better
         point = given
     sides = [point + 2 * sign * step_rad * axes[0] for sign in (-1, 1)]
-    rise = min(at(side) for side in sides if abs(side[0]) < (widest + 0.5) * step_rad) - at(point)
-    if rise < sharpness * (at(given) - at(point)):
+    if not all(is_worse(side, point) for side in sides if abs(side[0]) < (widest + 0.5) * step_rad):
         point = given
     at_limit = abs(point[0]) > (widest - 0.5) * step_rad
     for defocus, factor in rounds if len(probe) > 1 else ():
         for axis, size in zip(axes, (defocus, *[np.log(factor)] * (len(probe) - 1)), strict=True):
             point = _lowest_along(at, point, size * axis, 1, most_trials)
-    if at(point) > (1 - least_gain) * at(given):
+    above = max(at(given) - len(solver.frames) * scatter_of_mean(solver.scan), 0.0)
+    if not is_worse(given, point) or at(given) - at(point) < least_gain * above:
         point, at_limit = given, False
     solver.state["probe"], solver.frames = probe_at(point) if point.any() else probe, everything
     solver.vacuum()
@@ -103,6 +146,12 @@ def find_focus(
         f"the focus that was looked for may lie beyond the widest probe that was tried ({abs(point[0]):.1f} rad at its "
         "mean frequency): take larger frames, or give --semiangle-mrad and --defocus-a"
     )
+
+
+def _mean_over_error(differences: np.ndarray) -> float:
+    """The mean of differences between batches over its standard error."""
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return float(differences.mean() / max(error, 1e-30))
 
 
 def widest_defocus(N: int, mean_square_frequency: float, window: float = 0.4) -> float:
@@ -169,7 +218,8 @@ def find_map(
     def misfit(change: np.ndarray) -> float:
         solver.move_to(mapped(change))
         solver.vacuum()  # the same batches for all
-        return [solver.minibatch_epoch("lsqml", ["object"], batch) for _ in range(passes)][-1]
+        epoch = lambda: solver.minibatch_epoch("lsqml", ["object"], batch, likelihood=AMPLITUDES)
+        return float([epoch().sum() for _ in range(passes)][-1])
 
     best = np.zeros(2)
     for frames, step, reach in stages:

@@ -103,7 +103,7 @@ def test_lengths_of_small_batches_are_sound(size, noiseless):
     solver = Solver(noiseless, np.arange(64), np.arange(0))
     empty = solver.evaluate()["misfit"]
     for _ in range(2):
-        assert solver.minibatch_epoch("lsqml", BOTH, size) < 0.5 * empty
+        assert solver.minibatch_epoch("lsqml", BOTH, size).sum() < 0.5 * empty
 
 
 @pytest.mark.parametrize("method", [steps.lsqml_step, steps.rpie_step])
@@ -128,7 +128,7 @@ def test_the_misfit_falls(method, names, noiseless):
         if method == "adam":
             misfits.append(solver.adam_epoch(names, 8, amplitude_loss))
         else:
-            misfits.append(solver.minibatch_epoch(method, names, 8))
+            misfits.append(solver.minibatch_epoch(method, names, 8).sum())
     assert misfits[-1] < 0.05 * misfits[0]
     # From epoch to epoch it falls but for what batches differ by.
     assert np.mean(np.diff(misfits) < 0) > 0.8
