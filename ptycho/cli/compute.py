@@ -81,7 +81,7 @@ HalfSets = Annotated[
     bool | None,
     typer.Option(
         "--half-sets/--no-half-sets",
-        help="Find the resolution by the FRC of two images of half the data; by default where it takes less than 30 s.",
+        help="Find the resolution by the FRC of two images of half the data; by default where it takes less than 20 s.",
         show_default=False,
     ),
 ]

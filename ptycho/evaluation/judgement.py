@@ -244,9 +244,9 @@ def judge(
         uncovered=len(chosen) - len(covered),
         unseen=unseen,
         amplitude=Errors(of_image.amplitude_error(), of_image.scatter / of_image.expected, of_mean.amplitude_error()),
-        deviance=Errors(of_image.deviance(), of_image.deviance_scatter / of_image.expected, of_mean.deviance()),
+        deviance=Errors(of_image.deviance(), of_image.deviance_noise(mean) / of_image.expected, of_mean.deviance()),
         sparse=sparse,
-        own=own.over_noise(sparse) if own.counted > 0 and own.expected > 0 else None,
+        own=own.over_noise(mean if sparse else None) if own.counted > 0 and own.expected > 0 else None,
     )
 
 
@@ -270,26 +270,44 @@ class _Sums:
 
     def __init__(self, dark: float) -> None:
         self.dark = dark
-        self.counted = self.expected = self.overlap = self.logarithms = self.scatter = self.deviance_scatter = 0.0
+        self.frames = 0
+        self.counted = self.expected = self.overlap = self.logarithms = self.scatter = 0.0
+        self.of_pixels: Float[Array, " K"] | float = 0.0
+        """Expected counts of each pixel."""
+        self.deviance_scatter: Float[Array, " K"] | float = 0.0
+        """Of each pixel what shot noise leaves of half the deviance, were the expected counts the true ones."""
 
     def add(self, expected: Float[Array, "b K"], counts: Float[Array, "b K"]) -> None:
         """Take up some frames."""
+        self.frames += len(counts)
         self.counted += float(counts.sum())
         self.overlap += float(np.sqrt(expected * counts).sum())
         self.scatter += float((expected * relative_scatter(expected)).sum())
         self.expected += float(expected.sum())
         e = expected + self.dark
         self.logarithms += float(xlogy(counts, counts / e).sum())  # k log(k / e), 0 where nothing was counted
-        self.deviance_scatter += float(deviance_scatter(e).sum())
+        self.of_pixels += expected.sum(axis=0)
+        self.deviance_scatter += deviance_scatter(e).sum(axis=0)
 
     def amplitude_error(self) -> float:
         """`frame_error`: ``sum (s sqrt(e) - sqrt(k))^2 / sum k``, with the best scale."""
         return (self.counted - self.overlap**2 / self.expected) / self.counted
 
-    def over_noise(self, sparse: bool) -> float:
-        """The error, or else deviance, over what shot noise leaves of it."""
-        if sparse:
-            return self.deviance() * self.expected / self.deviance_scatter
+    def deviance_noise(self, mean: Float[Array, " K"]) -> float:
+        """What shot noise leaves of half the deviance, were each pixel's expected counts right on average.
+
+        A fit expects nothing where it takes the few photons for noise, as of an electron microscope's dark field. Their
+        shot noise is there all the same, and is told by the ``mean`` counts of the pixels in other frames.
+        """
+        expected = self.of_pixels / self.frames
+        right = mean * (expected.sum() / max(float(mean.sum()), 1e-30))
+        relative = deviance_scatter(right + self.dark) / deviance_scatter(expected + self.dark)
+        return float((self.deviance_scatter * relative).sum())
+
+    def over_noise(self, mean: Float[Array, " K"] | None) -> float:
+        """The error over what shot noise leaves of it, or that of the deviance where the ``mean`` frame is given."""
+        if mean is not None:
+            return self.deviance() * self.expected / self.deviance_noise(mean)
         return self.amplitude_error() * self.expected / self.scatter
 
     def deviance(self) -> float:

@@ -14,7 +14,7 @@ from ptycho.pipelines.assess import Outcome
 from ptycho.progress import Progress
 from ptycho.refinement.refine import Refinement
 
-AFFORDABLE_S = 30.0
+AFFORDABLE_S = 20.0
 """Seconds that are spent on either unless it is asked for."""
 
 EPOCHS = 30
