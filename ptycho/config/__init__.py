@@ -307,6 +307,9 @@ class RefineConfig(Config):
     red_weight: float = 0.0
     """Squared distance of the object from what a network makes of it, which takes out noise (``cg``); in units of the
     light on it."""
+    flat_weight: float = 0.0
+    """Squared distance of the object from its mean (``cg``), in units of the light on it: takes out the slow phase that
+    few photons leave open."""
     amplitude_bound: float | None = None
     """Largest amplitude of the object; None: any."""
     probe_support: float | None = None
@@ -334,9 +337,10 @@ class RefineConfig(Config):
                 value is None or name == "probe" or self.method == "cg", f"{name}_from", f"None with {self.method}"
             )
         self._require(1 <= self.opr_modes <= 3, "opr_modes", "1 to 3")
-        for name in ("background_blur_px", "tv_weight", "l2_weight", "h1_weight", "red_weight"):
+        for name in ("background_blur_px", "tv_weight", "l2_weight", "h1_weight", "red_weight", "flat_weight"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
-        self._require(self.method == "cg" or not self.red_weight, "red_weight", f"0 with {self.method}")
+        for name in ("red_weight", "flat_weight"):
+            self._require(self.method == "cg" or not getattr(self, name), name, f"0 with {self.method}")
         self._require(self.amplitude_bound is None or self.amplitude_bound > 0, "amplitude_bound", "above 0, or None")
         self._require(self.probe_support is None or self.probe_support > 0, "probe_support", "above 0, or None")
         self._require(self.batch_frames is None or self.batch_frames >= 1, "batch_frames", "1 or more, or None")

@@ -1,5 +1,5 @@
 """What an image is taken to be like, chosen by the data: smooth by total variation, weighed by photons that no fit has
-seen, or free of noise in the eyes of a network, where frames that no fit has seen like that better."""
+seen, near its mean, or free of noise in the eyes of a network, where data that no fit has seen like that better."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,12 +17,16 @@ from ptycho.refinement.held_out_photons import (
     PhotonTrial,
     best_total_variation,
     gain_of_denoiser,
+    gains_of_flatness,
     try_total_variation,
 )
 from ptycho.refinement.refine import Refinement, refine
 
 RED_WEIGHT = 3.0
 """Of the network's image. Three times as much or a third changes little (docs/decisions/016-a-denoiser-as-prior.md)."""
+
+FLAT_WEIGHTS = (0.03, 0.1, 0.3)
+"""Of the object's mean, that are tried."""
 
 
 class Smoothed(NamedTuple):
@@ -43,9 +47,11 @@ def with_priors(
     decided: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> Smoothed:
-    """A fit continued with total variation, and from there with a network that takes out noise, where frames that no
-    fit has seen like it: see `with_total_variation` and `with_denoiser`, and there for the arguments."""
+    """A fit continued with total variation, near the object's mean, and with a network that takes out noise, each where
+    data that no fit has seen like it: see `with_total_variation`, `with_flatness` and `with_denoiser`, and there for
+    the arguments."""
     smoothed = with_total_variation(scan, config, fit, held_out, decided=decided, progress=progress)
+    smoothed = with_flatness(scan, smoothed, held_out, decided=decided, progress=progress)
     return with_denoiser(scan, smoothed, held_out, decided=decided, progress=progress)
 
 
@@ -114,7 +120,13 @@ def try_denoiser(
     further = refine(scan, free, start=fit.without_unseen, start_counts=False, held_out=held_out, progress=progress)
     frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
     by_photons = gain_of_denoiser(
-        scan, config, fit.without_unseen, frames, tv_weight=config.tv_weight, red_weight=RED_WEIGHT
+        scan,
+        config,
+        fit.without_unseen,
+        frames,
+        tv_weight=config.tv_weight,
+        red_weight=RED_WEIGHT,
+        flat_weight=config.flat_weight,
     )
     by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
     return DenoiserTrial(further, free, by_frames, by_photons)
@@ -170,6 +182,44 @@ def with_total_variation(
     if further.best == 0 or further.criterion >= fit.criterion:
         return Smoothed(fit, config, trials, (f"{choice}; not taken: {scores}.",))
     return Smoothed(joined(fit, further), replace(config, tv_weight=weight), trials, (f"{choice}; {scores}.",))
+
+
+def with_flatness(
+    scan: Scan,
+    smoothed: Smoothed,
+    held_out: np.ndarray,
+    *,
+    decided: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+) -> Smoothed:
+    """A fit with total variation continued near the object's mean, where photons that no fit has seen like it, and
+    frames that no fit has seen, too.
+
+    Total variation asks next to nothing of slow phase, and few photons through a wide probe leave that open: of a weak
+    sample under 700 photons a frame it made an image by 1 to 2 dB worse than a flat one
+    (docs/decisions/016-a-denoiser-as-prior.md). For the arguments see `with_denoiser`.
+    """
+    fit, config = smoothed.fit, smoothed.config
+    if not config.tv_weight or decided & {"tv_weight", "flat_weight"} or fit.without_unseen is None:
+        return smoothed
+    frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
+    gains = gains_of_flatness(
+        scan, config, fit.without_unseen, frames, tv_weight=config.tv_weight, flat_weights=FLAT_WEIGHTS
+    )
+    best = int(np.argmax(gains))
+    tried = "Nearness to the mean of the object, tried by held-out photons"
+    if gains[best] <= 0:
+        return smoothed._replace(notes=(*smoothed.notes, f"{tried}: none."))
+    flat = replace(config, flat_weight=FLAT_WEIGHTS[best], focus=False)
+    further = refine(scan, flat, start=fit.without_unseen, start_counts=False, held_out=held_out, progress=progress)
+    by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
+    told = (
+        f"weight {flat.flat_weight:g}, gain in log-likelihood {by_frames:+.3g}, {gains[best]:+.3g} on held-out photons"
+    )
+    if by_frames <= 0:
+        return smoothed._replace(notes=(*smoothed.notes, f"{tried}: not taken, {told}."))
+    notes = (*smoothed.notes, f"{tried}, and frames: {told}.")
+    return Smoothed(joined(fit, further), replace(config, flat_weight=flat.flat_weight), smoothed.trials, notes)
 
 
 def _smoothed(

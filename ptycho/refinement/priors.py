@@ -1,11 +1,14 @@
 """Prior knowledge of the object: it is smooth, or near an image. In units of the illumination on it.
 
-    R(O) = n (tv sum |grad O| + l2 / 2 sum |O - I|^2 + h1 / 2 sum |grad(O - I)|^2 + red / 2 sum |O - D|^2)
+    R(O) = n (tv sum |grad O| + l2 / 2 sum |O - I|^2 + h1 / 2 sum |grad(O - I)|^2 + red / 2 sum |O - D|^2
+              + flat / 2 sum |O - <O>|^2)
 
 n is the photons on a pixel; |grad O| is ``sqrt(|d_y O|^2 + |d_x O|^2 + TINY^2)``, isotropic, of forward differences.
 The L2 prior holds the object near the image I; the H1 prior holds details and lets slow changes pass. D is what a
 network makes of the object as it is, without its noise: regularisation by denoising (Romano, Elad & Milanfar, SIAM J.
-Imaging Sci. 10, 1804 (2017)), where D is renewed as the object changes. Each slice of a thick sample is treated alone.
+Imaging Sci. 10, 1804 (2017)), where D is renewed as the object changes. So is the mean <O>, weighted by the light: the
+last prior takes out the slow phase that few photons leave open, which costs total variation next to nothing. Each slice
+of a thick sample is treated alone.
 """
 
 from typing import NamedTuple
@@ -36,6 +39,9 @@ class Priors(NamedTuple):
     red: float = 0.0
     denoised: np.ndarray | None = None
     """D: of the same shape."""
+    flat: float = 0.0
+    level: np.ndarray | None = None
+    """<O>: ``(S, 1, 1)``."""
     noise: float = NOISE
     """That the network is told of, in units of what the prior leaves."""
 
@@ -47,8 +53,8 @@ class Priors(NamedTuple):
     @property
     def pulls(self) -> list[tuple[float, np.ndarray]]:
         """Images that the object is held near to, pixel by pixel, with their weights."""
-        both = ((self.l2, self.image), (self.red, self.denoised))
-        return [(weight, image) for weight, image in both if weight and image is not None]
+        all_of_them = ((self.l2, self.image), (self.red, self.denoised), (self.flat, self.level))
+        return [(weight, image) for weight, image in all_of_them if weight and image is not None]
 
     @property
     def sigma(self) -> float:
@@ -98,7 +104,7 @@ class Priors(NamedTuple):
         """``(K, K)`` along K directions of the object (total variation with the gradient that it has now)."""
         gram = np.zeros((len(directions),) * 2)
         inner = lambda a, b, weight: float(np.sum(weight * (a.real * b.real + a.imag * b.imag)))
-        # <d_i, R'' d_j> = n (sum (tv / |grad O| + h1) grad d_i . grad d_j + (l2 + red) sum d_i d_j)
+        # <d_i, R'' d_j> = n (sum (tv / |grad O| + h1) grad d_i . grad d_j + (l2 + red + flat) sum d_i d_j)
         stiffness = self.tv * _inverse_gradient(object) if self.tv else 0.0
         stiffness = stiffness + (self.h1 if self.image is not None else 0.0)
         differences = [_differences(direction) for direction in directions] if np.any(stiffness) else []

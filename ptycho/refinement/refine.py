@@ -187,16 +187,17 @@ def warmed_up(solver: Solver) -> None:
 
 def without_priors(config: RefineConfig) -> RefineConfig:
     """Conjugate gradients to the counts and nothing else."""
-    return replace(config, method="cg", tv_weight=0.0, red_weight=0.0, h1_weight=0.0, l2_weight=0.0)
+    return replace(config, method="cg", tv_weight=0.0, red_weight=0.0, h1_weight=0.0, l2_weight=0.0, flat_weight=0.0)
 
 
-def object_epochs(solver: Solver, epochs: int, tv: float = 0.0, red: float = 0.0, fraction: float = 1.0) -> None:
+def object_epochs(
+    solver: Solver, epochs: int, tv: float = 0.0, red: float = 0.0, flat: float = 0.0, fraction: float = 1.0
+) -> None:
     """Conjugate gradients of the object alone, with a fraction of the weights of its priors."""
-    solver.priors = solver.priors._replace(tv=fraction * tv).coming_in(red, fraction)
+    solver.priors = solver.priors._replace(tv=fraction * tv, flat=fraction * flat).coming_in(red, fraction)
     solver.forget_last_step()
     for _ in range(epochs):
-        if solver.priors.red:
-            solver.denoise()
+        solver.renew_priors()
         solver.cg_step((Object(),))
 
 
@@ -264,9 +265,8 @@ class _Schedule:
         tv = config.tv_weight * part
         if tv != solver.priors.tv:
             solver.forget_last_step()
-        solver.priors = solver.priors._replace(tv=tv).coming_in(config.red_weight, part)
-        if solver.priors.red:
-            solver.denoise()
+        solver.priors = solver.priors._replace(tv=tv, flat=config.flat_weight).coming_in(config.red_weight, part)
+        solver.renew_priors()
         frames = len(solver.frames)
         minibatches = -(-frames // config.batch_frames) if config.batch_frames else 16
         method, pieces = plan or (config.method, 1 if config.method == "cg" else minibatches)

@@ -219,11 +219,19 @@ class Solver:
         slope, curvature = self.priors.gradient(ops.convert_to_numpy(self.state["object"]))
         return slope * self._part_of(frames), curvature * self._part_of(frames)
 
-    def denoise(self) -> None:
-        """Renew what the prior takes for the object without noise."""
-        network, sigma = load_denoiser(), self.priors.sigma
-        image = np.stack([denoised(network, plane, sigma) for plane in ops.convert_to_numpy(self.state["object"])])
-        self.priors = self.priors._replace(denoised=image)
+    def renew_priors(self) -> None:
+        """Renew what the priors take for the object without noise, and for its mean, where they have a weight."""
+        if not (self.priors.red or self.priors.flat):
+            return
+        image = ops.convert_to_numpy(self.state["object"])
+        if self.priors.red:
+            network, sigma = load_denoiser(), self.priors.sigma
+            self.priors = self.priors._replace(denoised=np.stack([denoised(network, plane, sigma) for plane in image]))
+        if self.priors.flat:
+            light = self.coverage()
+            # <O> = sum n O / sum n
+            level = (image * light).sum(axis=(1, 2), keepdims=True) / light.sum()
+            self.priors = self.priors._replace(level=level.astype("complex64"))
         self.forget_last_step()
 
     def _part_of(self, frames: np.ndarray) -> np.float32:
