@@ -119,7 +119,14 @@ def refitted(
     solver = make_solver(again, np.arange(len(scan)), np.arange(0), plain, image)
     warmed_up(solver)
     for passes, fraction in schedule:
-        object_epochs(solver, passes, config.tv_weight, config.red_weight, fraction)
+        object_epochs(
+            solver,
+            passes,
+            tv=config.tv_weight,
+            red=config.red_weight,
+            flat=config.flat_weight,
+            fraction=fraction,
+        )
     replica = result_of(solver, plain, (Object(),))
     # Where the replica's first pixel is on the canvas, by what the first frame's position is on both
     origin = np.rint(image.positions_px[0] - replica.positions_px[0]).astype(int)

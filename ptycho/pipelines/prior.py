@@ -213,9 +213,8 @@ def with_flatness(
     flat = replace(config, flat_weight=FLAT_WEIGHTS[best], focus=False)
     further = refine(scan, flat, start=fit.without_unseen, start_counts=False, held_out=held_out, progress=progress)
     by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
-    told = (
-        f"weight {flat.flat_weight:g}, gain in log-likelihood {by_frames:+.3g}, {gains[best]:+.3g} on held-out photons"
-    )
+    gain = f"gain in log-likelihood {by_frames:+.3g}, and {gains[best]:+.3g} on held-out photons"
+    told = f"weight {flat.flat_weight:g}, {gain}"
     if by_frames <= 0:
         return smoothed._replace(notes=(*smoothed.notes, f"{tried}: not taken, {told}."))
     notes = (*smoothed.notes, f"{tried}, and frames: {told}.")

@@ -236,6 +236,7 @@ def fit_from_vacuum(
         noise=plain.noise,
         tv_weight=plain.tv_weight,
         red_weight=plain.red_weight,
+        flat_weight=plain.flat_weight,
         multislice=plain.multislice,
     )
     return Smoothed(fit, chosen, smoothed.trials, (*notes, *smoothed.notes, *sliced))

@@ -191,7 +191,7 @@ def without_priors(config: RefineConfig) -> RefineConfig:
 
 
 def object_epochs(
-    solver: Solver, epochs: int, tv: float = 0.0, red: float = 0.0, flat: float = 0.0, fraction: float = 1.0
+    solver: Solver, epochs: int, *, tv: float = 0.0, red: float = 0.0, flat: float = 0.0, fraction: float = 1.0
 ) -> None:
     """Conjugate gradients of the object alone, with a fraction of the weights of its priors."""
     solver.priors = solver.priors._replace(tv=fraction * tv, flat=fraction * flat).coming_in(red, fraction)
@@ -368,6 +368,7 @@ def make_solver(
         l2=config.l2_weight,
         h1=config.h1_weight,
         red=config.red_weight,
+        flat=config.flat_weight,
         image=solver.state["object"].copy(),
     )
     return solver

@@ -7,7 +7,7 @@ from ptycho.refinement.priors import TINY, Priors
 from tests.helpers import complex_normal, slope
 
 SHAPE = (13, 10)
-KINDS = ("tv", "l2", "h1", "red")
+KINDS = ("tv", "l2", "h1", "red", "flat")
 KIND = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -23,6 +23,8 @@ def value(priors, image):
     total = priors.tv * gradient_size(image).sum() + priors.l2 / 2 * (np.abs(off) ** 2).sum()
     if priors.denoised is not None:
         total += priors.red / 2 * (np.abs(image - priors.denoised) ** 2).sum()
+    if priors.level is not None:
+        total += priors.flat / 2 * (np.abs(image - priors.level) ** 2).sum()
     total += priors.h1 / 2 * (gradient_size(off) ** 2 - TINY**2).sum()
     return priors.illumination * total
 
@@ -32,7 +34,8 @@ def problem(kind):
     image = complex_normal(rng, *SHAPE).astype("complex128")
     directions = [complex_normal(rng, *SHAPE).astype("complex128") for _ in range(2)]
     near, free = complex_normal(rng, *SHAPE), complex_normal(rng, *SHAPE)
-    return Priors(7.0, image=near, denoised=free)._replace(**{kind: 0.3}), image, directions
+    level = np.full((1, 1), 0.8 - 0.3j, "complex64")
+    return Priors(7.0, image=near, denoised=free, level=level)._replace(**{kind: 0.3}), image, directions
 
 
 @KIND
