@@ -272,9 +272,9 @@ class _Sums:
         self.dark = dark
         self.frames = 0
         self.counted = self.expected = self.overlap = self.logarithms = self.scatter = 0.0
-        self.of_pixels: Float[Array, " K"] | float = 0.0
+        self.of_pixels: Float[Array, " K"] = np.zeros(())
         """Expected counts of each pixel."""
-        self.deviance_scatter: Float[Array, " K"] | float = 0.0
+        self.deviance_scatter: Float[Array, " K"] = np.zeros(())
         """Of each pixel what shot noise leaves of half the deviance, were the expected counts the true ones."""
 
     def add(self, expected: Float[Array, "b K"], counts: Float[Array, "b K"]) -> None:
@@ -286,8 +286,8 @@ class _Sums:
         self.expected += float(expected.sum())
         e = expected + self.dark
         self.logarithms += float(xlogy(counts, counts / e).sum())  # k log(k / e), 0 where nothing was counted
-        self.of_pixels += expected.sum(axis=0)
-        self.deviance_scatter += deviance_scatter(e).sum(axis=0)
+        self.of_pixels = self.of_pixels + expected.sum(axis=0)
+        self.deviance_scatter = self.deviance_scatter + deviance_scatter(e).sum(axis=0)
 
     def amplitude_error(self) -> float:
         """`frame_error`: ``sum (s sqrt(e) - sqrt(k))^2 / sum k``, with the best scale."""

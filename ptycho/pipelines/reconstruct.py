@@ -130,10 +130,10 @@ def does_without_network(scan: Scan, vacuum: Smoothed, held_out: np.ndarray) -> 
     """Whether a network's image would add nothing to a fit: to one of slices, as networks know thin samples only; to
     one that has a network as its prior (on objects unlike those it has learned from a start from the image is up to 1.1
     dB worse, and held-out frames do not tell: docs/decisions/016-a-denoiser-as-prior.md); and to one at the noise
-    under so many photons that no prior does."""
+    under so many photons that no prior does, or of a 4D-STEM scan, as networks have not learned from atoms."""
     if vacuum.config.multislice is not None or vacuum.config.red_weight > 0:
         return True
-    if photons_per_object_pixel(scan) < PLENTY:
+    if photons_per_object_pixel(scan) < PLENTY and not scan.is_4dstem:
         return False
     decision = verdict_of(scan, vacuum.fit, held_out)
     return decision is not None and decision.kind == "at the noise"
@@ -165,7 +165,7 @@ def fitted_alone(
     result = replace(fit.result, provenance=settings | dict(hold_out_every=hold_out_every or 0))
     checks = examine(scan, orientation=False) if checks is None else checks
     outcome = assess_fully(result, scan, held_out, checks, (*fit.notes, *image_warnings(result, scan)), fit)
-    why = "it adds nothing at the noise in such light"
+    why = "it has not learned from atoms" if scan.is_4dstem else "it adds nothing at the noise in such light"
     if vacuum.config.multislice is not None:
         why = "it knows thin samples only"
     elif vacuum.config.red_weight:
