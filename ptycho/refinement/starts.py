@@ -20,7 +20,7 @@ def find_focus(
     solver: Solver,
     *,
     frames: int = 128,
-    most_frames: int = 1024,
+    batch: int = 16,
     range_rad: float | None = None,
     step_rad: float = 1.2,
     most_coarse: int = 41,
@@ -37,9 +37,8 @@ def find_focus(
 
     Args:
         solver: its object is empty.
-        frames: how many it is found from at least, those nearest the middle of the scan; more where the probe is wide
-            beside their steps, or counts are few (`frames_that_tell`).
-        most_frames: and at most.
+        frames: how many they are found from, those nearest the middle of the scan.
+        batch: frames in a batch: of eight batches the later ones are predicted well enough to tell 5 nm of defocus.
         range_rad: defocus that is tried, either way: phase at the root mean square frequency of the probe; None: up to
             where the probe no longer fits into its window (`widest_defocus`), and a quarter further while the misfit
             falls.
@@ -55,46 +54,8 @@ def find_focus(
     Returns:
         A sentence for the user, where the search ended at its limit.
     """
-    given = solver.state["probe"]
-    search = lambda count: _find_focus(
-        solver, count, range_rad, step_rad, most_coarse, rounds, most_trials, least_gain, sigmas
-    )
-    count = frames_that_tell(solver, frames, most_frames)
-    note = search(count)
-    # A probe that is wider than was thought asks for more frames.
-    if frames_that_tell(solver, frames, most_frames) > 1.5 * count:
-        count, solver.state["probe"] = frames_that_tell(solver, frames, most_frames), given
-        note = search(count)
-    return note
-
-
-def frames_that_tell(solver: Solver, least: int, most: int, areas: float = 16.0, photons: float = 2e6) -> int:
-    """How many frames around the middle tell the focus: they cover so many areas of the probe, with so many photons.
-
-    Over less than a few probes the object is free to make up for any focus.
-    """
-    scan = solver.scan.with_probe(solver.state["probe"], known=False)
-    area = np.pi * scan.probe_diameter_px**2 / 4
-    counts = max(float(scan.frame_counts[solver.frames].mean()), 1.0)
-    needed = max(least, areas * area / max(scan.step_px, 1e-3) ** 2, photons / counts)
-    return int(min(needed, most, len(solver.frames)))
-
-
-def _find_focus(
-    solver: Solver,
-    count: int,
-    range_rad: float | None,
-    step_rad: float,
-    most_coarse: int,
-    rounds: Sequence[tuple[float, float]],
-    most_trials: int,
-    least_gain: float,
-    sigmas: float,
-) -> str | None:
-    """`find_focus` by so many frames, in 16 batches, of 16 frames at least: the later ones tell 5 nm of defocus."""
     probe, everything = solver.state["probe"], solver.frames
-    solver.frames = everything[nearest_the_middle(solver.scan.positions[everything], count)]
-    batch = max(16, -(-count // 16))
+    solver.frames = everything[nearest_the_middle(solver.scan.positions[everything], frames)]
     spectrum = np.fft.fft2(probe)
     squared = np.add.outer(*(np.fft.fftfreq(solver.scan.N) ** 2,) * 2)
     powers = (np.abs(probe) ** 2).sum(axis=(1, 2))
