@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ptycho.config import SimulationConfig
+from ptycho.refinement.likelihood import AMPLITUDES, Likelihood
 from ptycho.refinement.solver import Solver
 from ptycho.refinement.starts import find_focus, find_map, lowest_point
 from ptycho.simulation.simulate import simulate
@@ -44,9 +45,10 @@ def test_scale_and_rotation_are_found():
     assert solver.epoch == 0
 
 
-def focusing(defocus_rad: float, frames: int = 100) -> Solver:
+def focusing(defocus_rad: float, frames: int = 100, **settings: float) -> Solver:
     """A solver for a scan whose guessed probe is off focus by so many rad at its mean frequency."""
-    scan = simulate(SimulationConfig(N=32, positions=frames, step_px=4.0, photons=1e5, seed=2))
+    known = dict(photons=1e5) | settings
+    scan = simulate(SimulationConfig(N=32, positions=frames, step_px=4.0, seed=2, **known))
     squared = np.add.outer(*(np.fft.fftfreq(32) ** 2,) * 2)
     spectrum = np.fft.fft2(scan.probe)
     power = (np.abs(spectrum) ** 2).sum(axis=0)
@@ -86,3 +88,24 @@ def test_a_broad_valley_is_no_focus():
 
 def test_a_search_that_ends_at_its_limit_says_so():
     assert "may lie beyond" in (find_focus(focusing(-4.0), range_rad=1.2) or "")
+
+
+def test_steps_from_vacuum_do_not_overshoot_where_frames_are_dim():
+    """A first pass by the Poisson likelihood prefers a probe that is out of focus, by least squares the right one."""
+    solver = focusing(0.0, frames=144, photons=100.0, defocus=1.0)
+    given = solver.state["probe"].copy()
+    spectrum, squared = np.fft.fft2(given), np.add.outer(*(np.fft.fftfreq(32) ** 2,) * 2)
+    power = (np.abs(spectrum) ** 2).sum(axis=0)
+
+    def misfit(defocus_rad, likelihood):
+        ramp = np.exp(1j * defocus_rad * power.sum() / (power * squared).sum() * squared)
+        solver.state["probe"] = np.fft.ifft2(spectrum * ramp).astype("complex64")
+        solver.vacuum()
+        return solver.minibatch_epoch("lsqml", ["object"], 16, likelihood=likelihood).sum()
+
+    poisson = Likelihood(poisson=True, dark=1e-3)
+    assert min(misfit(2.4, poisson), misfit(3.6, poisson)) < 0.95 * misfit(0.0, poisson)
+    assert min(misfit(a, AMPLITUDES) for a in (-2.4, 2.4, 3.6)) > misfit(0.0, AMPLITUDES)
+    solver.state["probe"] = given
+    assert find_focus(solver) is None
+    np.testing.assert_array_equal(solver.state["probe"], given)
