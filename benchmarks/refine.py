@@ -407,7 +407,7 @@ def in_turn(runs: dict[str, Callable[[], object]], times: int = 3) -> dict[str, 
     return {name: (min(wall for wall, _ in own), min(cpu for _, cpu in own)) for name, own in found.items()}
 
 
-def an_epoch(scan: Scan, method: str, size: int) -> Callable[[], float]:
+def an_epoch(scan: Scan, method: str, size: int) -> Callable[[], object]:
     """An epoch of object and probe, batches of ``size`` frames for lsqml; ``cg4`` is cg with four slices."""
     thick = Multislice(slices=4, spacing_px=20.0, wavelength_px=0.1) if method == "cg4" else None
     solver = Solver(scan, np.arange(len(scan)), np.arange(0), multislice=thick)

@@ -16,7 +16,7 @@ from ptycho.arrays import Array, Bool, Complex, Float
 from ptycho.data.frames import chunks, mapped
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, Trial, defocused, fit_errors, middle_of, turned
-from ptycho.diagnostics.statistics import scatter_of_mean
+from ptycho.diagnostics.statistics import mean_over_error, scatter_of_mean
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 IDENTITY: Matrix = ((1.0, 0.0), (0.0, 1.0))
@@ -324,7 +324,7 @@ def told_by_all_parts(
     turn = -slope / (2 * curvature) if curvature > 0 else nearby[np.argmin(around)]
     chosen = _mapped(trials[best], rotation(float(np.clip(turn, nearby[0], nearby[-1]))))
     ends = error_table([chosen, Trial()])
-    worse = lambda others: (others - ends[:, 0]).mean() / max(standard_error(others - ends[:, 0]), 1e-30)
+    worse = lambda others: mean_over_error(others - ends[:, 0])
     rivals = [column for trial, column in zip(trials, errors.T, strict=True) if _is_another(trial, chosen, 60.0)]
     pattern = np.mean([field.mean_pattern[field.mask].sum() for field in fields])
     noise = np.mean([scatter_of_mean(field) for field in fields]) / pattern
@@ -336,11 +336,6 @@ def told_by_all_parts(
     gain = float(ends[:, 1].mean() / ends[:, 0].mean() - 1)
     wrong = _differ(Trial(), chosen, 2.5) and worse(ends[:, 1]) > sigmas
     return Geometry(chosen, gain, apart / float(ends[:, 0].mean()), True, bool(wrong))
-
-
-def standard_error(values: Float[Array, " K"]) -> float:
-    """Of their mean."""
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def best_guess(

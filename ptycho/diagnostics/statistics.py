@@ -245,3 +245,9 @@ def scatter_of_mean(scan: Scan) -> float:
     from ptycho.physics.noise import root_scatter
 
     return float(ops.convert_to_numpy(root_scatter(scan.mean_pattern[scan.mask].astype("float32"))).sum())
+
+
+def mean_over_error(values: Float[Array, " K"]) -> float:
+    """The mean of paired differences over its standard error."""
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() / max(error, 1e-30))

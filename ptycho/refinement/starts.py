@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from ptycho.diagnostics.statistics import scatter_of_mean
+from ptycho.diagnostics.statistics import mean_over_error, scatter_of_mean
 from ptycho.physics.grid import nearest_the_middle
 from ptycho.refinement.likelihood import AMPLITUDES
 from ptycho.refinement.solver import Solver
@@ -82,7 +82,7 @@ def find_focus(
 
     of_batches = lambda point: misfits(*point.tolist())
     at = lambda point: float(of_batches(point).sum())
-    is_worse = lambda one, other: _mean_over_error(of_batches(one) - of_batches(other)) > sigmas
+    is_worse = lambda one, other: mean_over_error(of_batches(one) - of_batches(other)) > sigmas
     axes = np.eye(len(probe))
     given = 0 * axes[0]
     widest = reach + max(2, reach // 4)
@@ -107,12 +107,6 @@ def find_focus(
         f"the focus that was looked for may lie beyond the widest probe that was tried ({abs(point[0]):.1f} rad at its "
         "mean frequency): take larger frames, or give --semiangle-mrad and --defocus-a"
     )
-
-
-def _mean_over_error(differences: np.ndarray) -> float:
-    """The mean of differences between batches over its standard error."""
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    return float(differences.mean() / max(error, 1e-30))
 
 
 def widest_defocus(N: int, mean_square_frequency: float, window: float = 0.4) -> float:
