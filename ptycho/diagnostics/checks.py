@@ -16,6 +16,7 @@ from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.geometry import Geometry, find_geometry
 from ptycho.diagnostics.near_field import in_near_field, missing
 from ptycho.diagnostics.pixels import bad_pixels, gaps, listed, saturation, unsound_pixels
+from ptycho.diagnostics.sidebands import find_sidebands
 from ptycho.diagnostics.statistics import looks_like_counts, without_spikes, zero_frequency
 from ptycho.diagnostics.values import pedestal
 
@@ -273,11 +274,15 @@ def _probe(scan: Scan, limits: Limits) -> Iterator[Check]:
 
 
 def examine_orientation(scan: Scan, limits: Limits | None = None) -> Geometry | None:
-    """`find_geometry` by these limits. Any other fault would decide the search: repair it before."""
+    """`find_geometry` by these limits, of a 4D-STEM scan `find_sidebands` where they tell. Any other fault would decide
+    the search: repair it before."""
     limits = limits or Limits()
     if len(scan) < limits.orientation_frames:
         return None
-    return find_geometry(usable(scan), margin=limits.orientation_margin)
+    scan = usable(scan)
+    if scan.is_4dstem and not scan.probe_known and (told := find_sidebands(scan)) is not None:
+        return told.geometry
+    return find_geometry(scan, margin=limits.orientation_margin)
 
 
 def _orientation(scan: Scan, limits: Limits) -> Iterator[Check]:
@@ -293,8 +298,10 @@ def orientation_check(geometry: Geometry) -> Check:
         finding = f"the frames do not tell: other orientations fit them as well, within {100 * geometry.margin:.0f} %"
         remedy = "compare images with --orientation 0 to 7 and --scan-rotation-deg, or fit a probe first"
         return Check(name, "undecided", finding, remedy)
-    finding = f"best: {geometry.sentence}; another orientation's error is {100 * geometry.margin:.0f} % larger"
-    remedy = f"{geometry.sentence} fit better than as they are, by {100 * geometry.gain:.0f} %: {REPAIR}"
+    other = geometry.told_by or f"another orientation's error is {100 * geometry.margin:.0f} % larger"
+    finding = f"best: {geometry.sentence}; {other}"
+    better = geometry.told_by or f"they fit better than as they are, by {100 * geometry.gain:.0f} %"
+    remedy = f"{geometry.sentence} ({better}): {REPAIR}"
     return _check(name, geometry.wrong, finding, remedy, "fail")
 
 

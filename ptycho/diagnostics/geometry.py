@@ -86,6 +86,10 @@ class Geometry(NamedTuple):
     """The scan as it is fits clearly worse than with this map."""
     other_side: bool = False
     """The probe is a guess, and fits on the other side of its focus."""
+    told_by: str = ""
+    """In words, where it was not the error of fits that told it: ``told by ...``."""
+    probe: Complex[Array, "M N N"] | None = None
+    """A guess of the probe that fits better, where one was found besides."""
 
     @property
     def sentence(self) -> str:

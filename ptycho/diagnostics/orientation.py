@@ -191,3 +191,13 @@ def defocused(probe: Complex[Array, "M N N"], defocus_rad: float) -> Complex[Arr
     density = (np.abs(spectrum) ** 2).sum(axis=0)
     phase = defocus_rad * squared * density.sum() / (density * squared).sum()
     return np.fft.ifft2(spectrum * np.exp(1j * phase)).astype(np.complex64)
+
+
+def widest_defocus(N: int, mean_square_frequency: float, window: float = 0.4) -> float:
+    """Defocus in rad at the mean square frequency that spreads the probe over this part of its window from its middle.
+
+    A phase ``a f^2 / <f^2>`` moves the rays of frequency f by ``a f / (pi <f^2>)`` pixels; those at the edge of a disc,
+    ``f_e^2 = 2 <f^2>``, by ``2 a / (pi f_e)``.
+    """
+    edge = np.sqrt(2 * mean_square_frequency)
+    return float(window * N * np.pi * edge / 2)

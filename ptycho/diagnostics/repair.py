@@ -80,8 +80,11 @@ def set_right(scan: Scan) -> tuple[Scan, list[Check]]:
             "the guessed probe is on the other side of its focus: frames fit better with its conjugate",
             "Prepared",
         )
+    if geometry.probe is not None:
+        scan = scan.with_probe(geometry.probe, known=False)
+        scan = _noted(scan, f"the guessed probe has focus and astigmatism as {geometry.told_by}", "Prepared")
     if geometry.wrong:
-        worse = f"the error was {100 * geometry.gain:.0f} % larger before"
+        worse = geometry.told_by or f"the error was {100 * geometry.gain:.0f} % larger before"
         return _noted(with_geometry(scan, geometry), f"{geometry.sentence} ({worse})", SET_RIGHT), checks
     return scan, [*checks, orientation_check(geometry)]
 

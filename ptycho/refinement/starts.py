@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from ptycho.diagnostics.orientation import widest_defocus
 from ptycho.diagnostics.statistics import mean_over_error, scatter_of_mean
 from ptycho.physics.grid import nearest_the_middle
 from ptycho.refinement.likelihood import AMPLITUDES
@@ -107,16 +108,6 @@ def find_focus(
         f"the focus that was looked for may lie beyond the widest probe that was tried ({abs(point[0]):.1f} rad at its "
         "mean frequency): take larger frames, or give --semiangle-mrad and --defocus-a"
     )
-
-
-def widest_defocus(N: int, mean_square_frequency: float, window: float = 0.4) -> float:
-    """Defocus in rad at the mean square frequency that spreads the probe over this part of its window from its middle.
-
-    A phase ``a f^2 / <f^2>`` moves the rays of frequency f by ``a f / (pi <f^2>)`` pixels; those at the edge of a disc,
-    ``f_e^2 = 2 <f^2>``, by ``2 a / (pi f_e)``.
-    """
-    edge = np.sqrt(2 * mean_square_frequency)
-    return float(window * N * np.pi * edge / 2)
 
 
 def _lowest_along(
