@@ -30,7 +30,7 @@ from ptycho.evaluation.uncertainty import band_coverage, illuminated_pixels
 from ptycho.physics.grid import ObjectGrid
 from ptycho.pipelines.bootstrap import error_map
 from ptycho.pipelines.half_sets import half_sets
-from ptycho.pipelines.prior import try_denoiser, with_flatness, with_total_variation
+from ptycho.pipelines.prior import try_denoiser, with_flatness, with_slow_phase, with_total_variation
 from ptycho.refinement.from_network import PLENTY, photons_per_object_pixel
 from ptycho.refinement.refine import refine
 from ptycho.simulation.objects import make_object
@@ -58,7 +58,8 @@ def compare(name: str, scan: Scan) -> dict[str, Any]:
     end = time.perf_counter()
     snr = lambda fit: compare_objects(fit.result.object, scan.object).snr_db
     plenty = photons_per_object_pixel(scan) >= PLENTY
-    flattened = with_flatness(scan, smoothed, np.zeros(len(scan), bool))
+    freed = with_slow_phase(scan, smoothed, np.zeros(len(scan), bool))
+    flattened = with_flatness(scan, freed, np.zeros(len(scan), bool))
     trial = None if plenty else try_denoiser(scan, flattened, np.zeros(len(scan), bool))
     chosen, config = flattened.fit, flattened.config
     if trial is not None and trial.liked:
@@ -71,11 +72,13 @@ def compare(name: str, scan: Scan) -> dict[str, Any]:
         flat=round(compare_objects(np.ones_like(scan.object), scan.object).snr_db, 2),
         vacuum=round(snr(plain), 2),
         tv=round(snr(smoothed.fit), 2),
+        freed=round(snr(freed.fit), 2),
         flattened=round(snr(flattened.fit), 2),
         red=None if trial is None else round(snr(trial.fit), 2),
         gains=None if trial is None else [round(trial.by_frames, 2), round(trial.by_photons, 2)],
         chosen=round(snr(chosen), 2),
         flat_weight=flattened.config.flat_weight,
+        slow_phase=flattened.config.slow_phase > 0,
         weight=float(f"{smoothed.config.tv_weight:.3g}"),
         network=config.red_weight > 0,
         within=within(chosen.result, scan, sigma),

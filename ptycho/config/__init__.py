@@ -310,6 +310,9 @@ class RefineConfig(Config):
     flat_weight: float = 0.0
     """Squared distance of the object from its mean (``cg``), in units of the light on it: takes out the slow phase that
     few photons leave open."""
+    slow_phase: int = 0
+    """Epochs at the end in which the slow phase alone follows the counts, which the priors hold back (``cg``, a thin
+    sample, no ``flat_weight``); taken where held-out frames are predicted better."""
     amplitude_bound: float | None = None
     """Largest amplitude of the object; None: any."""
     probe_support: float | None = None
@@ -339,7 +342,8 @@ class RefineConfig(Config):
         self._require(1 <= self.opr_modes <= 3, "opr_modes", "1 to 3")
         for name in ("background_blur_px", "tv_weight", "l2_weight", "h1_weight", "red_weight", "flat_weight"):
             self._require(getattr(self, name) >= 0, name, "0 or more")
-        for name in ("red_weight", "flat_weight"):
+        self._require(self.slow_phase >= 0, "slow_phase", "0 or more")
+        for name in ("red_weight", "flat_weight", "slow_phase"):
             self._require(self.method == "cg" or not getattr(self, name), name, f"0 with {self.method}")
         self._require(self.amplitude_bound is None or self.amplitude_bound > 0, "amplitude_bound", "above 0, or None")
         self._require(self.probe_support is None or self.probe_support > 0, "probe_support", "above 0, or None")

@@ -100,7 +100,7 @@ def find_sidebands(
     reach = int(np.ceil(widest_defocus(scan.N, lens.mean_square) / step_rad))
     defoci = step_rad * np.arange(-reach, reach + 1)
     table = np.array([[few.gains_of_defoci(rotation(a) @ kind, lens, defoci) for a in angles] for kind in kinds])
-    kind, at, focus = np.unravel_index(int(np.argmax(table)), table.shape)
+    kind, at, focus = map(int, np.unravel_index(int(np.argmax(table)), table.shape))
     apart = np.abs((angles - angles[at] + 90) % 180 - 90) > 25
     rival = max(table[1 - kind].max(), table[kind][apart].max())
     best = table[kind, at, focus]

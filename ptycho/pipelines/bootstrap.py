@@ -34,6 +34,7 @@ from ptycho.refinement.refine import (
     make_solver,
     object_epochs,
     result_of,
+    slow_phase_step,
     warmed_up,
     without_priors,
 )
@@ -127,6 +128,9 @@ def refitted(
             flat=config.flat_weight,
             fraction=fraction,
         )
+    solver.forget_last_step()
+    for _ in range(0 if config.flat_weight else config.slow_phase):
+        slow_phase_step(solver)
     replica = result_of(solver, plain, (Object(),))
     # Where the replica's first pixel is on the canvas, by what the first frame's position is on both
     origin = np.rint(image.positions_px[0] - replica.positions_px[0]).astype(int)
@@ -141,5 +145,5 @@ def local_mean(values: Float[np.ndarray, "H W"], where: Bool[np.ndarray, "H W"])
 
 def seconds_needed(scan: Scan, config: RefineConfig, fit: Refinement) -> float:
     """About how long `error_map` takes, by the epochs of the fit."""
-    passes = 1 + sum(passes for passes, _ in schedule_of(config, fit.best))
+    passes = 1 + config.slow_phase + sum(passes for passes, _ in schedule_of(config, fit.best))
     return 2 * passes * fit.epoch_seconds

@@ -17,6 +17,7 @@ from ptycho.refinement.held_out_photons import (
     PhotonTrial,
     best_total_variation,
     gain_of_denoiser,
+    gain_of_slow_phase,
     gains_of_flatness,
     try_total_variation,
 )
@@ -24,6 +25,9 @@ from ptycho.refinement.refine import Refinement, refine
 
 RED_WEIGHT = 3.0
 """Of the network's image. Three times as much or a third changes little (docs/decisions/016-a-denoiser-as-prior.md)."""
+
+SLOW_PHASE = 16
+"""Epochs of the slow phase alone after those with total variation, or a network."""
 
 FLAT_WEIGHTS = (0.03, 0.1, 0.3)
 """Of the object's mean, that are tried."""
@@ -47,10 +51,11 @@ def with_priors(
     decided: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> Smoothed:
-    """A fit continued with total variation, near the object's mean, and with a network that takes out noise, each where
-    data that no fit has seen like it: see `with_total_variation`, `with_flatness` and `with_denoiser`, and there for
-    the arguments."""
+    """A fit continued with total variation, with its slow phase by the counts alone, near the object's mean, and with a
+    network that takes out noise, each where data that no fit has seen like it: see `with_total_variation`,
+    `with_slow_phase`, `with_flatness` and `with_denoiser`, and there for the arguments."""
     smoothed = with_total_variation(scan, config, fit, held_out, decided=decided, progress=progress)
+    smoothed = with_slow_phase(scan, smoothed, held_out, decided=decided, progress=progress)
     smoothed = with_flatness(scan, smoothed, held_out, decided=decided, progress=progress)
     return with_denoiser(scan, smoothed, held_out, decided=decided, progress=progress)
 
@@ -182,6 +187,41 @@ def with_total_variation(
     if further.best == 0 or further.criterion >= fit.criterion:
         return Smoothed(fit, config, trials, (f"{choice}; not taken: {scores}.",))
     return Smoothed(joined(fit, further), replace(config, tv_weight=weight), trials, (f"{choice}; {scores}.",))
+
+
+def with_slow_phase(
+    scan: Scan,
+    smoothed: Smoothed,
+    held_out: np.ndarray,
+    *,
+    decided: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+) -> Smoothed:
+    """A fit with total variation whose slow phase follows the counts alone, where photons, and then frames, that no fit
+    has seen like it.
+
+    Total variation keeps a step of phase between wide regions too low
+    (docs/decisions/017-slow-phase-by-itself.md). For the arguments see `with_denoiser`.
+    """
+    fit, config = smoothed.fit, smoothed.config
+    told = bool(decided & {"tv_weight", "slow_phase"}) or config.slow_phase > 0
+    if not config.tv_weight or told or config.multislice is not None or fit.without_unseen is None:
+        return smoothed
+    frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
+    by_photons = gain_of_slow_phase(
+        scan, config, fit.without_unseen, frames, tv_weight=config.tv_weight, slow_epochs=SLOW_PHASE
+    )
+    gain = f"gain in log-likelihood {by_photons:+.3g} on held-out photons"
+    if by_photons <= 0:
+        return smoothed._replace(notes=(*smoothed.notes, f"Slow phase by the counts alone, tried: not taken, {gain}."))
+    slow = replace(config, slow_phase=SLOW_PHASE, focus=False)
+    further = refine(scan, slow, start=fit.without_unseen, held_out=held_out, progress=progress)
+    by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
+    gain += f", {by_frames:+.3g} on held-out frames"
+    if by_frames <= 0:
+        return smoothed._replace(notes=(*smoothed.notes, f"Slow phase by the counts alone, tried: not taken, {gain}."))
+    notes = (*smoothed.notes, f"The slow phase follows the counts alone: {gain}.")
+    return Smoothed(joined(fit, further), replace(config, slow_phase=SLOW_PHASE), smoothed.trials, notes)
 
 
 def with_flatness(

@@ -237,6 +237,7 @@ def fit_from_vacuum(
         tv_weight=plain.tv_weight,
         red_weight=plain.red_weight,
         flat_weight=plain.flat_weight,
+        slow_phase=plain.slow_phase,
         multislice=plain.multislice,
     )
     return Smoothed(fit, chosen, smoothed.trials, (*notes, *smoothed.notes, *sliced))

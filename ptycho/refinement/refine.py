@@ -22,6 +22,8 @@ from ptycho.reconstruction.tiles import COVERED
 from ptycho.refinement.checkpoint import Checkpoint, FitEpoch
 from ptycho.refinement.likelihood import AMPLITUDES
 from ptycho.refinement.minibatch import Loss
+from ptycho.refinement.priors import Priors
+from ptycho.refinement.slow_phase import SlowPhase
 from ptycho.refinement.solver import MARGIN_PX, Solver
 from ptycho.refinement.starts import find_focus, find_map
 from ptycho.refinement.unknowns import Object, OprWeights, Unknown, unknowns_at
@@ -163,6 +165,7 @@ def refine(
     notes += [still_improving(config)] if at_limit else []
     solver.restore(best)
     unknowns = unknowns_at(config, best_epoch)
+    history, best_epoch = with_slow_phase(schedule, history, best_epoch)
     without_unseen = result_of(solver, config, unknowns) if len(stopping) else None
     if finish and best_epoch > 0:
         history += finished(schedule, unknowns, len(history), finish)
@@ -209,6 +212,33 @@ def searched(solver: Solver, config: RefineConfig, start: Reconstruction | None)
     if config.maps_positions and (start is None or config.focus):
         find_map(solver, scales=config.affine_from is not None)
     return notes
+
+
+def slow_phase_step(solver: Solver) -> float:
+    """A step of the slow phase alone, without a prior; the misfit before it."""
+    priors, solver.priors = solver.priors, Priors(solver.priors.illumination)
+    solver.momentum = {name: change for name, change in solver.momentum.items() if name == "slow_phase"}
+    misfit = solver.cg_step((SlowPhase(),))
+    solver.priors = priors
+    return misfit
+
+
+def with_slow_phase(schedule: "_Schedule", history: list[FitEpoch], best_epoch: int) -> tuple[list[FitEpoch], int]:
+    """The history of a fit, and its best epoch, after those in which the slow phase alone follows the counts."""
+    solver, config = schedule.solver, schedule.config
+    if not config.slow_phase or config.flat_weight or solver.slices > 1 or best_epoch == 0:
+        return history, best_epoch
+    best, history = solver.snapshot(), list(history)
+    lowest = history[best_epoch]["criterion"]
+    solver.forget_last_step()
+    for epoch in range(len(history), len(history) + config.slow_phase):
+        begin = time.perf_counter()
+        misfit = slow_phase_step(solver)
+        history.append(schedule.entry(epoch, misfit, (), begin))
+        if history[-1]["criterion"] < lowest:
+            best, best_epoch, lowest = solver.snapshot(), epoch, history[-1]["criterion"]
+    solver.restore(best)
+    return history, best_epoch
 
 
 def still_improving(config: RefineConfig) -> str:
