@@ -30,6 +30,7 @@ ALLOWED = {
     "data/detector.py": "a probe on smaller or larger detectors",
     "diagnostics/checks.py": "the symmetry of a mean pattern",
     "diagnostics/orientation.py": "a probe at other defoci",
+    "diagnostics/sidebands.py": "the aperture of a probe, and a probe at other defoci",
     "diagnostics/statistics.py": "a first guess of the probe from the mean pattern",
     "evaluation/aberrations.py": "the aperture of a probe",
     "evaluation/align.py": "registration of images",

@@ -116,14 +116,14 @@ def find_sidebands(
     many = bands.at(bands.by_power[: max(strongest // 3, polished_by // len(bands.k))])
     start = (angles[at], defoci[focus], 0.0, 0.0)
     angle, *phases = _polished(lambda p: many.gains(rotation(p[0]) @ kinds[kind], lens, p[1:].tolist()).sum(), start)
-    found = rotation(angle) @ kinds[kind]
+    axes = rotation(angle) @ kinds[kind]
     return Sidebands(
-        as_matrix(found),
+        as_matrix(axes),
         float(phases[0]),
         lens.applied(scan.probe, phases),
         gain=float(best / table[0, 0].max() - 1),
         margin=float(best / rival - 1),
-        skewness=bands.skewness(found, lens, phases)[0],
+        skewness=bands.skewness(axes, lens, phases)[0],
     )
 
 
@@ -150,8 +150,8 @@ class _Lens:
 
         side = len(self.spectrum)
         index = np.moveaxis(k, -1, 0) * side + side // 2
-        parts = [map_coordinates(part, index, order=1) for part in (self.spectrum.real, self.spectrum.imag)]
-        return parts[0] + 1j * parts[1]
+        real, imaginary = (map_coordinates(each, index, order=1) for each in (self.spectrum.real, self.spectrum.imag))
+        return real + 1j * imaginary
 
     def phase(self, k: Float[Array, "*points 2"], phases: Sequence[float]) -> Float[Array, "*points"]:
         """``(a |k|^2 + b (k_y^2 - k_x^2) + 2 c k_y k_x) / <k^2>`` for phases ``(a, b, c)`` in rad."""
@@ -228,14 +228,14 @@ class _Bands:
     def _beams(self, map: Float[Array, "2 2"], lens: _Lens) -> tuple[list[Array], list[Array]]:
         """Where the beams at k, and those that are scattered to it by -Q and Q, pass the lens, and their aperture."""
         turned = self.Q @ np.linalg.inv(map)  # Q r = Q A^-1 r'
-        places = [self.k, self.k - turned[:, None], self.k + turned[:, None]]
-        return places, [lens.at(place) for place in places]
+        rays = [self.k, self.k - turned[:, None], self.k + turned[:, None]]
+        return rays, [lens.at(ray) for ray in rays]
 
     def templates(self, map: Float[Array, "2 2"], lens: _Lens, phases: Sequence[float]) -> Complex[Array, "Q K"]:
         """W, with positions under a map and with phases of the lens besides."""
-        places, waves = self._beams(map, lens)
-        here, before, behind = (A * np.exp(1j * lens.phase(k, phases)) for k, A in zip(places, waves, strict=True))
-        return here.conj() * before - here * behind.conj()
+        rays, waves = self._beams(map, lens)
+        straight, before, behind = (A * np.exp(1j * lens.phase(k, phases)) for k, A in zip(rays, waves, strict=True))
+        return straight.conj() * before - straight * behind.conj()
 
     def gains(self, map: Float[Array, "2 2"], lens: _Lens, phases: Sequence[float]) -> Float[Array, " Q"]:
         """What each frequency of the sample adds to the log-likelihood; noise alone adds 1 in the mean.
@@ -248,13 +248,13 @@ class _Bands:
 
     def gains_of_defoci(self, map: Float[Array, "2 2"], lens: _Lens, defoci: Float[Array, " D"]) -> Float[Array, " D"]:
         """The sum of `gains` at evenly spaced defoci, from one to the next by a product."""
-        places, (here, before, behind) = self._beams(map, lens)
-        s, s_before, s_behind = ((place**2).sum(axis=-1) / lens.mean_square for place in places)
+        rays, (straight, before, behind) = self._beams(map, lens)
+        s, s_before, s_behind = ((ray**2).sum(axis=-1) / lens.mean_square for ray in rays)
         turns = [
             np.exp(1j * d).astype(np.complex64) for d in np.diff(defoci)[0] * np.stack([s_before - s, s - s_behind])
         ]
         first = np.exp(1j * defoci[0] * np.stack([s_before - s, s - s_behind]))
-        one, other = (first * np.stack([here.conj() * before, here * behind.conj()])).astype(np.complex64)
+        one, other = (first * np.stack([straight.conj() * before, straight * behind.conj()])).astype(np.complex64)
         weighed = (self.G / self.counts).astype(np.complex64)
         weights = (1 / self.counts).astype(np.float32)
         gains = np.empty(len(defoci))
@@ -298,8 +298,8 @@ def _polished(gain: Callable[[Array], float], start: Sequence[float], most: int 
     origin = np.array(start)
     simplex = np.concatenate([np.zeros((1, 4)), np.eye(4)])
     options = dict(initial_simplex=simplex, maxfev=most, xatol=0.05, fatol=0.0)
-    found = minimize(lambda p: -gain(origin + units * p), np.zeros(4), method="Nelder-Mead", options=options)
-    return origin + units * found.x
+    optimum = minimize(lambda p: -gain(origin + units * p), np.zeros(4), method="Nelder-Mead", options=options)
+    return origin + units * optimum.x
 
 
 def _is_opposite(

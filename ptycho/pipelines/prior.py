@@ -204,8 +204,8 @@ def with_slow_phase(
     (docs/decisions/017-slow-phase-by-itself.md). For the arguments see `with_denoiser`.
     """
     fit, config = smoothed.fit, smoothed.config
-    told = bool(decided & {"tv_weight", "slow_phase"}) or config.slow_phase > 0
-    if not config.tv_weight or told or config.multislice is not None or fit.without_unseen is None:
+    is_set = bool(decided & {"tv_weight", "slow_phase"}) or config.slow_phase > 0
+    if not config.tv_weight or is_set or config.multislice is not None or fit.without_unseen is None:
         return smoothed
     frames = np.setdiff1d(np.flatnonzero(~held_out), fit.unseen)
     by_photons = gain_of_slow_phase(

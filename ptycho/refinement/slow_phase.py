@@ -34,12 +34,12 @@ class SlowPhase(Object):
 
     def direction(self, solver, gradients, frames):
         (image,), (gradient,) = solver.state["object"], gradients["gradient"]
-        light = solver.grid.spread(solver.beams()[0], solver.state["positions"][frames])
+        illumination = solver.grid.spread(solver.beams()[0], solver.state["positions"][frames])
         width = WIDTHS[solver.epoch % len(WIDTHS)] * solver.scan.N
         smooth = lambda values: gaussian_filter(values, width, mode="constant")
         # <-dL, i O theta> = sum theta Im(conj(O) g)
         by_phase = smooth(np.imag(image.conj() * gradient))
-        phase = smooth(by_phase / (smooth(light) + self.damping * light.max()))
+        phase = smooth(by_phase / (smooth(illumination) + self.damping * illumination.max()))
         return (1j * image * phase)[None].astype("complex64")
 
     def apply(self, solver, change):

@@ -5,12 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from skimage.data import gravel
+from skimage.data import astronaut, gravel
 
 from ptycho.config import Multislice, RefineConfig, RunConfig, SimulationConfig
 from ptycho.evaluation import compare_objects
 from ptycho.pipelines import prior
-from ptycho.pipelines.prior import DenoiserTrial, Smoothed, with_denoiser, with_flatness, with_total_variation
+from ptycho.pipelines.prior import (
+    DenoiserTrial,
+    Smoothed,
+    with_denoiser,
+    with_flatness,
+    with_slow_phase,
+    with_total_variation,
+)
 from ptycho.pipelines.refine import refine_run
 from ptycho.refinement.refine import make_solver, refine
 from ptycho.simulation.simulate import simulate
@@ -141,6 +148,43 @@ def test_near_the_mean_where_photons_and_frames_like_it(weak, weak_fit, monkeypa
     assert refused.fit is smoothed.fit and "not taken" in refused.notes[-1]
     monkeypatch.setattr(prior, "gains_of_flatness", lambda *_, **__: [-1.0, -2.0, -3.0])
     assert with_flatness(weak, smoothed, none).notes[-1].endswith("none.")
+
+
+def test_slow_phase_by_the_counts_alone_where_photons_and_frames_like_it(dim, dim_fit, monkeypatch):
+    none = np.zeros(len(dim), bool)
+    smoothed = with_total_variation(dim, POISSON, dim_fit, none)
+    better = smoothed.fit._replace(
+        history=[dict(entry, criterion=0.9 * entry["criterion"]) for entry in smoothed.fit.history]
+    )
+    monkeypatch.setattr(prior, "refine", lambda *_, **__: better)
+    monkeypatch.setattr(prior, "gain_of_slow_phase", lambda *_, **__: 0.5)
+    taken = with_slow_phase(dim, smoothed, none)
+    assert taken.config.slow_phase > 0 and taken.config.tv_weight == smoothed.config.tv_weight > 0
+    assert "follows the counts alone" in taken.notes[-1]
+    # Frames that do not like it have their way, and photons theirs; and so has the user.
+    monkeypatch.setattr(prior, "refine", lambda *_, **__: smoothed.fit)
+    assert with_slow_phase(dim, smoothed, none).config.slow_phase == 0
+    monkeypatch.setattr(prior, "gain_of_slow_phase", lambda *_, **__: -0.5)
+    refused = with_slow_phase(dim, smoothed, none)
+    assert refused.fit is smoothed.fit and "not taken" in refused.notes[-1]
+    assert with_slow_phase(dim, smoothed, none, decided=frozenset({"slow_phase"})) is smoothed
+    bare = Smoothed(smoothed.fit, replace(smoothed.config, tv_weight=0.0))
+    assert with_slow_phase(dim, bare, none) is bare
+
+
+def test_photons_tell_a_slow_phase_that_total_variation_holds_back():
+    """A photograph through a wide probe, 7e4 counts a frame: an image by several dB better."""
+    side = 216
+    picture = astronaut()[:side, :side].mean(axis=-1) / 255.0
+    settings = SimulationConfig(N=64, positions=225, step_px=9.0, photons=7e4, defocus=3.0)
+    scan = simulate(settings, object=((1 - 0.4 * picture) * np.exp(0.8j * picture)).astype("complex64"))
+    none = np.zeros(len(scan), bool)
+    smoothed = with_total_variation(scan, POISSON, refine(scan, POISSON), none)
+    found = with_slow_phase(scan, smoothed, none)
+    snr = lambda fit: compare_objects(fit.result.object, scan.object).snr_db
+    assert found.config.slow_phase > 0
+    # Fits of other noise differ by 0.4 dB.
+    assert snr(found.fit) > snr(smoothed.fit) + 2
 
 
 def test_the_mean_is_weighed_by_the_light(weak):
