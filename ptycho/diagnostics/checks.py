@@ -300,8 +300,10 @@ def orientation_check(geometry: Geometry) -> Check:
         return Check(name, "undecided", finding, remedy)
     other = geometry.told_by or f"another orientation's error is {100 * geometry.margin:.0f} % larger"
     finding = f"best: {geometry.sentence}; {other}"
-    better = geometry.told_by or f"they fit better than as they are, by {100 * geometry.gain:.0f} %"
-    remedy = f"{geometry.sentence} ({better}): {REPAIR}"
+    if geometry.told_by:
+        remedy = f"{geometry.sentence} is how they lie, {geometry.told_by}: {REPAIR}"
+    else:
+        remedy = f"{geometry.sentence} fit better than as they are, by {100 * geometry.gain:.0f} %: {REPAIR}"
     return _check(name, geometry.wrong, finding, remedy, "fail")
 
 

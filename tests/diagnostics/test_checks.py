@@ -88,7 +88,15 @@ def test_gaps_do_not_move_the_centre() -> None:
         assert "zero frequency" not in bad(checks)
 
 
-@pytest.mark.parametrize("name", ["siemens-star-small.npz.bz2", "cryo_rotavirus_A_48x48_bin2.npz", "sim64_test.npz"])
+def test_the_side_bands_find_that_a_measured_scan_is_turned(data_folder: Path) -> None:
+    """By 5 degrees; turned so, a fit predicts held-out frames better (docs/decisions/015-electrons.md)."""
+    checks = examine(read_scan(data_folder / "cryo_rotavirus_A_48x48_bin2.npz"))
+    assert len(checks) == CHECKS and bad(checks) == {"orientation of frames"}
+    (check,) = (check for check in checks if check.verdict != "pass")
+    assert "positions turned by 5." in check.finding and "told by the beams" in check.remedy
+
+
+@pytest.mark.parametrize("name", ["siemens-star-small.npz.bz2", "sim64_test.npz"])
 def test_real_scans_pass_as_they_come(name: str, data_folder: Path) -> None:
     checks = examine(read_scan(data_folder / name))
     assert len(checks) == CHECKS and bad(checks) == set(), [check for check in checks if check.verdict != "pass"]
