@@ -193,9 +193,7 @@ class _Bands:
         if not len(pixels) or extent.min() < 4 * scan.step_px:
             return None
         side = int(np.ceil(np.sqrt(len(pixels) / most_pixels)))
-        sums, index = np.unique(pixels // side, axis=0, return_inverse=True)
-        summed = np.zeros((len(pixels), len(sums)), np.float32)
-        summed[np.arange(len(pixels)), index.ravel()] = 1
+        sums, summed = _in_squares(pixels, side)
         y, x = (pixels + scan.N // 2).T
         counts = np.concatenate([chunk[:, y, x].astype(np.float32) @ summed for chunk in chunks(scan.counts)])
         total = counts.sum(axis=0)
@@ -219,9 +217,7 @@ class _Bands:
 
     def binned(self, side: int) -> "_Bands":
         """With sums of as many pixels on a side as one."""
-        sums, index = np.unique(self.pixels // side, axis=0, return_inverse=True)
-        summed = np.zeros((len(self.pixels), len(sums)), np.float32)
-        summed[np.arange(len(self.pixels)), index.ravel()] = 1
+        sums, summed = _in_squares(self.pixels, side)
         k = summed.T @ self.k / summed.sum(axis=0)[:, None]
         return replace(self, k=k, counts=self.counts @ summed, G=self.G @ summed, pixels=sums)
 
@@ -279,6 +275,14 @@ class _Bands:
 
         image = self.phase_image(map, lens, phases)
         return float(skew(image)), float(np.sqrt(6 / min(len(image), 2 * len(self.Q))))
+
+
+def _in_squares(pixels: Int[Array, "K 2"], side: int) -> tuple[Int[Array, "S 2"], Float[Array, "K S"]]:
+    """Squares of so many pixels on a side, (y, x) in that unit, and 1 where a pixel is in one of them."""
+    squares, index = np.unique(pixels // side, axis=0, return_inverse=True)
+    inside = np.zeros((len(pixels), len(squares)), np.float32)
+    inside[np.arange(len(pixels)), index.ravel()] = 1
+    return squares, inside
 
 
 def _half_plane(extent: Float[Array, " 2"], largest: float) -> Float[Array, "Q 2"]:

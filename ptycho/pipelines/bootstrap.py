@@ -34,7 +34,7 @@ from ptycho.refinement.refine import (
     make_solver,
     object_epochs,
     result_of,
-    slow_phase_step,
+    slow_phase_epochs,
     warmed_up,
     without_priors,
 )
@@ -128,9 +128,7 @@ def refitted(
             flat=config.flat_weight,
             fraction=fraction,
         )
-    solver.forget_last_step()
-    for _ in range(0 if config.flat_weight else config.slow_phase):
-        slow_phase_step(solver)
+    slow_phase_epochs(solver, 0 if config.flat_weight else config.slow_phase)
     replica = result_of(solver, plain, (Object(),))
     # Where the replica's first pixel is on the canvas, by what the first frame's position is on both
     origin = np.rint(image.positions_px[0] - replica.positions_px[0]).astype(int)

@@ -133,8 +133,13 @@ def try_denoiser(
         red_weight=RED_WEIGHT,
         flat_weight=config.flat_weight,
     )
-    by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
+    by_frames = gain_by_frames(scan, fit, further)
     return DenoiserTrial(further, free, by_frames, by_photons)
+
+
+def gain_by_frames(scan: Scan, fit: Refinement, further: Refinement) -> float:
+    """What held-out frames gain by a fit that went on from another: a quarter of the change of their deviance."""
+    return (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
 
 
 def with_total_variation(
@@ -216,7 +221,7 @@ def with_slow_phase(
         return smoothed._replace(notes=(*smoothed.notes, f"Slow phase by the counts alone, tried: not taken, {gain}."))
     slow = replace(config, slow_phase=SLOW_PHASE, focus=False)
     further = refine(scan, slow, start=fit.without_unseen, held_out=held_out, progress=progress)
-    by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
+    by_frames = gain_by_frames(scan, fit, further)
     gain += f", {by_frames:+.3g} on held-out frames"
     if by_frames <= 0:
         return smoothed._replace(notes=(*smoothed.notes, f"Slow phase by the counts alone, tried: not taken, {gain}."))
@@ -252,7 +257,7 @@ def with_flatness(
         return smoothed._replace(notes=(*smoothed.notes, f"{tried}: none."))
     flat = replace(config, flat_weight=FLAT_WEIGHTS[best], focus=False)
     further = refine(scan, flat, start=fit.without_unseen, start_counts=False, held_out=held_out, progress=progress)
-    by_frames = (fit.criterion - further.criterion) * float(scan.frame_counts[fit.unseen].sum())
+    by_frames = gain_by_frames(scan, fit, further)
     gain = f"gain in log-likelihood {by_frames:+.3g}, and {gains[best]:+.3g} on held-out photons"
     told = f"weight {flat.flat_weight:g}, {gain}"
     if by_frames <= 0:

@@ -14,7 +14,7 @@ from ptycho.config import RefineConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.physics.grid import nearest_the_middle
-from ptycho.refinement.refine import RAMP_DENOISER, make_solver, object_epochs, slow_phase_step, warmed_up
+from ptycho.refinement.refine import RAMP_DENOISER, make_solver, object_epochs, slow_phase_epochs, warmed_up
 from ptycho.refinement.solver import Solver
 from ptycho.training.batches import thin_counts
 
@@ -160,9 +160,7 @@ def gain_of_slow_phase(
     solver, judge = fitting_and_judging(scan, config, estimate, frames, fraction, most_frames)
     total_variation_epochs(solver, tv_weight, epochs)
     without = deviance_of(solver, judge)
-    solver.forget_last_step()
-    for _ in range(slow_epochs):
-        slow_phase_step(solver)
+    slow_phase_epochs(solver, slow_epochs)
     return without - deviance_of(solver, judge)
 
 

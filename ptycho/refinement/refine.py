@@ -223,6 +223,13 @@ def slow_phase_step(solver: Solver) -> float:
     return misfit
 
 
+def slow_phase_epochs(solver: Solver, epochs: int) -> None:
+    """So many of them."""
+    solver.forget_last_step()
+    for _ in range(epochs):
+        slow_phase_step(solver)
+
+
 def with_slow_phase(schedule: "_Schedule", history: list[FitEpoch], best_epoch: int) -> tuple[list[FitEpoch], int]:
     """The history of a fit, and its best epoch, after those in which the slow phase alone follows the counts."""
     solver, config = schedule.solver, schedule.config
