@@ -62,7 +62,7 @@ def print_held_out_error(outcome: "Outcome", every: int) -> None:
         "of the other frames)"
     )
     if outcome.judgement is not None and outcome.judgement.uncovered:
-        log(f"{outcome.judgement.uncovered} held-out frames show what no other frame covers: left out")
+        log(f"{outcome.judgement.uncovered} held-out frames show what the others do not cover: left out")
 
 
 def print_outcome(outcome: "Outcome", folder: Path) -> None:

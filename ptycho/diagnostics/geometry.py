@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.arrays import Array, Bool, Complex, Float
+from ptycho.arrays import Array, Bool, Complex, Float, Int
 from ptycho.data.frames import chunks, mapped
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.orientation import NAMES, Trial, defocused, fit_errors, middle_of, turned
@@ -271,12 +271,65 @@ def find_geometry(
     decided = apart > undecided_below or agrees
     if not decided and (told := told_by_all_parts(scan, side, epochs)) is not None:
         return told
-    wrong = decided and differs and gain > needed
+    # Few photons make all errors alike: of another handedness, where the gain is small, all fields decide.
+    mirrored = gain > 0 and bool(np.linalg.det(_relative(polished)) < 0)
+    wrong = decided and differs and (gain > needed or mirrored)
+    if wrong:
+        polished = confirmed(fields_of(scan, frames, side, guess), polished, 3 * epochs)
+        wrong = polished != Trial()
+        decided = wrong or not mirrored
+        if not decided and (told := told_by_all_parts(scan, side, epochs)) is not None:
+            return told
     # Positions that were exchanged or mirrored, and not turned, stay so: noise would turn them.
     if wrong and not polished.code and polished.map not in FLIPS.values():
         refocused = scan.with_probe(guess.of(scan.probe), known=scan.probe_known)
         polished = _turned_finely(middle_of(refocused, fine_frames, side), polished)
     return Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
+
+
+def fields_of(scan: Scan, frames: int, side: int, guess: Guess, across: int = 2) -> list[Scan]:
+    """So many frames each from the middles of ``across`` by ``across`` parts of a scan, the probe as it was found."""
+    fields = []
+    for index in nearest_to_parts(scan.positions, across, frames):
+        field = middle_of(scan.subset(index), frames, side)
+        fields.append(field if scan.probe_known else field.with_probe(guess.of(field.probe), known=False))
+    return fields
+
+
+def nearest_to_parts(positions: Float[Array, "P 2"], across: int, frames: int) -> list[Int[Array, " F"]]:
+    """Of the frames nearest to the middle of each of ``across`` by ``across`` parts of a scan the indices."""
+    low, high = positions.min(axis=0), positions.max(axis=0)
+    fractions = (np.arange(across) + 0.5) / across
+    centres = low + (high - low) * np.stack(np.meshgrid(fractions, fractions, indexing="ij"), axis=-1).reshape(-1, 2)
+    squares = ((positions - centre) ** 2 for centre in centres)
+    return [np.sort(np.argsort(each.sum(axis=1))[:frames]) for each in squares]
+
+
+def confirmed(fields: Sequence[Scan], trial: Trial, epochs: int) -> Trial:
+    """What of a trial each field of a scan confirms: with its scale and sign, or without, or nothing, `Trial()`.
+
+    Short fits from vacuum end at errors that scatter by a tenth and more, as each leaves other regions unsolved, most
+    of all under a probe in its focus; and under a real probe positions of the other sign fit as well. The scatter is
+    another in each field, and frames held out of a fit to it tell: what is right is better in all of them.
+    """
+    unscaled = _mapped(trial, np.eye(2) / _scale(trial))
+    opposite = lambda each: each._replace(code=each.code ^ 3) if each.code else _mapped(each, -np.eye(2))
+    rivals = [each for start in (Trial(), unscaled, trial) for each in (start, opposite(start))]
+    errors = np.stack(
+        [fit_errors(field, rivals, epochs, held_out_every=5, seed=seed) for seed, field in enumerate(fields)]
+    )
+    either_sign = errors.reshape(len(fields), 3, 2).min(axis=-1)
+    better = lambda one, other: bool((one < other).all())
+    pair = 2 if better(either_sign[:, 2], either_sign[:, 1]) else 1
+    chosen = 2 * pair
+    # Of two signs that fit alike the one that turns the scan less, or exchanges y for x and does not turn it.
+    if _relative(trial).sum() < 0 and not better(errors[:, chosen], errors[:, chosen + 1]):
+        chosen += 1
+    if not _differ(Trial(), rivals[chosen]):
+        return Trial()
+    only_the_sign = not _is_another(opposite(Trial()), rivals[chosen], 1.0)
+    held = better(errors[:, chosen], errors[:, 0]) if only_the_sign else better(either_sign[:, pair], either_sign[:, 0])
+    return rivals[chosen] if held else Trial()
 
 
 def told_by_all_parts(
@@ -306,14 +359,10 @@ def told_by_all_parts(
         sigmas: standard errors by which every other orientation has to be worse.
         least_excess: part of the error above the shot noise by which it has to be.
     """
-    low, high = scan.positions.min(axis=0), scan.positions.max(axis=0)
-    fractions = (np.arange(across) + 0.5) / across
-    centres = low + (high - low) * np.stack(np.meshgrid(fractions, fractions, indexing="ij"), axis=-1).reshape(-1, 2)
     frames = min(frames, len(scan) // across**2)
     if frames < least_frames:
         return None
-    nearest = (np.argsort(((scan.positions - centre) ** 2).sum(axis=1))[:frames] for centre in centres)
-    fields = [middle_of(scan.subset(np.sort(index)), frames, side) for index in nearest]
+    fields = fields_of(scan, frames, side, Guess(), across)
     error_table = lambda trials: np.stack([fit_errors(field, trials, epochs, fits_probe=False) for field in fields])
     angles = step_deg * np.arange(-2, 3)
     kinds = [IDENTITY, *(FLIPS[name] for name in ("turned by 180 degrees", "exchanged, y for x"))]

@@ -124,6 +124,30 @@ def test_an_image_that_follows_the_noise_of_its_own_frames_cannot_be_told_by_the
     assert verdict(replace(overfitted, unseen=True), 0.5).kind == "at the noise"
 
 
+def test_frames_that_overlap_too_little_for_others_to_tell_have_to_agree_with_their_own_image():
+    """Lines under a flat disc at 21 % overlap, 13 dB where none has 10: 1.1 times the noise, and residuals 1.56."""
+    own = replace(judgement_of(0.00391, 0.00354, 0.038, sparse=True), unseen=False)
+    wrong, right = verdict(own, 1.56), verdict(own, 0.85)
+    assert (wrong.kind, right.kind) == ("disagrees", "at the noise")
+    assert "overlap too little for others to tell" in wrong.sentence
+    assert "overlap too little for others to tell" in right.sentence
+
+
+def test_frames_at_the_rim_do_not_judge_where_others_are_covered(truth, small_scan):
+    """A few percent of a frame's light beside the image are many times the shot noise of bright frames."""
+    coverage = truth.coverage.copy()
+    coverage[:11] = 0
+    rimmed = replace(truth, coverage=coverage)
+    frames = np.arange(0, len(small_scan), 2)
+    fractions = illumination_covered(rimmed, frames)
+    well = int((fractions >= 0.99).sum())
+    assert 5 <= well < (fractions >= 0.9).sum()
+    others = np.arange(1, len(small_scan), 2)
+    judged_by = lambda enough: judge(rimmed, small_scan.counts, frames, others, small_scan.mask, enough=enough).frames
+    assert judged_by(well) == well
+    assert judged_by(well + 1) == (fractions >= 0.9).sum()
+
+
 def test_few_counts_are_judged_by_their_deviance(truth, small_scan):
     assert not judged(truth, small_scan, sparse_below=0.0).sparse
     rare = np.random.default_rng(0).binomial(small_scan.counts.astype(int), 1e-3)
