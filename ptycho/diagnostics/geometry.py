@@ -271,20 +271,30 @@ def find_geometry(
     decided = apart > undecided_below or agrees
     if not decided and (told := told_by_all_parts(scan, side, epochs)) is not None:
         return told
+    wrong = decided and differs and gain > needed
+    geometry = Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
+    return checked_in_all_fields(scan, geometry, guess, differs, frames, side, epochs, fine_frames)
+
+
+def checked_in_all_fields(
+    scan: Scan, geometry: Geometry, guess: Guess, differs: bool, frames: int, side: int, epochs: int, fine_frames: int
+) -> Geometry:
+    """What was found in the middle of a scan as far as four fields confirm it, see `find_geometry`."""
+    trial = geometry.trial
     # Few photons make all errors alike: of another handedness, where the gain is small, all fields decide.
-    mirrored = gain > 0 and bool(np.linalg.det(_relative(polished)) < 0)
-    wrong = decided and differs and (gain > needed or mirrored)
-    if wrong:
-        polished = confirmed(fields_of(scan, frames, side, guess), polished, 3 * epochs)
-        wrong = polished != Trial()
-        decided = wrong or not mirrored
-        if not decided and (told := told_by_all_parts(scan, side, epochs)) is not None:
-            return told
+    mirrored = geometry.gain > 0 and bool(np.linalg.det(_relative(trial)) < 0)
+    if not (geometry.wrong or (geometry.decided and differs and mirrored)):
+        return geometry
+    trial = confirmed(fields_of(scan, frames, side, guess), trial, 3 * epochs)
+    wrong = trial != Trial()
+    decided = wrong or not mirrored
+    if not decided and (told := told_by_all_parts(scan, side, epochs)) is not None:
+        return told
     # Positions that were exchanged or mirrored, and not turned, stay so: noise would turn them.
-    if wrong and not polished.code and polished.map not in FLIPS.values():
+    if wrong and not trial.code and trial.map not in FLIPS.values():
         refocused = scan.with_probe(guess.of(scan.probe), known=scan.probe_known)
-        polished = _turned_finely(middle_of(refocused, fine_frames, side), polished)
-    return Geometry(polished, gain, apart, decided, wrong, guess.conjugate)
+        trial = _turned_finely(middle_of(refocused, fine_frames, side), trial)
+    return geometry._replace(trial=trial, decided=decided, wrong=wrong)
 
 
 def fields_of(scan: Scan, frames: int, side: int, guess: Guess, across: int = 2) -> list[Scan]:

@@ -202,13 +202,13 @@ def _by_its_own(residual_ratio: float | None, no_misfit: float, measure: str) ->
     if residual_ratio is not None and residual_ratio > no_misfit:
         return Verdict(
             kind="disagrees",
-            sentence=f"An image that the frames do not quite agree with, though it is made of them: their residuals are "
+            sentence="An image that the frames that it is made of do not quite agree with: their residuals are "
             f"{residual_ratio:.2g} times the shot noise (median), and they overlap too little for others to tell; "
             f"{measure}.",
         )
     return Verdict(
         kind="at the noise",
-        sentence=f"An image at the noise of the frames that it is made of, which overlap too little for others to tell: "
+        sentence=f"An image at the noise, as far as its own frames tell, which overlap too little for others to: "
         f"{measure}.",
     )
 

@@ -23,6 +23,7 @@ from ptycho.refinement.checkpoint import Checkpoint, FitEpoch
 from ptycho.refinement.likelihood import AMPLITUDES
 from ptycho.refinement.minibatch import Loss
 from ptycho.refinement.priors import Priors
+from ptycho.refinement.projections import can_project, project
 from ptycho.refinement.slow_phase import SlowPhase
 from ptycho.refinement.solver import MARGIN_PX, Solver
 from ptycho.refinement.starts import find_focus, find_map
@@ -165,6 +166,8 @@ def refine(
     notes += [still_improving(config)] if at_limit else []
     solver.restore(best)
     unknowns = unknowns_at(config, best_epoch)
+    if start is None and may_be_stuck(solver, config):
+        history, best_epoch = unstuck(schedule, history, best_epoch)
     history, best_epoch = with_slow_phase(schedule, history, best_epoch)
     without_unseen = result_of(solver, config, unknowns) if len(stopping) else None
     if finish and best_epoch > 0:
@@ -248,6 +251,55 @@ def with_slow_phase(schedule: "_Schedule", history: list[FitEpoch], best_epoch: 
     return history, best_epoch
 
 
+def has_time(config: RefineConfig) -> bool:
+    """Whether a fit may take the epochs that some need to come to the noise: twice those in which priors come in."""
+    return config.epochs >= 2 * sum(epochs for epochs, _ in RAMP)
+
+
+def may_be_stuck(solver: Solver, config: RefineConfig, least_overlap: float = 0.5) -> bool:
+    """Whether a fit of the object alone may have ended in a wrong minimum: frames overlap less than this, or the misfit
+    is above the shot noise, of which a right one takes some up."""
+    alone = config.method == "cg" and config.probe_from is None and len(solver.frames) > 1
+    if not (alone and has_time(config) and can_project(solver)):
+        return False
+    return solver.scan.overlap < least_overlap or own_misfit(solver) > 1
+
+
+def own_misfit(solver: Solver) -> float:
+    """The misfit of the frames that a solver fits, over what shot noise would leave."""
+    held_out, solver.held_out = solver.held_out, np.arange(0)
+    measures = solver.evaluate()
+    solver.held_out = held_out
+    return measures["misfit"] / max(measures["shot_noise"], 1e-30)
+
+
+def unstuck(
+    schedule: "_Schedule", history: list[FitEpoch], best_epoch: int, least_gain: float = 0.1
+) -> tuple[list[FitEpoch], int]:
+    """The history of a fit, and its best epoch, after another from where reflected projections lead.
+
+    That is taken where the criterion is lower, or the misfit of the frames that were fitted, by this part: both fit the
+    same numbers to the same counts, and held-out frames tell little where others hardly overlap with them.
+    """
+    solver, config = schedule.solver, schedule.config
+    before, misfit, entries = solver.snapshot(), own_misfit(solver), list(history)
+    project(solver)
+    best, begun = solver.snapshot(), len(history)
+    for epoch in range(begun, begun + config.epochs):
+        entries.append(schedule.epoch(epoch, None, unknowns_at(config, epoch)))
+        if best_of(entries, begun) == epoch:
+            best = solver.snapshot()
+        values = [entry["criterion"] for entry in entries[begun:]]
+        if has_settled(values, config.patience, config.tolerance, 1 / schedule.totals[1]):
+            break
+    solver.restore(best)
+    found = best_of(entries, begun)
+    if entries[found]["criterion"] < history[best_epoch]["criterion"] or own_misfit(solver) < (1 - least_gain) * misfit:
+        return entries, found
+    solver.restore(before)
+    return history, best_epoch
+
+
 def still_improving(config: RefineConfig) -> str:
     """What is said of a fit that ended at its limit."""
     return f"{AT_LIMIT} of {config.epochs} epochs while it was still improving: allow more (refine.epochs)"
@@ -283,9 +335,8 @@ class _Schedule:
 
     def __init__(self, solver: Solver, config: RefineConfig, loss: Loss, after: int):
         self.solver, self.config, self.loss, self.after = solver, config, loss, after
-        long_enough = config.epochs >= 2 * sum(epochs for epochs, _ in RAMP)
         ramp = RAMP_DENOISER if config.red_weight else RAMP if config.tv_weight else ()
-        self.ramp = ramp if config.method == "cg" and long_enough else ()
+        self.ramp = ramp if config.method == "cg" and has_time(config) else ()
         self.count_photons()
 
     def count_photons(self) -> None:
