@@ -174,7 +174,7 @@ def unseen(
 
 @app.command()
 def overlap(seed: int = 0) -> None:
-    """Lines and cells under a flat disc and out of focus, 1e5 photons a frame; beside pty-chi's rPIE, best of its stops.
+    """Lines and cells under a flat disc and out of focus, 1e5 photons a frame; beside pty-chi's rPIE, its best stop.
 
     Linear overlap is 1 - step / diameter, of the disc of the probe's effective area. Without overlap no frame tells the
     phase of another.

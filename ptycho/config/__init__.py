@@ -273,8 +273,8 @@ class RefineConfig(Config):
     noise: Noise = "amplitude"
     """Least squares of amplitudes, or the Poisson likelihood of the counts."""
     epochs: int = 300
-    """Passes over the frames at most. A fit stops before, where the held-out frames are not fitted better any more. From
-    72 on one of the object alone may take as many again from where reflected projections lead (decision 18)."""
+    """Passes over the frames at most. A fit stops before, where the held-out frames are not fitted better any more.
+    From 72 on one of the object alone may take as many again from where reflected projections lead (decision 18)."""
     probe_from: int | None = None
     """The probe, all its modes."""
     focus: bool = True
