@@ -208,8 +208,8 @@ def _by_its_own(residual_ratio: float | None, no_misfit: float, measure: str) ->
         )
     return Verdict(
         kind="at the noise",
-        sentence=f"An image at the noise, as far as its own frames tell, which overlap too little for others to: "
-        f"{measure}.",
+        sentence="An image at the noise, as far as its own frames can tell; they overlap too little for others to "
+        f"judge it: {measure}.",
     )
 
 
