@@ -23,8 +23,8 @@ BETA = 0.75
 
 
 def can_project(solver: Solver, most_pixels: int = 2**23) -> bool:
-    """Whether the exit waves of all frames of a thin sample are few enough: of 2^23 pixels they are six arrays of 64 MB,
-    and 200 steps take a minute on two cores."""
+    """Whether the exit waves of all frames of a thin sample are few enough: 2^23 pixels are six arrays of 64 MB, and
+    200 steps take a minute on two cores."""
     known = not {"opr", "blur"} & set(solver.state)
     return known and solver.slices == 1 and len(solver.frames) * solver.state["probe"].size <= most_pixels
 
