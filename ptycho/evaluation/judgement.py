@@ -197,7 +197,7 @@ def _by_its_own(residual_ratio: float | None, no_misfit: float, measure: str) ->
 
     A right one took up some of the noise of these frames, and leaves less than all of it: what leaves more is another
     image, as frames that hardly overlap fit many. Of sound scans with an overlap of 20 % it is 0.82 to 0.85, where the
-    fit went wrong 1.3 to 2.2 (docs/results.md).
+    fit went wrong 1.3 to 2.2 (docs/decisions/018-reflected-projections.md).
     """
     if residual_ratio is not None and residual_ratio > no_misfit:
         return Verdict(

@@ -18,9 +18,6 @@ from ptycho.physics.fourier import times_real
 from ptycho.physics.patches import accumulate_at, extract_at, patch_index
 from ptycho.refinement.solver import Solver
 
-ITERATIONS = 200
-BETA = 0.75
-
 
 def can_project(solver: Solver, most_pixels: int = 2**23) -> bool:
     """Whether the exit waves of all frames of a thin sample are few enough: 2^23 pixels are six arrays of 64 MB, and
@@ -29,7 +26,7 @@ def can_project(solver: Solver, most_pixels: int = 2**23) -> bool:
     return known and solver.slices == 1 and len(solver.frames) * solver.state["probe"].size <= most_pixels
 
 
-def project(solver: Solver, iterations: int = ITERATIONS, beta: float = BETA, ridge: float = 1e-3) -> None:
+def project(solver: Solver, iterations: int = 200, beta: float = 0.75, ridge: float = 1e-3) -> None:
     """Bring the object from vacuum to where relaxed averaged alternating reflections leave it.
 
     RAAR (Luke, Inverse Problems 21, 37 (2005)) of the exit waves psi of all frames, with the projections ``F`` onto the

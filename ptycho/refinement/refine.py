@@ -165,9 +165,9 @@ def refine(
     at_limit = not settled and best_epoch == limit
     notes += [still_improving(config)] if at_limit else []
     solver.restore(best)
-    unknowns = unknowns_at(config, best_epoch)
     if start is None and may_be_stuck(solver, config):
         history, best_epoch = unstuck(schedule, history, best_epoch)
+    unknowns = unknowns_at(config, best_epoch)
     history, best_epoch = with_slow_phase(schedule, history, best_epoch)
     without_unseen = result_of(solver, config, unknowns) if len(stopping) else None
     if finish and best_epoch > 0:
