@@ -86,6 +86,13 @@ def guessed() -> Scan:
     return replace(scan, object=None, probe_known=False)
 
 
+def test_positions_of_other_frames_are_not_called_mirrored_or_turned(small_scan: Scan) -> None:
+    """The fields of a small scan have frames in common: one map after another fits a little less badly in all four."""
+    exchanged = np.random.default_rng(0).permutation(small_scan.positions)
+    geometry = find_geometry(replace(small_scan, positions=exchanged, object=None))
+    assert not geometry.wrong
+
+
 def test_a_guess_on_the_other_side_of_the_focus_moves_no_positions(guessed: Scan) -> None:
     """Frames tell the sign of the defocus or that of the positions, not both: the guess is less sure."""
     right = find_geometry(guessed)
