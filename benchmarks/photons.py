@@ -6,6 +6,7 @@ network that takes out noise where held-out frames like it, as `refine` does it 
     python benchmarks/photons.py unseen -o unseen.jsonl                 ten objects that no network has seen: see there
     python benchmarks/photons.py gains unseen.jsonl                     what is recorded there, as a table
     python benchmarks/photons.py overlap                                lines and cells from 62 % to none, beside rPIE
+    python benchmarks/photons.py projections                            fits led out of wrong minima, or left there
     python benchmarks/photons.py halves                                 half-set FRC beside that with the truth
 
 The probe is known. SNR of the object in dB, `compare_objects`; the truth is used by nothing before.
@@ -17,6 +18,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import numpy as np
 import typer
@@ -195,6 +197,39 @@ def overlap(seed: int = 0) -> None:
                 f"| **{row['chosen']:.1f}** | {row['ssim']:.2f} | {sum(row['seconds']):.0f} |",
                 flush=True,
             )
+
+
+@app.command()
+def projections(seeds: int = 3) -> None:
+    """36 frames that overlap by a quarter or a half, 1e5 photons each, and 64 of 1e9: fits without a prior that
+    reflected projections lead out of wrong minima, beside the same fits left where they end."""
+    print("| frames | overlap | photons | object | before | led out | flat |")
+    print("|---|---|---|---|---|---|---|")
+    settings = SimulationConfig(N=48, positions=36, step_px=14.0, jitter_px=1.0, photons=1e5)
+    for name, kinds, scanned in (
+        ("48 px, flat disc", ("lines", "cells"), replace(settings, defocus=0.0)),
+        ("64 px, flat disc", ("lines", "cells"), replace(settings, N=64, step_px=20.0, defocus=0.0)),
+        ("64 px, out of focus", ("lines", "cells"), replace(settings, N=64, step_px=26.0)),
+        ("64 px, flat disc", ("lines",), replace(settings, N=64, positions=225, step_px=8.0, photons=1e9, defocus=0.0)),
+    ):
+        for kind in kinds:
+            scans = [simulate(replace(scanned, object_kind=kind, seed=seed)) for seed in range(seeds)]
+            before, after, flat = (
+                [f"{each:.1f}" for each in column] for column in zip(*map(led_out, scans), strict=True)
+            )
+            columns = (name, f"{scans[0].overlap:.2f}", f"{scanned.photons:.0e}", kind)
+            columns += (", ".join(before), f"**{', '.join(after)}**", flat[0])
+            print(f"| {' | '.join(columns)} |", flush=True)
+
+
+def led_out(scan: Scan) -> tuple[float, float, float]:
+    """SNR of a fit left where it ends, of the same led out of there, and of a flat object."""
+    config = RefineConfig(noise="poisson")
+    with mock.patch("ptycho.refinement.refine.may_be_stuck", lambda *_: False):
+        left = refine(scan, config)
+    images = left.result.object, refine(scan, config).result.object, np.ones_like(scan.object)
+    before, after, flat = (compare_objects(image, scan.object).snr_db for image in images)
+    return before, after, flat
 
 
 @app.command()

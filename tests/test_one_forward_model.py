@@ -37,6 +37,7 @@ ALLOWED = {
     "evaluation/frc.py": "spectra of images",
     "evaluation/crystal.py": "the spectrum of a phase",
     "evaluation/lattice.py": "the spectrum of a phase, and the structure factor of the positions",
+    "evaluation/through_focus.py": "a probe along the beam",
     "formats/_near_field.py": "the guess of a probe, brought back from the detector",
     "images.py": "the phase ramp of an image",
     "refinement/starts.py": "a probe at other defoci",

@@ -1,4 +1,5 @@
-// What Bokeh's pages lack: names of controls for who does not see them, and ink that can be read on a dark page.
+// What Bokeh's pages lack: names of controls for who does not see them, ink that can be read on a dark page, and figures
+// that fit on a phone.
 // Done again and again, for a page may change.
 (() => {
   const INK = {light: "#4d4d4d", dark: "#c4c4c4"}
@@ -11,6 +12,21 @@
     for (const property of model)
       if (property.attr.endsWith("_color") && Object.values(INK).includes(model[property.attr]))
         model[property.attr] = colour
+  }
+
+  const drawn = new WeakMap()
+
+  // Figures and sliders are as wide as they were made, or as the window.
+  function fit(model) {
+    const key = typeof model.frame_width === "number" ? "frame_width" : "width"
+    if (typeof model[key] !== "number" || (key === "width" && model.type !== "RangeSlider")) return
+    if (!drawn.has(model)) drawn.set(model, {width: model[key], height: model.frame_height})
+    const made = drawn.get(model), beside = key === "width" ? 20 : model.right.length ? 120 : 70
+    const width = Math.max(Math.min(made.width, document.documentElement.clientWidth - 30 - beside), 100)
+    if (width === model[key]) return
+    const change = {[key]: width}
+    if (made.height != null) change.frame_height = Math.round(made.height * width / made.width)
+    model.setv(change)
   }
 
   function* elements(root) {
@@ -28,7 +44,10 @@
   function dress() {
     if (typeof Bokeh === "undefined") return
     for (const shown of Bokeh.documents)
-      for (const model of shown.all_models) ink(model, scheme.matches ? INK.dark : INK.light)
+      for (const model of shown.all_models) {
+        ink(model, scheme.matches ? INK.dark : INK.light)
+        fit(model)
+      }
     for (const element of elements(document.body)) {
       const kind = element.classList, within = element.getRootNode()
       if (kind.contains("noUi-handle")) {

@@ -8,6 +8,7 @@ import numpy as np
 from ptycho.arrays import Array, Complex, Float, Int, Num
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
+from ptycho.evaluation.through_focus import ThroughFocus
 from ptycho.images import (
     amplitude_and_phase,
     binned,
@@ -51,12 +52,20 @@ class PixelUnit(NamedTuple):
     name: str
 
 
+def length_unit(metres: float) -> tuple[float, str]:
+    """The largest of mm, µm and nm of which a length has one at least, else nm: units in a metre, and its name."""
+    for per_metre, name in ((1e3, "mm"), (1e6, "µm")):
+        if metres * per_metre >= 1:
+            return per_metre, name
+    return 1e9, "nm"
+
+
 def pixel_unit(scan: Scan) -> PixelUnit:
     """µm where the pixel size is known, nm where it is below one; else pixels."""
     if not scan.pixel_size_m:
         return PixelUnit(1.0, "px")
-    small = scan.pixel_size_m < 1e-9
-    return PixelUnit(scan.pixel_size_m * (1e9 if small else 1e6), "nm" if small else "µm")
+    per_metre, name = (1e9, "nm") if scan.pixel_size_m < 1e-9 else (1e6, "µm")
+    return PixelUnit(scan.pixel_size_m * per_metre, name)
 
 
 class ObjectImages(NamedTuple):
@@ -141,7 +150,7 @@ def _object_panel(name: str, images: ObjectImages, unit: PixelUnit, ranges: Rang
     _draw(plot, image, mapper, extent, name)
     _add_colour_bar(plot, mapper, "rad" if name == "phase" else "")
     _add_scale_bar(plot, unit)
-    return column(plot, row(*_colour_controls(name, mapper, colours, limits, value)))
+    return column(plot, row(*_colour_controls(name, mapper, colours, limits, value), styles=WRAPPED))
 
 
 def _add_scale_bar(plot: "Figure", unit: PixelUnit) -> None:
@@ -283,6 +292,29 @@ def small_panels(images: Sequence[SmallImage]) -> "Row":
         _draw(plot, image, mapper, extent, title.partition(":")[0])
         plots.append(plot)
     return row(*plots, styles=WRAPPED)
+
+
+def focus_panels(focus: ThroughFocus) -> "Row":
+    """The beam seen from the side, along the way that the light takes, and the first modes in focus."""
+    from bokeh.layouts import row
+    from bokeh.models import LinearColorMapper
+    from bokeh.models.annotations import Span
+
+    height_m = focus.side_x.shape[0] * focus.pixel_size_m
+    (across, across_name), (along, along_name) = length_unit(height_m), length_unit(float(np.ptp(focus.distances_m)))
+    height, (first, last) = height_m * across, focus.distances_m[[0, -1]] * along
+    plots = []
+    # Amplitudes: the intensity in focus is a hundred times that at the sample and more.
+    for name, view in (("y", np.sqrt(focus.side_y)), ("x", np.sqrt(focus.side_x))):
+        extent = (first, -height / 2, last - first, height)
+        ranges = Ranges.of(extent)
+        plot = _figure(f"from the side: {name}", (225, 150), x_range=ranges.x, y_range=ranges.y, tools="pan,reset")
+        mapper = LinearColorMapper(palette=palette("viridis"), low=0.0, high=float(view.max()))
+        _draw(plot, view.astype("float32"), mapper, extent, name)
+        plot.xaxis.axis_label, plot.yaxis.axis_label = f"along the beam ({along_name})", f"{name} ({across_name})"
+        plot.add_layout(Span(location=0, dimension="height", line_color="white", line_dash="dashed"))
+        plots.append(plot)
+    return row(*plots, small_panels(complex_mode_images(focus.middle, 2)), styles=WRAPPED)
 
 
 def frame_panels(scan: Scan, result: Reconstruction | None, patterns_bytes: int = 4_000_000) -> "Row":

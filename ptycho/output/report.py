@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ptycho.arrays import Complex
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Check, examine
@@ -16,6 +17,7 @@ from ptycho.evaluation import Judgement, Scores, Verdict
 from ptycho.evaluation.aberrations import HAIDER, Lens
 from ptycho.evaluation.half_sets import HalfSets
 from ptycho.evaluation.judgement import VerdictKind
+from ptycho.evaluation.through_focus import through_focus
 from ptycho.images import illuminated_region
 from ptycho.output.page import (
     Beside,
@@ -37,7 +39,9 @@ from ptycho.output.panels import (
     complex_mode_images,
     curve_panel,
     epoch_curves,
+    focus_panels,
     frame_panels,
+    length_unit,
     object_images,
     object_panels,
     opr_images,
@@ -105,6 +109,7 @@ def save_report(
         details += [_scores_table(scores), _correlation({"correlation": scores})]
     details += [] if half_sets is None else [_half_set_curves(half_sets)]
     details.append(Plots("Probe: brightness is amplitude, colour phase", small_panels(complex_mode_images(probe))))
+    details += _focus(scan, probe)
     details += [] if lens is None else [_lens_table(lens)]
     details += _first_pictures(scan, result is not None)
     if result is not None:
@@ -188,6 +193,22 @@ def _first_pictures(scan: Scan, set_right: bool) -> list[Leaf]:
         if set_right or "phase" not in name
     ]
     return [Plots("First pictures, without a fit", small_panels(images))]
+
+
+def _focus(scan: Scan, probe: Complex[np.ndarray, "M N N"]) -> list[Leaf]:
+    """The probe along the beam, where the scan tells lengths; at a near detector it has none in its frame."""
+    if scan.beam is None or not scan.pixel_size_m or scan.near_field is not None:
+        return []
+    focus = through_focus(probe, scan.pixel_size_m, scan.beam.wavelength_m)
+    if focus.at_an_end:
+        heading = "Probe through focus, which lies beyond what its frame holds"
+    else:
+        factor, unit = length_unit(abs(focus.focus_m))
+        where = f"{abs(focus.focus_m) * factor:.3g} {unit} {'behind' if focus.focus_m > 0 else 'before'} the sample"
+        factor, unit = length_unit(min(focus.width_m))
+        size = " x ".join(f"{width * factor:.3g}" for width in focus.width_m)
+        heading = f"Probe through focus: smallest {where}, {size} {unit} (y x, FWHM)"
+    return [Plots(heading, focus_panels(focus))]
 
 
 def _lens_table(lens: Lens) -> Table:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -141,32 +141,24 @@ def refine(
         if len(stopping)
         else 0
     )
-    limit, settled = config.epochs - finish, False
     # Nothing is judged before all of the prior is there.
     begun = len(warm_up) + sum(epochs for epochs, _ in schedule.ramp)
     first = 0 if start_counts else begun + 1
-    for epoch in range(len(history), limit + 1):
-        values = [entry["criterion"] for entry in history[begun:]]
-        # Two units of log-likelihood: a gain below that may be noise of the held-out frames.
-        least = 1 / schedule.totals[1]
-        settled = epoch > begun and has_settled(values, config.patience, config.tolerance, least)
-        if settled:
-            break
-        plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
-        history.append(schedule.epoch(epoch, plan, unknowns_at(config, epoch)))
-        if best_of(history, first) == epoch:
-            best = solver.snapshot()
+
+    def told(epoch: int, best: dict) -> None:
         if checkpoint:
             checkpoint.save(solver, history, best, last=epoch == limit)
         if progress:
             image = partial(result_of, solver, config, unknowns_at(config, epoch))
             progress("refining", epoch, config.epochs, _numbers(history[-1]), image)
+
+    limit = config.epochs - finish
+    best, at_limit = schedule.go_on(history, best, limit, begun=begun, first=first, warm_up=warm_up, told=told)
     best_epoch = best_of(history, first)
-    at_limit = not settled and best_epoch == limit
-    notes += [still_improving(config)] if at_limit else []
     solver.restore(best)
     if start is None and may_be_stuck(solver, config):
-        history, best_epoch = unstuck(schedule, history, best_epoch)
+        history, best_epoch, at_limit = unstuck(schedule, history, best_epoch, at_limit)
+    notes += [still_improving(config)] if at_limit else []
     unknowns = unknowns_at(config, best_epoch)
     history, best_epoch = with_slow_phase(schedule, history, best_epoch)
     without_unseen = result_of(solver, config, unknowns) if len(stopping) else None
@@ -274,9 +266,10 @@ def own_misfit(solver: Solver) -> float:
 
 
 def unstuck(
-    schedule: "_Schedule", history: list[FitEpoch], best_epoch: int, least_gain: float = 0.1
-) -> tuple[list[FitEpoch], int]:
-    """The history of a fit, and its best epoch, after another from where reflected projections lead.
+    schedule: "_Schedule", history: list[FitEpoch], best_epoch: int, at_limit: bool, least_gain: float = 0.1
+) -> tuple[list[FitEpoch], int, bool]:
+    """The history of a fit, its best epoch, and whether it ended at its limit, after another from where reflected
+    projections lead.
 
     That is taken where the criterion is lower, or the misfit of the frames that were fitted, by this part: both fit the
     same numbers to the same counts, and held-out frames tell little where others hardly overlap with them.
@@ -284,20 +277,15 @@ def unstuck(
     solver, config = schedule.solver, schedule.config
     before, misfit, entries = solver.snapshot(), own_misfit(solver), list(history)
     project(solver)
-    best, begun = solver.snapshot(), len(history)
-    for epoch in range(begun, begun + config.epochs):
-        entries.append(schedule.epoch(epoch, None, unknowns_at(config, epoch)))
-        if best_of(entries, begun) == epoch:
-            best = solver.snapshot()
-        values = [entry["criterion"] for entry in entries[begun:]]
-        if has_settled(values, config.patience, config.tolerance, 1 / schedule.totals[1]):
-            break
+    begun = len(history)
+    limit = begun + config.epochs - 1
+    best, at_new_limit = schedule.go_on(entries, solver.snapshot(), limit, begun=begun, first=begun)
     solver.restore(best)
     found = best_of(entries, begun)
     if entries[found]["criterion"] < history[best_epoch]["criterion"] or own_misfit(solver) < (1 - least_gain) * misfit:
-        return entries, found
+        return entries, found, at_new_limit
     solver.restore(before)
-    return history, best_epoch
+    return history, best_epoch, at_limit
 
 
 def still_improving(config: RefineConfig) -> str:
@@ -344,6 +332,43 @@ class _Schedule:
         solver, counts = self.solver, self.solver.scan.frame_counts
         judges = solver.held_out if len(solver.held_out) else solver.frames
         self.totals = [max(float(counts[frames].sum()), 1.0) for frames in (solver.frames, judges)]
+
+    def go_on(
+        self,
+        history: list[FitEpoch],
+        best: dict,
+        limit: int,
+        *,
+        begun: int,
+        first: int,
+        warm_up: Sequence[tuple[str, int]] = (),
+        told: Callable[[int, dict], None] = lambda epoch, best: None,
+    ) -> tuple[dict, bool]:
+        """Epochs until the criterion settles: the best state, and whether they ended at their limit, still improving.
+
+        Args:
+            history: grows.
+            best: the state that is best so far.
+            limit: the last epoch.
+            begun: nothing is judged before the epoch after this.
+            first: the first epoch that may be best.
+            warm_up: methods and parts of the first epochs of a fit.
+            told: called with each epoch and the best state after it.
+        """
+        settled = False
+        # Two units of log-likelihood: a gain below that may be noise of the held-out frames.
+        least = 1 / self.totals[1]
+        for epoch in range(len(history), limit + 1):
+            values = [entry["criterion"] for entry in history[begun:]]
+            settled = epoch > begun and has_settled(values, self.config.patience, self.config.tolerance, least)
+            if settled:
+                break
+            plan = warm_up[epoch - 1] if epoch <= len(warm_up) else None
+            history.append(self.epoch(epoch, plan, unknowns_at(self.config, epoch)))
+            if best_of(history, first) == epoch:
+                best = self.solver.snapshot()
+            told(epoch, best)
+        return best, not settled and best_of(history, first) == limit
 
     def epoch(self, epoch: int, plan: tuple[str, int] | None, unknowns: tuple[Unknown, ...]) -> FitEpoch:
         """One pass over the frames, by the config's method or as the plan says: method and parts."""

@@ -132,6 +132,23 @@ def test_a_report_is_accessible_in_light_and_dark(browser, report, scheme):
 
 
 @pytest.mark.slow
+def test_a_phone_shows_whole_figures(browser, report):
+    """No section but that of long tables is wider than the screen; on a wide one figures have their size again."""
+    overflow = """() => [...document.querySelectorAll("section")]
+        .filter(section => section.querySelector("[data-root-id]") && section.scrollWidth > section.clientWidth + 1)
+        .map(section => section.querySelector("h2").textContent)"""
+    with opened(browser, report) as page:
+        wide = page.locator('[role=figure][aria-label^="phase"]').first
+        drawn(page, "phase")
+        width = wide.bounding_box()["width"]
+        page.set_viewport_size(dict(width=390, height=844))
+        until(lambda: not page.evaluate(overflow))
+        assert 200 < wide.bounding_box()["width"] <= 390
+        page.set_viewport_size(dict(width=1280, height=900))
+        until(lambda: wide.bounding_box()["width"] == width)
+
+
+@pytest.mark.slow
 def test_a_dark_page_has_light_ink(browser, report):
     with opened(browser, report) as page:
         light = drawn(page, "amplitude")

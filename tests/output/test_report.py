@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from ptycho.config import Multislice
+from ptycho.config import Multislice, NearField
+from ptycho.data.beam import Beam
 from ptycho.data.reconstruction import Reconstruction
+from ptycho.data.scan import Scan
 from ptycho.diagnostics.checks import Check
 from ptycho.evaluation import Judgement, Verdict, compare_objects
 from ptycho.evaluation.judgement import Errors
@@ -120,6 +122,20 @@ def test_the_page_shows_all_unknowns_of_an_estimate(small_scan, truth_as_result,
         assert f"<h2>{heading}" in page and f"<h2>{heading}" not in plain
     for value in ("3 counts a pixel", "0.75 pixels", "2, 7.5 object pixels apart", "1.01000, 0.00000"):
         assert value in page
+
+
+def test_the_probe_is_shown_along_the_beam_where_lengths_are_known(small_scan, truth_as_result, tmp_path):
+    def headings(scan: Scan) -> list[str]:
+        page = save_report(tmp_path / "report.html", scan, truth_as_result, checks=()).read_text(encoding="utf-8")
+        return re.findall("<h2>(Probe through focus.*?)</h2>", page)
+
+    known = replace(small_scan, pixel_size_m=10e-9, beam=Beam.of_wavelength(1e-10))
+    (heading,) = headings(known)
+    assert re.fullmatch(
+        r"Probe through focus: smallest .* µm (behind|before) the sample, .* x .* nm \(y x, FWHM\)", heading
+    )
+    near = NearField(distance_px=100.0, wavelength_px=0.01)
+    assert not headings(small_scan) and not headings(replace(known, near_field=near))
 
 
 def test_patterns_are_those_of_the_frames_and_their_predictions(small_scan, truth_as_result):

@@ -24,8 +24,8 @@ def lines() -> Scan:
     return simulate(LINES)
 
 
-def solver_of(scan: Scan, config: RefineConfig | None = None, start: Reconstruction | None = None) -> Solver:
-    return make_solver(scan, np.arange(len(scan)), np.arange(0), config or RefineConfig(noise="poisson"), start)
+def solver_of(scan: Scan, start: Reconstruction | None = None) -> Solver:
+    return make_solver(scan, np.arange(len(scan)), np.arange(0), RefineConfig(noise="poisson"), start)
 
 
 def snr(image: np.ndarray, scan: Scan) -> float:
