@@ -39,16 +39,17 @@ SCANS = ["scan.h5", "star.h5", "siemens-star-small.npz.bz2", "cryo_rotavirus_A_4
 SMALL = dict(stages=1, width=4, gridsize=2)
 NETWORK = f"--epochs 1 {' '.join(f'--set model.{name}={value}' for name, value in SMALL.items())}"
 REFINE = "--set refine.epochs=2 --set refine.h1_weight=0.1"  # with a weight given none is sought
+FIT_ALONE = "--no-auto --no-half-sets --no-uncertainty"
 SIZES = {
     "simulate": "--N 24 --positions 64 --set simulation.step_px=4.0",
     "demo": "--set simulation.N=24 --set simulation.positions=64 --set simulation.step_px=4.0"
     f" {NETWORK.replace('--epochs ', '--set training.epochs=')} {REFINE}",
     "train": NETWORK,
     "train --from pretrained": "--epochs 1",
-    "reconstruct": f"{NETWORK} {REFINE} --no-auto",
-    "reconstruct --model new": f"{NETWORK} {REFINE} --no-auto",
-    "reconstruct --model": f"{REFINE} --no-auto",
-    "refine": "--epochs 2 --no-auto",
+    "reconstruct": f"{NETWORK} {REFINE} {FIT_ALONE}",
+    "reconstruct --model new": f"{NETWORK} {REFINE} {FIT_ALONE}",
+    "reconstruct --model": f"{REFINE} {FIT_ALONE}",
+    "refine": f"--epochs 2 {FIT_ALONE}",
     "compare": "--epochs 1",
     "plan": "--N 24 --step 8",
     "study": "--dry-run",
