@@ -62,7 +62,7 @@ wheel: .venv/bin/python
 	rm -rf dist .venv-wheel
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/python -m zipfile -l dist/*.whl | grep -q 'ptycho/pretrained/best.keras'
+	$(BIN)/python -m zipfile -l dist/*.whl | grep -c 'ptycho/pretrained/.*keras' | grep -qx 2
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	mkdir -p .venv-wheel/try

@@ -3,6 +3,7 @@
     PTYCHO_DATA=../shared/data python benchmarks/network.py quality            every condition, three seeds: hours
     PTYCHO_DATA=../shared/data python benchmarks/network.py quality --only "step 8, 6.9e4" --seeds 0
     PTYCHO_DATA=../shared/data python benchmarks/network.py speed
+    python benchmarks/network.py sizes                                         `fast` at N 64, 128 and 256
     PTYCHO_DATA=../shared/data python benchmarks/network.py precision
     PTYCHO_DATA=../shared/data python benchmarks/network.py star
     PTYCHO_DATA=../shared/data python benchmarks/network.py trust
@@ -160,6 +161,34 @@ def speed_one(preset: Preset, n: int, frames: int) -> None:
             times.append(time.perf_counter() - start)
         entry |= dict(prediction=round(entry["frames"] / min(times[1:])), first_s=round(times[0] - min(times[1:]), 1))
         record(entry | dict(peak_mb_before=before, peak_mb=peak_memory()))
+
+
+@app.command()
+def sizes(preset: Preset = "fast") -> None:
+    """A network trained as by default on 400 frames of cells, on other cells: what its speed at each N is worth."""
+    print("| N | frames shown | training, s | prediction, frames/s | SNR, dB | phase SSIM | flat: SNR, phase SSIM |")
+    print("|---|---|---|---|---|---|---|")
+    for n in (64, 128, 256):
+        settings = SimulationConfig(N=n, positions=400, step_px=n / 8, jitter_px=n / 32, photons=1e5 * (n / 64) ** 2)
+        own, other = (simulate(replace(settings, seed=seed)) for seed in (1, 2))
+        model = build_model(ModelConfig(N=n, **PRESETS[preset]), own.probe)
+        config = TrainingConfig()
+        begin = time.perf_counter()
+        train(model, own, config)
+        trained = time.perf_counter()
+        reconstruct(model, other)  # compiles
+        compiled = time.perf_counter()
+        scores = compare_objects(reconstruct(model, other).object, other.object)
+        rate = len(other) / (time.perf_counter() - compiled)
+        columns = [
+            f"{n}",
+            f"{config.frames_to_show(n)}",
+            f"{trained - begin:.0f}",
+            f"{rate:.0f}",
+            f"{scores.snr_db:.1f}",
+        ]
+        columns += [f"{scores.phase_ssim:.2f}", f"{scores.flat.snr_db:.1f}, {scores.flat.phase_ssim:.2f}"]
+        print(f"| {' | '.join(columns)} |", flush=True)
 
 
 @app.command()

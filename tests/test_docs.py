@@ -203,7 +203,9 @@ def eager():
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))])
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, small_scan, eager):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(opening, "load_pretrained", lambda: build_model(ModelConfig(N=24, **SMALL), small_scan.probe))
+    monkeypatch.setattr(
+        opening, "load_pretrained", lambda name: build_model(ModelConfig(N=24, **SMALL), small_scan.probe)
+    )
     for name in SCANS:
         write_scan(small_scan, tmp_path / name, format="hdf5")
     y, x = np.indices((24, 24)) - 12

@@ -27,6 +27,7 @@ from ptycho.cli.options import (
     network_settings,
     reading_of,
     recorded,
+    start_of,
     with_probe,
 )
 from ptycho.cli.printing import finish, log, print_outcome, print_table
@@ -139,7 +140,7 @@ def train_command(
     force: Force = False,
 ) -> None:
     """Train a network on a scan, without ground truth; it is left in OUTPUT/model.keras."""
-    run = network_settings(run, preset, probe)
+    start, run = start_of(run, preset, start), network_settings(run, preset, probe)
     with framework():
         from ptycho.pipelines.open import examined_scan
         from ptycho.pipelines.train import train_run
@@ -196,7 +197,7 @@ def reconstruct_command(
 
     The checks of `ptycho doctor` come first (2 to 3 s): where one fails the image would be wrong, and there is none.
     """
-    run = network_settings(run, preset, probe)
+    start, run = start_of(run, preset, start), network_settings(run, preset, probe)
     trains = bool(run.model or run.training or start)
     if model not in (None, NEW) and (trains or resume):
         raise ValueError("settings of the model or of its training have no effect with --model; leave them out")
@@ -242,8 +243,9 @@ def stream_command(
     scan: ScanFile,
     output: Folder,
     model: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="Run folder of a trained network.", show_default=False)
-    ],
+        str,
+        typer.Option(help="Run folder of a trained network, or one of the package: 'pretrained-fast', 'pretrained'."),
+    ] = "pretrained-fast",
     rate: Annotated[float | None, typer.Option(help="Frames per second; by default as fast as they are taken.")] = None,
     order: Annotated[Literal["scan", "random"], typer.Option(help="Order in which the frames come.")] = "scan",
     tile_frames: TileFrames = None,

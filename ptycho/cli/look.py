@@ -188,8 +188,9 @@ def _exported_network(source: Path, output: Path, N: int | None, frames: int, ca
     if N is None:
         raise ValueError("--network needs --N, the side of the frames in pixels: ONNX has fixed sizes")
     with framework():
+        from ptycho.network.files import PACKAGED
         from ptycho.output.onnx_network import export_network
 
     output.mkdir(parents=True, exist_ok=True)
-    model = "pretrained" if str(source) == "pretrained" else source / "model.keras"
+    model = str(source) if str(source) in PACKAGED else source / "model.keras"
     return export_network(model, output / "network.onnx", N, frames=frames, canvas=canvas)

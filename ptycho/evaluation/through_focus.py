@@ -62,15 +62,15 @@ def through_focus(
     edge = np.sqrt(2 * (density * squared).sum() / density.sum())
     farthest_px = window * N / (wavelength_px * max(edge, 1 / N))
     distances_px = np.linspace(-farthest_px, farthest_px, planes)
-    views = [_intensity(_carried(probe, distance, wavelength_px)) for distance in distances_px]
-    concentration = [float((view**2).sum()) for view in views]
+    intensities = [_intensity_of(_carried(probe, distance, wavelength_px)) for distance in distances_px]
+    concentration = [float((intensity**2).sum()) for intensity in intensities]
     best = int(np.argmax(concentration))
-    widths_px = _half_widths(views[best])
+    widths_px = _half_widths(intensities[best])
     middle = _around_brightest(_carried(probe, distances_px[best], wavelength_px), round(8 * max(widths_px)))
     return ThroughFocus(
         distances_px * pixel_size_m,
-        np.stack([view.sum(axis=1) for view in views], axis=1),
-        np.stack([view.sum(axis=0) for view in views], axis=1),
+        np.stack([intensity.sum(axis=1) for intensity in intensities], axis=1),
+        np.stack([intensity.sum(axis=0) for intensity in intensities], axis=1),
         float(distances_px[best] * pixel_size_m),
         middle,
         (widths_px[0] * pixel_size_m, widths_px[1] * pixel_size_m),
@@ -92,7 +92,7 @@ def _carried(
     return ops.convert_to_numpy(near_field(ops.convert_to_tensor(probe), ops.convert_to_tensor(transfer)))
 
 
-def _intensity(modes: Complex[np.ndarray, "M N N"]) -> Float[np.ndarray, "N N"]:
+def _intensity_of(modes: Complex[np.ndarray, "M N N"]) -> Float[np.ndarray, "N N"]:
     return (np.abs(modes) ** 2).sum(axis=0)
 
 
@@ -110,7 +110,7 @@ def _brightest(intensity: Float[np.ndarray, "N N"]) -> tuple[int, int]:
 def _around_brightest(modes: Complex[np.ndarray, "M N N"], side: int) -> Complex[np.ndarray, "M n n"]:
     N = modes.shape[-1]
     side = min(max(side, 16), N)
-    rows, columns = (np.clip(at - side // 2, 0, N - side) for at in _brightest(_intensity(modes)))
+    rows, columns = (np.clip(at - side // 2, 0, N - side) for at in _brightest(_intensity_of(modes)))
     return modes[:, rows : rows + side, columns : columns + side]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 
+from ptycho.config import Preset
 from ptycho.hdf5_guard import require_bounded_tables
 from ptycho.io import BadFile, opened_zip, replaced
 from ptycho.network.build import PtychoNetwork
@@ -28,8 +29,11 @@ def save_model(model: PtychoNetwork, path: str | os.PathLike) -> Path:
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 """Networks that come with the package: made by ``ptycho pretrain``, each beside its SHA-256."""
 
+PACKAGED: dict[str, Preset] = {"pretrained": "best", "pretrained-fast": "fast"}
+"""Names by which users ask for the networks of the package, which are called as their presets."""
 
-def load_pretrained(name: str = "best") -> PtychoNetwork:
+
+def load_pretrained(name: Preset = "best") -> PtychoNetwork:
     """A network of the package that has learned from simulated scans, without a probe: it takes that of each scan.
 
     Raises ValueError if its file was damaged.

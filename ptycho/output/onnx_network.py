@@ -17,7 +17,7 @@ import numpy as np
 from ptycho.backend import backend_name
 from ptycho.io import BadFile, replaced
 from ptycho.network.build import PtychoNetwork
-from ptycho.network.files import load_model, load_pretrained
+from ptycho.network.files import PACKAGED, load_model, load_pretrained
 
 INPUTS = ("counts", "mask", "positions", "subpixel", "probe_real", "probe_imag")
 OUTPUTS = ("object_real", "object_imag", "coverage")
@@ -71,7 +71,7 @@ def _export(model: str, target: str, *sizes: str) -> None:
     from onnxscript import opset18
 
     N, frames, canvas, modes = map(int, sizes)
-    network = load_pretrained() if model == "pretrained" else load_model(model)
+    network = load_pretrained(PACKAGED[model]) if model in PACKAGED else load_model(model)
     network = network if network.probe is None else network.without_probe()
     inputs = _example(N, frames, modes)
     with torch.no_grad():

@@ -295,7 +295,7 @@ def small_panels(images: Sequence[SmallImage]) -> "Row":
 
 
 def focus_panels(focus: ThroughFocus) -> "Row":
-    """The beam seen from the side, along the way that the light takes, and the first modes in focus."""
+    """The beam as it looks from the side, along the way that the light takes, and the first modes in focus."""
     from bokeh.layouts import row
     from bokeh.models import LinearColorMapper
     from bokeh.models.annotations import Span
@@ -305,12 +305,12 @@ def focus_panels(focus: ThroughFocus) -> "Row":
     height, (first, last) = height_m * across, focus.distances_m[[0, -1]] * along
     plots = []
     # Amplitudes: the intensity in focus is a hundred times that at the sample and more.
-    for name, view in (("y", np.sqrt(focus.side_y)), ("x", np.sqrt(focus.side_x))):
+    for name, amplitude in (("y", np.sqrt(focus.side_y)), ("x", np.sqrt(focus.side_x))):
         extent = (first, -height / 2, last - first, height)
         ranges = Ranges.of(extent)
         plot = _figure(f"from the side: {name}", (225, 150), x_range=ranges.x, y_range=ranges.y, tools="pan,reset")
-        mapper = LinearColorMapper(palette=palette("viridis"), low=0.0, high=float(view.max()))
-        _draw(plot, view.astype("float32"), mapper, extent, name)
+        mapper = LinearColorMapper(palette=palette("viridis"), low=0.0, high=float(amplitude.max()))
+        _draw(plot, amplitude.astype("float32"), mapper, extent, name)
         plot.xaxis.axis_label, plot.yaxis.axis_label = f"along the beam ({along_name})", f"{name} ({across_name})"
         plot.add_layout(Span(location=0, dimension="height", line_color="white", line_dash="dashed"))
         plots.append(plot)

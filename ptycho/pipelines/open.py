@@ -16,7 +16,7 @@ from ptycho.diagnostics.statistics import rescale_probe
 from ptycho.formats import ReadOptions, read_scan
 from ptycho.network.build import PtychoNetwork
 from ptycho.network.domain import far_from_training
-from ptycho.network.files import load_model, load_pretrained
+from ptycho.network.files import PACKAGED, load_model, load_pretrained
 from ptycho.physics.grid import ObjectGrid
 from ptycho.progress import Progress
 from ptycho.reconstruction import find_probe
@@ -115,8 +115,9 @@ def model_config(run: RunConfig, scan: Scan) -> ModelConfig:
 
 
 def open_model(name: str | os.PathLike) -> PtychoNetwork:
-    """The network in a run folder, or the package's own with the name ``pretrained``."""
-    return load_pretrained() if str(name) == "pretrained" else load_model(Path(name) / "model.keras")
+    """The network in a run folder, or one of the package by its name (`PACKAGED`)."""
+    own = PACKAGED.get(str(name))
+    return load_pretrained(own) if own else load_model(Path(name) / "model.keras")
 
 
 def model_for(

@@ -34,7 +34,7 @@ def stream_run(
 
     Args:
         scan, folder: what is played; where the results go.
-        model_folder: run folder of the network.
+        model_folder: run folder of the network, or a name of `PACKAGED`.
         rate, order, seed: see `replay`.
         tile_frames: see `Stream`; None: `Architecture.streamed_frames`.
         progress: told of the progress.

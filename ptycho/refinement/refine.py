@@ -145,7 +145,7 @@ def refine(
     begun = len(warm_up) + sum(epochs for epochs, _ in schedule.ramp)
     first = 0 if start_counts else begun + 1
 
-    def told(epoch: int, best: dict) -> None:
+    def on_epoch(epoch: int, best: dict) -> None:
         if checkpoint:
             checkpoint.save(solver, history, best, last=epoch == limit)
         if progress:
@@ -153,7 +153,7 @@ def refine(
             progress("refining", epoch, config.epochs, _numbers(history[-1]), image)
 
     limit = config.epochs - finish
-    best, at_limit = schedule.go_on(history, best, limit, begun=begun, first=first, warm_up=warm_up, told=told)
+    best, at_limit = schedule.go_on(history, best, limit, begun=begun, first=first, warm_up=warm_up, on_epoch=on_epoch)
     best_epoch = best_of(history, first)
     solver.restore(best)
     if start is None and may_be_stuck(solver, config):
@@ -281,9 +281,12 @@ def unstuck(
     limit = begun + config.epochs - 1
     best, at_new_limit = schedule.go_on(entries, solver.snapshot(), limit, begun=begun, first=begun)
     solver.restore(best)
-    found = best_of(entries, begun)
-    if entries[found]["criterion"] < history[best_epoch]["criterion"] or own_misfit(solver) < (1 - least_gain) * misfit:
-        return entries, found, at_new_limit
+    later_best = best_of(entries, begun)
+    if (
+        entries[later_best]["criterion"] < history[best_epoch]["criterion"]
+        or own_misfit(solver) < (1 - least_gain) * misfit
+    ):
+        return entries, later_best, at_new_limit
     solver.restore(before)
     return history, best_epoch, at_limit
 
@@ -342,7 +345,7 @@ class _Schedule:
         begun: int,
         first: int,
         warm_up: Sequence[tuple[str, int]] = (),
-        told: Callable[[int, dict], None] = lambda epoch, best: None,
+        on_epoch: Callable[[int, dict], None] = lambda epoch, best: None,
     ) -> tuple[dict, bool]:
         """Epochs until the criterion settles: the best state, and whether they ended at their limit, still improving.
 
@@ -353,7 +356,7 @@ class _Schedule:
             begun: nothing is judged before the epoch after this.
             first: the first epoch that may be best.
             warm_up: methods and parts of the first epochs of a fit.
-            told: called with each epoch and the best state after it.
+            on_epoch: called with each epoch and the best state after it.
         """
         settled = False
         # Two units of log-likelihood: a gain below that may be noise of the held-out frames.
@@ -367,7 +370,7 @@ class _Schedule:
             history.append(self.epoch(epoch, plan, unknowns_at(self.config, epoch)))
             if best_of(history, first) == epoch:
                 best = self.solver.snapshot()
-            told(epoch, best)
+            on_epoch(epoch, best)
         return best, not settled and best_of(history, first) == limit
 
     def epoch(self, epoch: int, plan: tuple[str, int] | None, unknowns: tuple[Unknown, ...]) -> FitEpoch:

@@ -93,8 +93,8 @@ def _least_photons(
     it is sqrt(reference / n) times as large."""
 
     def reaches(log_photons: float) -> bool:
-        part = np.sqrt(reference / 10**log_photons)
-        curves = [fourier_ring_correlation(truth + part * error, truth) for truth, error in pairs]
+        scale = np.sqrt(reference / 10**log_photons)
+        curves = [fourier_ring_correlation(truth + scale * error, truth) for truth, error in pairs]
         return frc_resolution(*mean_correlation(curves), 0.5) >= target_frc
 
     low, high = np.log10(photon_range)

@@ -20,7 +20,7 @@ from ptycho.cli import app as cli
 from ptycho.cli import options
 from ptycho.cli.app import app
 from ptycho.cli.compute import network_of
-from ptycho.cli.options import configured, field_help
+from ptycho.cli.options import configured, field_help, start_of
 from ptycho.cli.printing import one_line
 from ptycho.config import DEFERRED, PRESETS, SECTIONS, RefineConfig, RunConfig
 from ptycho.data.reconstruction import Reconstruction
@@ -142,6 +142,15 @@ def test_each_field_of_a_section_is_an_option(command, sections):
     for field in fields - without:
         option = "--" + field.replace("_", "-")
         assert {option, option.removesuffix("-from")} & there, field
+
+
+def test_a_training_for_single_frames_starts_from_the_network_of_the_package():
+    """But not one with other stages, and not where a new one is asked for."""
+    plain, wider = RunConfig(), RunConfig(model=dict(width=12))
+    assert start_of(plain, "fast", None) == "pretrained-fast"
+    assert start_of(plain, "fast", "run") == "run"
+    assert start_of(plain, None, None) is start_of(plain, "best", None) is None
+    assert start_of(wider, "fast", None) is start_of(plain, "fast", "new") is None
 
 
 def test_options_are_the_type_of_their_field_and_say_its_first_sentence():
