@@ -56,7 +56,8 @@ results: .venv/installed-backends
 # The paper as a page; needs pandoc (apt-get install pandoc).
 paper:
 	pandoc paper/paper.md --resource-path paper --citeproc --standalone --fail-if-warnings -o paper/paper.html
-# What is released: a wheel and an archive, their descriptions and contents, and the wheel where nothing else is.
+# What is released: a wheel and an archive, their descriptions and contents, and the wheel where nothing else is; CI has
+# a shorter DEMO.
 wheel: .venv/bin/python
 	$(PIP) build twine
 	rm -rf dist .venv-wheel
@@ -66,7 +67,7 @@ wheel: .venv/bin/python
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	mkdir -p .venv-wheel/try
-	unset PYTHONPATH && cd .venv-wheel/try && ../bin/ptycho --version && ../bin/ptycho demo -o demo
+	unset PYTHONPATH && cd .venv-wheel/try && ../bin/ptycho --version && ../bin/ptycho demo -o demo $(DEMO)
 # Known vulnerabilities of what is installed; asks PyPI, and fails where it cannot.
 audit: .venv/installed
 	$(PIP) pip-audit
