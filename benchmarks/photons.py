@@ -7,12 +7,14 @@ network that takes out noise where held-out frames like it, as `refine` does it 
     python benchmarks/photons.py gains unseen.jsonl                     what is recorded there, as a table
     python benchmarks/photons.py overlap                                lines and cells from 62 % to none, beside rPIE
     python benchmarks/photons.py projections                            fits led out of wrong minima, or left there
+    PTYCHO_DATA=../shared/data python benchmarks/photons.py star        the uncertainty of the measured star, by halves
     python benchmarks/photons.py halves                                 half-set FRC beside that with the truth
 
 The probe is known. SNR of the object in dB, `compare_objects`; the truth is used by nothing before.
 """
 
 import json
+import os
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -32,8 +34,11 @@ from ptycho.evaluation import compare_objects
 from ptycho.evaluation.half_sets import agreement
 from ptycho.evaluation.uncertainty import band_coverage, illuminated_pixels
 from ptycho.physics.grid import ObjectGrid
+from ptycho.pipelines.assess import assess_fully
 from ptycho.pipelines.bootstrap import error_map
-from ptycho.pipelines.half_sets import half_sets
+from ptycho.pipelines.half_sets import half_sets, paired
+from ptycho.pipelines.open import open_scan
+from ptycho.pipelines.precision import with_error_map
 from ptycho.pipelines.prior import try_denoiser, with_flatness, with_slow_phase, with_total_variation
 from ptycho.reconstruction.pty_chi import run_ptychi
 from ptycho.refinement.from_network import PLENTY, photons_per_object_pixel
@@ -230,6 +235,60 @@ def led_out(scan: Scan) -> tuple[float, float, float]:
     images = left.result.object, refine(scan, config).result.object, np.ones_like(scan.object)
     before, after, flat = (compare_objects(image, scan.object).snr_db for image in images)
     return before, after, flat
+
+
+@app.command()
+def star(modes: int = 8) -> None:
+    """The uncertainty of a measured scan: two images of half of the frames each, with the probe that all of them give.
+
+    Where both errors are Gaussian and as large as said, 0.632 and 0.982 of the pixels differ by one and two sigma of
+    the difference, ``sqrt(sigma_1^2 + sigma_2^2)``. What both halves have alike, of the probe, is not in that.
+    """
+    scan = open_scan(Path(os.environ["PTYCHO_DATA"]) / "siemens-star-small.npz.bz2", print, modes=modes)
+    whole = refine(scan, RefineConfig(probe_from=1))
+    known = scan.with_probe(whole.result.probe)
+    print("| part of the photons | frames | residuals over shot noise | within 1 sigma | within 2 sigma |")
+    print("|---|---|---|---|---|")
+    for part in (1.0, 0.1, 0.01):
+        thinned = known if part == 1 else at_part(known, part)
+        config = RefineConfig(noise="poisson")
+        images = []
+        for frames in paired(scan.positions, np.random.default_rng(0)):
+            half = thinned.subset(frames)
+            chosen = with_flatness(half, with_slow_phase(half, smoothed_fit(half, config), nobody(half)), nobody(half))
+            outcome = assess_fully(chosen.fit.result, half, nobody(half), (), (), chosen.fit)
+            outcome = with_error_map(outcome, half, chosen.config, chosen.fit.best, None)
+            images.append(outcome.result)
+        inside = " | ".join(f"{value:.2f}" for value in agreeing(*images))
+        print(f"| {part:g} | {len(half)} | {np.sqrt(outcome.trust.median_ratio):.2f} | {inside} |", flush=True)
+
+
+def nobody(scan: Scan) -> np.ndarray:
+    """No frame is held out."""
+    return np.zeros(len(scan), bool)
+
+
+def smoothed_fit(scan: Scan, config: RefineConfig) -> Any:
+    """The fit from vacuum with the total variation that it is found to need."""
+    return with_total_variation(scan, config, refine(scan, config), nobody(scan))
+
+
+def at_part(scan: Scan, part: float) -> Scan:
+    """A scan with a part of its photons, drawn one by one."""
+    counts = np.random.default_rng(0).binomial(scan.counts[:].astype(int), part).astype("uint16")
+    return replace(scan, counts=counts, probe=(scan.probe * np.sqrt(part)).astype("complex64"))
+
+
+def agreeing(one: Reconstruction, other: Reconstruction) -> list[float]:
+    """Parts of the pixels that are well lit in both images and differ by one and two sigma at most."""
+    grid = ObjectGrid(tuple(one.origin_px), one.object.shape, one.N)
+    moved = lambda array: grid.placed(array, other.origin_px, np.zeros(grid.shape, array.dtype))
+    image, sigma, coverage = moved(other.object), moved(other.uncertainty), moved(other.coverage)
+    where = illuminated_pixels(one.coverage) & illuminated_pixels(coverage)
+    phase = np.vdot(image[where], one.object[where])
+    band = np.hypot(one.uncertainty, sigma)
+    inside = band_coverage(one.object, image * (phase / abs(phase)), band, where)
+    return [inside[f"within_{k}_sigma"] for k in (1, 2)]
 
 
 @app.command()
