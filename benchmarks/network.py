@@ -32,6 +32,7 @@ from ptycho.data.scan import Scan
 from ptycho.evaluation import compare_objects, uncertainty
 from ptycho.evaluation.align import register
 from ptycho.evaluation.calibration import calibration
+from ptycho.evaluation.metrics import Metrics
 from ptycho.evaluation.uncertainty import band_coverage, illuminated_pixels
 from ptycho.formats import read_scan, write_scan
 from ptycho.network.build import build_model
@@ -164,31 +165,34 @@ def speed_one(preset: Preset, n: int, frames: int) -> None:
 
 
 @app.command()
-def sizes(preset: Preset = "fast") -> None:
-    """A network trained as by default on 400 frames of cells, on other cells: what its speed at each N is worth."""
-    print("| N | frames shown | training, s | prediction, frames/s | SNR, dB | phase SSIM | flat: SNR, phase SSIM |")
-    print("|---|---|---|---|---|---|---|")
+def sizes() -> None:
+    """What the speed of `fast` at each N is worth: on cells, as it comes, and trained as by default on 400 frames of
+    other cells, from there and from nothing."""
+    print("| N | prediction, frames/s | as it comes | frames shown | training, s | trained | from nothing | flat |")
+    print("|---|---|---|---|---|---|---|---|")
     for n in (64, 128, 256):
         settings = SimulationConfig(N=n, positions=400, step_px=n / 8, jitter_px=n / 32, photons=1e5 * (n / 64) ** 2)
         own, other = (simulate(replace(settings, seed=seed)) for seed in (1, 2))
-        model = build_model(ModelConfig(N=n, **PRESETS[preset]), own.probe)
-        config = TrainingConfig()
+        network = load_pretrained("fast")
+        reconstruct(network, other)  # compiles
         begin = time.perf_counter()
-        train(model, own, config)
-        trained = time.perf_counter()
-        reconstruct(model, other)  # compiles
-        compiled = time.perf_counter()
-        scores = compare_objects(reconstruct(model, other).object, other.object)
-        rate = len(other) / (time.perf_counter() - compiled)
-        columns = [
-            f"{n}",
-            f"{config.frames_to_show(n)}",
-            f"{trained - begin:.0f}",
-            f"{rate:.0f}",
-            f"{scores.snr_db:.1f}",
-        ]
-        columns += [f"{scores.phase_ssim:.2f}", f"{scores.flat.snr_db:.1f}, {scores.flat.phase_ssim:.2f}"]
-        print(f"| {' | '.join(columns)} |", flush=True)
+        untrained = compare_objects(reconstruct(network, other).object, other.object)
+        columns = [f"{n}", f"{len(other) / (time.perf_counter() - begin):.0f}", _shown(untrained)]
+        for start, rate in ((network, ADAPTING), (None, {})):
+            model, config = (
+                build_model(ModelConfig(N=n, **PRESETS["fast"]), own.probe, start=start),
+                TrainingConfig(**rate),
+            )
+            begin = time.perf_counter()
+            train(model, own, config)
+            if start is not None:
+                columns += [f"{config.frames_to_show(n)}", f"{time.perf_counter() - begin:.0f}"]
+            columns.append(_shown(compare_objects(reconstruct(model, other).object, other.object)))
+        print(f"| {' | '.join([*columns, _shown(untrained.flat)])} |", flush=True)
+
+
+def _shown(scores: Metrics) -> str:
+    return f"{scores.snr_db:.1f} dB, {scores.phase_ssim:.2f}"
 
 
 @app.command()

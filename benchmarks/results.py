@@ -60,12 +60,7 @@ def blocks() -> list[Block]:
             lines = []
         if line.startswith("#"):
             heading = line.lstrip("# ")
-    # Another work tree is for who compares two commits.
-    return [
-        block
-        for block in made
-        if re.search(r"python |ptycho ", text := " ".join(block.commands)) and "git worktree" not in text
-    ]
+    return [block for block in made if re.search(r"python |ptycho ", " ".join(block.commands))]
 
 
 def recorded() -> dict[tuple[str, ...], dict[str, Any]]:

@@ -58,7 +58,6 @@ SIZES = {
 
 NOT_RUN = {
     "git clone": "needs the address of the repository",
-    "git worktree add": "needs the history of the repository",
     "pytest": "tests that run tests",
     "ruff": "linters, which `make lint` runs",
     "mypy": "linters, which `make lint` runs",
