@@ -10,8 +10,11 @@ from ptycho.config import RunConfig
 from ptycho.diagnostics.geometry import find_geometry
 from ptycho.diagnostics.statistics import rescale_probe
 from ptycho.formats import read_scan
+from ptycho.pipelines.precision import Precision
 from ptycho.pipelines.refine import refine_run
 from ptycho.reconstruction.probe_retrieval import is_bright
+
+NEITHER = Precision(half_sets=False, uncertainty=False)
 
 KNOWN = ("counts", "scan_step_A", "voltage_kV", "semi_angle_mrad", "detector_pixel_mrad", "defocus_A")
 
@@ -51,13 +54,16 @@ def test_the_lens_is_told_where_the_probe_was_found(truth, tmp_path):
     middle = replace(scan, positions=truth["positions_A"] / truth["object_pixel_A"]).subset(np.arange(648, 648 + 288))
     middle = replace(middle.cropped(64), probe=rescale_probe(middle.cropped(64))[0].probe)
     run = RunConfig(refine=dict(epochs=12))
-    outcome = refine_run(middle, tmp_path / "run", run, hold_out_every=10, auto=False, force=True)
+    outcome = refine_run(middle, tmp_path / "run", run, hold_out_every=10, auto=False, force=True, precision=NEITHER)
     defocus, *_ = outcome.lens.aberrations
     assert -defocus.value_a == pytest.approx(150, rel=0.1)
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["lens"]["aberrations"][0]["name"] == "C10"
     assert "Krivanek" in (tmp_path / "run" / "report.html").read_text()
     fixed = RunConfig(model=dict(probe_trainable=False), refine=dict(epochs=4))
-    assert refine_run(middle, tmp_path / "fixed", fixed, hold_out_every=10, auto=False, force=True).lens is None
+    assert (
+        refine_run(middle, tmp_path / "fixed", fixed, hold_out_every=10, auto=False, force=True, precision=NEITHER).lens
+        is None
+    )
 
 
 def test_light_in_a_disc_is_not_bright(truth, tmp_path):

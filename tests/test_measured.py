@@ -6,7 +6,10 @@ import pytest
 from ptycho.config import RunConfig
 from ptycho.data.scan import illumination
 from ptycho.pipelines.open import open_scan
+from ptycho.pipelines.precision import Precision
 from ptycho.pipelines.reconstruct import reconstruct_run
+
+NEITHER = Precision(half_sets=False, uncertainty=False)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def test_a_few_epochs_beat_a_flat_object_on_withheld_frames(star, tmp_path):
 
     scan = star[0].subset(np.arange(100)).cropped(64)
     run = RunConfig(model=dict(stages=1), training=dict(epochs=4))
-    outcome = reconstruct_run(scan, tmp_path, run, hold_out_every=10, auto=False)
+    outcome = reconstruct_run(scan, tmp_path, run, hold_out_every=10, auto=False, precision=NEITHER)
     result = outcome.result
     flat = Reconstruction.bare(np.ones_like(result.object), scan.probe, result.positions_px)
     floor = frame_error(flat, scan.counts, range(0, 100, 10))

@@ -10,6 +10,7 @@ from skimage.data import astronaut, gravel
 from ptycho.config import Multislice, RefineConfig, RunConfig, SimulationConfig
 from ptycho.evaluation import compare_objects
 from ptycho.pipelines import prior
+from ptycho.pipelines.precision import Precision
 from ptycho.pipelines.prior import (
     DenoiserTrial,
     Smoothed,
@@ -22,18 +23,20 @@ from ptycho.pipelines.refine import refine_run
 from ptycho.refinement.refine import make_solver, refine
 from ptycho.simulation.simulate import simulate
 
+NEITHER = Precision(half_sets=False, uncertainty=False)
+
 POISSON = RefineConfig(noise="poisson", epochs=40)
 
 
 def test_a_dim_scan_gets_its_total_variation_and_says_so(dim, tmp_path):
-    outcome = refine_run(dim, tmp_path, RunConfig(refine=dict(epochs=40)))
+    outcome = refine_run(dim, tmp_path, RunConfig(refine=dict(epochs=40)), precision=NEITHER)
     settings = json.loads((tmp_path / "config.json").read_text())
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert settings["refine"]["tv_weight"] > 0 or settings["refine"]["red_weight"] > 0
     assert scores["total_variation"][0]["weight"] == 0
     assert any(note.startswith("Total variation, chosen by held-out photons") for note in outcome.notes)
     assert "Total variation" in (tmp_path / "report.html").read_text()
-    bare = refine_run(dim, tmp_path / "bare", RunConfig(refine=dict(epochs=40)), auto=False)
+    bare = refine_run(dim, tmp_path / "bare", RunConfig(refine=dict(epochs=40)), auto=False, precision=NEITHER)
     # By more than a fit from other noise differs (0.4 dB over four seeds)
     assert outcome.scores.snr_db > bare.scores.snr_db + 0.4
     assert bare.smoothing == ()

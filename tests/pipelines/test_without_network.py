@@ -7,8 +7,11 @@ import pytest
 from ptycho.cli.compute import network_of
 from ptycho.config import RunConfig, SimulationConfig
 from ptycho.pipelines import reconstruct as pipeline
+from ptycho.pipelines.precision import Precision
 from ptycho.pipelines.reconstruct import reconstruct_run
 from ptycho.simulation.simulate import simulate
+
+NEITHER = Precision(half_sets=False, uncertainty=False)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,9 @@ def bright():
 def test_a_fit_at_the_noise_stays_alone(bright, tmp_path):
     (tmp_path / "network.h5").write_text("of an earlier run")
     run = RunConfig(refine=dict(epochs=40))
-    outcome = reconstruct_run(bright, tmp_path, run, model_folder="pretrained", network_optional=True)
+    outcome = reconstruct_run(
+        bright, tmp_path, run, model_folder="pretrained", network_optional=True, precision=NEITHER
+    )
     assert outcome.verdict.kind == "at the noise"
     assert outcome.before is None and not (tmp_path / "network.h5").exists()
     assert any("No image of a network was used" in note for note in outcome.notes)
@@ -32,7 +37,9 @@ def test_a_fit_at_the_noise_stays_alone(bright, tmp_path):
 def test_in_little_light_a_network_is_used(bright, tmp_path):
     dim = simulate(SimulationConfig(N=32, positions=144, step_px=4.0, photons=1e4, seed=2))
     run = RunConfig(refine=dict(epochs=10, red_weight=0.0))
-    outcome = reconstruct_run(dim, tmp_path, run, model_folder="pretrained", network_optional=True, symmetries=1)
+    outcome = reconstruct_run(
+        dim, tmp_path, run, model_folder="pretrained", network_optional=True, symmetries=1, precision=NEITHER
+    )
     assert outcome.before is not None and (tmp_path / "network.h5").exists()
 
 
@@ -41,7 +48,7 @@ def test_a_network_as_prior_is_enough_and_the_scan_still_gets_what_it_needs(tmp_
     monkeypatch.setattr(pipeline, "with_needs", needs)
     dim = simulate(SimulationConfig(N=32, positions=144, step_px=4.0, photons=1e4, seed=2))
     run = RunConfig(refine=dict(epochs=40))
-    outcome = reconstruct_run(dim, tmp_path, run, model_folder="pretrained", network_optional=True)
+    outcome = reconstruct_run(dim, tmp_path, run, model_folder="pretrained", network_optional=True, precision=NEITHER)
     assert any(note.startswith("The prior is a network") for note in outcome.notes)
     assert any("the fit has one as its prior" in note for note in outcome.notes)
     assert "Needs were asked for." in outcome.notes
@@ -50,5 +57,5 @@ def test_a_network_as_prior_is_enough_and_the_scan_still_gets_what_it_needs(tmp_
 
 def test_one_that_was_asked_for_is_used(bright, tmp_path):
     run = RunConfig(refine=dict(epochs=10))
-    outcome = reconstruct_run(bright, tmp_path, run, model_folder="pretrained", symmetries=1)
+    outcome = reconstruct_run(bright, tmp_path, run, model_folder="pretrained", symmetries=1, precision=NEITHER)
     assert outcome.before is not None
