@@ -148,7 +148,8 @@ def plan_command(
     if best.photons < float("inf"):
         log(
             f"fewest photons on the sample with a step of {best.step_px:g} px. This is the shot-noise bound with a "
-            "known probe: plan for several times as many (docs/studies/dose-response.md)."
+            "known probe, which `ptycho refine` reaches; a guessed probe takes more where photons are few "
+            "(docs/studies/dose-response.md)."
         )
 
 
