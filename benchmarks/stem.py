@@ -11,7 +11,10 @@ one, which it blurs by 0.3 A. An image that is sharper than that loses by it, so
 image and truth blurred alike, stand beside it (the latter of a thin sample only: a thick one's phase winds). Then
 rotation and scales of the fitted positions against the true ones, what the probe says of the lens, and, of the thin
 sample, how far the columns with a vacancy, and the foreign atom, stand out from their like, in standard deviations of
-these (d').
+these (d'); of the thick one d' of its oxygen columns against the gaps between strontium and titanium, and by how much
+the titanium of each slice lies off its strontium (0.25 A along y in the lower half). False atoms are gaps (of MoS2 its
+hollow sites) that are brighter than halfway from their mean to that of the dimmest whole columns, sulphur or oxygen;
+missed ones are columns that are dimmer.
 """
 
 import importlib.util
@@ -85,6 +88,7 @@ def judged(folder: Path, truth: Any) -> dict[str, Any]:
     spec.loader.exec_module(judge)
     with h5py.File(folder / "reconstruction.h5") as file:
         positions, image = file["positions_px"][()], file["object"][()]
+        slices = file["slices"][()] if "slices" in file else None
     pixel = float(truth["object_pixel_A"])
     phase = np.angle(image * np.exp(-1j * np.angle(image[image != 0].mean())))
     alike = np.exp(1j * gaussian_filter(phase, 0.3 / pixel))
@@ -105,17 +109,20 @@ def judged(folder: Path, truth: Any) -> dict[str, Any]:
         frame_error=round(scores["held_out_error"], 4),
         lens=[f"{each['name']} {each['value_a']:.1f} +- {each['error_a']:.1f}" for each in aberrations],
         seen=seen(gaussian_filter(phase, 0.3 / pixel), positions, truth),
+        thick=seen_in_depth(gaussian_filter(phase, 0.15 / pixel), slices, positions, truth),
         rotation_off_deg=round(angle, 2),
         scales=[round(float(scale), 4) for scale in scales],
         mirrored=bool(np.linalg.det(linear) < 0),
     )
 
 
-def seen(phase: Any, positions: Any, truth: Any) -> dict[str, float]:
-    """d' of columns that lack an atom, and of the foreign atom, of a thin sample."""
+def seen(phase: Any, positions: Any, truth: Any) -> dict[str, Any]:
+    """d' of columns that lack an atom, and of the foreign atom, of a thin sample; false atoms and missed ones."""
+    if "true_slices" in truth:
+        return {}
     kinds, places = truth["atomic_numbers"], truth["atoms_A"][:, :2]
     true = truth["positions_A"]
-    to_px = np.linalg.lstsq(np.c_[true, np.ones(len(true))], positions, rcond=None)[0]
+    to_px = placement(positions, truth)
     inside = ((places > true.min(axis=0)) & (places < true.max(axis=0))).all(axis=1)
     kinds, places = kinds[inside], places[inside]
     columns: dict[tuple[int, ...], list[float]] = {}
@@ -126,7 +133,70 @@ def seen(phase: Any, positions: Any, truth: Any) -> dict[str, float]:
     pairs = dict(vacancy=((16,), (16, 16)), tungsten=((74,), (42,)))
     found = {name: pair for name, pair in pairs.items() if all(kind in columns for kind in pair)}
     apart = lambda few, like: abs(np.mean(columns[few]) - np.mean(columns[like])) / np.std(columns[like])
-    return {name: round(float(apart(*pair)), 1) for name, pair in found.items()}
+    heavy, light = places[np.isin(kinds, (42, 74))], places[kinds == 16]
+    pairs_near = [(site, other) for site in heavy for other in light if 0.5 < np.hypot(*(site - other)) < 2.2]
+    hollow = within_scan(np.unique([(2 * site - other).round(1) for site, other in pairs_near], axis=0), truth)
+    dark = map_coordinates(phase, (np.c_[hollow, np.ones(len(hollow))] @ to_px).T, order=3)
+    faults = false_and_missed(dark, np.array(columns.get((16, 16), [])))
+    return {name: round(float(apart(*pair)), 1) for name, pair in found.items()} | faults
+
+
+def within_scan(places: np.ndarray, truth: Any) -> np.ndarray:
+    """Those of some places that the scan reaches."""
+    true = truth["positions_A"]
+    return places[((places > true.min(axis=0)) & (places < true.max(axis=0))).all(axis=1)]
+
+
+def false_and_missed(dark: np.ndarray, bright: np.ndarray) -> dict[str, str]:
+    """Gaps brighter, and columns dimmer, than halfway between the means of both."""
+    middle = (dark.mean() + bright.mean()) / 2
+    sign = np.sign(bright.mean() - dark.mean())
+    false, missed = (sign * (dark - middle) > 0).sum(), (sign * (bright - middle) < 0).sum()
+    return dict(false_atoms=f"{false} of {len(dark)}", missed=f"{missed} of {len(bright)}")
+
+
+def placement(positions: Any, truth: Any) -> np.ndarray:
+    """``(3, 2)``: (y, x, 1) in A to pixels of the image, by least squares of the positions."""
+    true = truth["positions_A"]
+    return np.linalg.lstsq(np.c_[true, np.ones(len(true))], positions, rcond=None)[0]
+
+
+def seen_in_depth(phase: Any, slices: Any, positions: Any, truth: Any, cell_A: float = 3.905) -> dict[str, Any]:
+    """d' of the oxygen columns of SrTiO3, and how far the titanium of each slice is off, along y and x in A."""
+    if "true_slices" not in truth:
+        return {}
+    to_px = placement(positions, truth)
+    atoms, kinds = truth["atoms_A"], truth["atomic_numbers"]
+    upper = atoms[:, 2] < float(truth["thickness_A"]) / 2
+    columns = {
+        kind: np.unique(atoms[upper & (kinds == number), :2].round(2), axis=0)
+        for kind, number in dict(Sr=38, Ti=22, O=8).items()
+    }
+    within = lambda places: within_scan(places, truth)
+    strontium, titanium = columns["Sr"], within(columns["Ti"])
+    nearest, _ = cKDTree(columns["Ti"]).query(columns["O"])
+    oxygen = within(columns["O"][nearest > 1.0])  # those without titanium above or below
+    half = cell_A / 4 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
+    gaps = within((titanium[:, None] + half).reshape(-1, 2))
+    value = lambda places: map_coordinates(phase, (np.c_[places, np.ones(len(places))] @ to_px).T, order=3)
+    bright, dark = value(oxygen), value(gaps)
+    separation = abs(bright.mean() - dark.mean()) / np.sqrt((bright.var() + dark.var()) / 2)
+    found: dict[str, Any] = dict(oxygen=round(float(separation), 1)) | false_and_missed(dark, bright)
+    if slices is not None:
+        grid = np.stack(np.meshgrid(*[np.linspace(-0.8, 0.8, 17)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+        centres = lambda image, places: np.array([centroid(image, place + grid, to_px) - place for place in places])
+        for layer in slices:
+            image = np.angle(layer * np.exp(-1j * np.angle(layer[layer != 0].mean())))
+            off = centres(image, titanium).mean(axis=0) - centres(image, within(strontium)).mean(axis=0)
+            found.setdefault("titanium_off_A", []).append(off.round(3).tolist())
+    return found
+
+
+def centroid(phase: Any, places: np.ndarray, to_px: np.ndarray) -> np.ndarray:
+    """Of the phase above its median over some places, in A."""
+    values = map_coordinates(phase, (np.c_[places, np.ones(len(places))] @ to_px).T, order=1)
+    weights = np.clip(values - np.median(values), 0, None)
+    return (weights[:, None] * places).sum(axis=0) / weights.sum()
 
 
 if __name__ == "__main__":
