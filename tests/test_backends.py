@@ -26,7 +26,9 @@ def losses() -> np.ndarray:
     # 2.5 draws other binomial numbers than 2.4 where they are large.
     scan = simulate(SimulationConfig(N=24, positions=100, step_px=4.0, noise=False, seed=5))
     settings = ModelConfig(N=24, gridsize=2, stages=2, width=4, probe_trainable=True, scale_trainable=True)
-    history = train(build_model(settings, scan.probe), scan, TrainingConfig(epochs=3, validation_fraction=0.1, thinning=1.0))
+    history = train(
+        build_model(settings, scan.probe), scan, TrainingConfig(epochs=3, validation_fraction=0.1, thinning=1.0)
+    )
     return np.array([(entry["loss"], entry["validation_loss"]) for entry in history])
 
 
