@@ -18,13 +18,14 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from photons import nobody, without_network
 
 from ptycho.arrays import Complex, Float
 from ptycho.config import RefineConfig, SimulationConfig
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.data.scan import Scan
 from ptycho.physics.grid import ObjectGrid
-from ptycho.pipelines.prior import try_denoiser, with_flatness, with_slow_phase, with_total_variation
+from ptycho.pipelines.prior import try_denoiser
 from ptycho.refinement.refine import refine
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.simulate import simulate
@@ -73,12 +74,10 @@ KINDS: dict[str, tuple[Callable[[np.random.Generator], np.ndarray], Callable[[np
 
 def images(scan: Scan) -> dict[str, Reconstruction]:
     """The fit from vacuum, with total variation and what belongs to it, with the network, and the chosen one."""
-    config, nothing = RefineConfig(noise="poisson"), np.zeros(len(scan), bool)
+    config = RefineConfig(noise="poisson")
     plain = refine(scan, config)
-    smoothed = with_flatness(
-        scan, with_slow_phase(scan, with_total_variation(scan, config, plain, nothing), nothing), nothing
-    )
-    network = try_denoiser(scan, smoothed, nothing)
+    smoothed = without_network(scan, config, plain)
+    network = try_denoiser(scan, smoothed, nobody(scan))
     chosen = network.fit if network.liked else smoothed.fit
     fits = {"no prior": plain, "total variation": smoothed.fit, "network": network.fit, "chosen": chosen}
     return {name: fit.result for name, fit in fits.items()}

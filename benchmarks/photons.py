@@ -39,10 +39,10 @@ from ptycho.pipelines.bootstrap import error_map
 from ptycho.pipelines.half_sets import half_sets, paired
 from ptycho.pipelines.open import open_scan
 from ptycho.pipelines.precision import with_error_map
-from ptycho.pipelines.prior import try_denoiser, with_flatness, with_slow_phase, with_total_variation
+from ptycho.pipelines.prior import Smoothed, try_denoiser, with_flatness, with_slow_phase, with_total_variation
 from ptycho.reconstruction.pty_chi import run_ptychi
 from ptycho.refinement.from_network import PLENTY, photons_per_object_pixel
-from ptycho.refinement.refine import refine
+from ptycho.refinement.refine import Refinement, refine
 from ptycho.simulation.objects import make_object
 from ptycho.simulation.simulate import simulate
 
@@ -255,7 +255,7 @@ def star(modes: int = 8) -> None:
         images = []
         for frames in paired(scan.positions, np.random.default_rng(0)):
             half = thinned.subset(frames)
-            chosen = with_flatness(half, with_slow_phase(half, smoothed_fit(half, config), nobody(half)), nobody(half))
+            chosen = without_network(half, config, refine(half, config))
             outcome = assess_fully(chosen.fit.result, half, nobody(half), (), (), chosen.fit)
             outcome = with_error_map(outcome, half, chosen.config, chosen.fit.best, None)
             images.append(outcome.result)
@@ -268,9 +268,10 @@ def nobody(scan: Scan) -> np.ndarray:
     return np.zeros(len(scan), bool)
 
 
-def smoothed_fit(scan: Scan, config: RefineConfig) -> Any:
-    """The fit from vacuum with the total variation that it is found to need."""
-    return with_total_variation(scan, config, refine(scan, config), nobody(scan))
+def without_network(scan: Scan, config: RefineConfig, plain: Refinement) -> Smoothed:
+    """A fit from vacuum, with total variation, slow phase and flatness as far as the data like each."""
+    smoothed = with_total_variation(scan, config, plain, nobody(scan))
+    return with_flatness(scan, with_slow_phase(scan, smoothed, nobody(scan)), nobody(scan))
 
 
 def at_part(scan: Scan, part: float) -> Scan:

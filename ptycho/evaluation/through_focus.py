@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ptycho.arrays import Complex, Float
+from ptycho.data.scan import illumination
 
 
 class ThroughFocus(NamedTuple):
@@ -62,7 +63,7 @@ def through_focus(
     edge = np.sqrt(2 * (density * squared).sum() / density.sum())
     farthest_px = window * N / (wavelength_px * max(edge, 1 / N))
     distances_px = np.linspace(-farthest_px, farthest_px, planes)
-    intensities = [_intensity_of(_carried(probe, distance, wavelength_px)) for distance in distances_px]
+    intensities = [illumination(_carried(probe, distance, wavelength_px)) for distance in distances_px]
     concentration = [float((intensity**2).sum()) for intensity in intensities]
     best = int(np.argmax(concentration))
     widths_px = _half_widths(intensities[best])
@@ -92,10 +93,6 @@ def _carried(
     return ops.convert_to_numpy(near_field(ops.convert_to_tensor(probe), ops.convert_to_tensor(transfer)))
 
 
-def _intensity_of(modes: Complex[np.ndarray, "M N N"]) -> Float[np.ndarray, "N N"]:
-    return (np.abs(modes) ** 2).sum(axis=0)
-
-
 def _half_widths(intensity: Float[np.ndarray, "N N"]) -> tuple[float, float]:
     """Along y and x through the brightest pixel; half of the maximum is reached between pixels, on a straight line."""
     y, x = _brightest(intensity)
@@ -110,7 +107,7 @@ def _brightest(intensity: Float[np.ndarray, "N N"]) -> tuple[int, int]:
 def _around_brightest(modes: Complex[np.ndarray, "M N N"], side: int) -> Complex[np.ndarray, "M n n"]:
     N = modes.shape[-1]
     side = min(max(side, 16), N)
-    rows, columns = (np.clip(at - side // 2, 0, N - side) for at in _brightest(_intensity_of(modes)))
+    rows, columns = (np.clip(at - side // 2, 0, N - side) for at in _brightest(illumination(modes)))
     return modes[:, rows : rows + side, columns : columns + side]
 
 
