@@ -16,6 +16,7 @@ The probe is known. SNR of the object in dB, `compare_objects`; the truth is use
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -163,20 +164,29 @@ def unseen(
 ) -> None:
     """Ten unseen objects at three doses, under two probes; what is recorded already is not done again."""
     done = {json.loads(line)["name"] for line in output.read_text().splitlines()} if output.exists() else set()
-    cases = [
-        (name, image, photons, waves)
-        for photons in (7e2, 7e3, 7e4)
-        for waves in (1.0, 3.0)
-        for name, image in unseen_objects().items()
-    ]
-    for number, (name, image, photons, waves) in enumerate(cases):
-        title = f"{name}, {photons:.0e} counts, {waves:.0f} waves"
-        if title in done or only not in name or number % every:
+    for number, (title, make) in enumerate(unseen_cases(seed)):
+        if title in done or only not in title or number % every:
             continue
-        settings = SimulationConfig(N=64, positions=225, step_px=9.0, photons=photons, defocus=waves, seed=seed)
-        record = compare(title, simulate(settings, object=image))
+        record = compare(title, make())
         with output.open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def unseen_cases(seed: int = 0) -> list[tuple[str, Callable[[], Scan]]]:
+    """Names of the scans of `unseen`, and what simulates each."""
+    made = unseen_objects()
+    return [
+        (
+            f"{name}, {photons:.0e} counts, {waves:.0f} waves",
+            lambda image=made[name], photons=photons, waves=waves: simulate(
+                SimulationConfig(N=64, positions=225, step_px=9.0, photons=photons, defocus=waves, seed=seed),
+                object=image,
+            ),
+        )
+        for photons in (7e2, 7e3, 7e4)
+        for waves in (1.0, 3.0)
+        for name in made
+    ]
 
 
 @app.command()
