@@ -111,9 +111,7 @@ def table(path: Path, ours: Path) -> None:
     rows = defaultdict(list)
     for name in theirs.keys() & chosen.keys():
         rows[condition(name)].append(name)
-    print(
-        "| counts a frame, probe | scans | pty-chi, its best | `refine` by itself | least and largest gain | best settings |"
-    )
+    print("| counts a frame, probe | scans | pty-chi, best | `refine` | gain: least, largest | best settings |")
     print("|---|---|---|---|---|---|")
     for heading, names in sorted(rows.items()):
         gain = [chosen[name] - theirs[name]["snr"][0] for name in names]
