@@ -54,6 +54,20 @@ def displayed_object(image: Complex[Array, "H W"], coverage: Float[Array, "H W"]
     return np.where(illuminated, shown, shown[illuminated].mean()).astype(image.dtype)
 
 
+def length_unit(metres: float) -> tuple[float, str]:
+    """The largest of mm, µm and nm of which a length has one at least, else nm: units in a metre, and its name."""
+    for per_metre, name in ((1e3, "mm"), (1e6, "µm")):
+        if metres * per_metre >= 1:
+            return per_metre, name
+    return 1e9, "nm"
+
+
+def length_text(metres: float, digits: int = 4) -> str:
+    """A small length as it is read: in A below half a nm, as microscopists say it, else in nm."""
+    per_metre, unit = (1e10, "A") if metres < 0.5e-9 else (1e9, "nm")
+    return f"{metres * per_metre:.{digits}g} {unit}"
+
+
 def contrast_limits(image: Float[Array, "H W"]) -> tuple[float, float]:
     """The values drawn as black and white: the percentiles 0.5 and 99.5."""
     low, high = (float(value) for value in np.percentile(image, (0.5, 99.5)))

@@ -36,6 +36,7 @@ from ptycho.config import DEFERRED, RunConfig
 from ptycho.progress import Progress
 
 if TYPE_CHECKING:  # heavy, and here only for its type
+    from ptycho.data.scan import Scan
     from ptycho.pipelines.assess import Outcome
 
 commands = typer.Typer()
@@ -87,6 +88,21 @@ HalfSets = Annotated[
     ),
 ]
 
+Thickness = Annotated[
+    float | None,
+    typer.Option(
+        "--thickness-nm",
+        min=0.01,
+        help="Thickness of the sample: it is fitted as slices, and no thickness sought. Electrons get three probe "
+        "modes unless --modes says otherwise.",
+        show_default=False,
+    ),
+]
+SliceNumber = Annotated[
+    int | None,
+    typer.Option("--slices", min=2, max=256, help="Slices of --thickness-nm, by default 4.", show_default=False),
+]
+
 ErrorBars = Annotated[
     bool | None,
     typer.Option(
@@ -111,6 +127,19 @@ def network_of(folder: Path, resume: bool, trains: bool) -> str:
         without = PRETRAINED if "refine" in record and "training" not in record else NEW  # of a run without a network
         return str(record.get("model_from") or without)
     return NEW if trains else PRETRAINED
+
+
+def sliced_as_told(
+    scan: "Scan", run: RunConfig, thickness_nm: float | None, slices: int | None, modes: int | None
+) -> tuple["Scan", RunConfig, int | None]:
+    """Scan, settings and number of probe modes for a sample as thick as the user says, if the user says it."""
+    from ptycho.pipelines.thickness import with_told_thickness
+
+    if thickness_nm is None:
+        if slices is not None:
+            raise ValueError("--slices says into how many slices --thickness-nm is cut; give both")
+        return scan, run, modes
+    return with_told_thickness(scan, run, thickness_nm, slices or 4, modes)
 
 
 def completed(
@@ -191,6 +220,8 @@ def reconstruct_command(
     auto: Auto = True,
     half_sets: HalfSets = None,
     uncertainty: ErrorBars = None,
+    thickness_nm: Thickness = None,
+    slices: SliceNumber = None,
     force: Force = False,
 ) -> None:
     """Reconstruct the object of a scan: OUTPUT/reconstruction.h5, object.png, figure.png.
@@ -213,6 +244,7 @@ def reconstruct_command(
 
     reading = reading_of(run, output if resume else None)
     data, checks = examined_scan(scan, log, modes, in_file=distributed, reading=reading, auto=auto, force=force)
+    data, run, modes = sliced_as_told(data, run, thickness_nm, slices, modes)
     if model is None and chosen == PRETRAINED and data.near_field is not None and refine:
         log("The package's network is for the far field: the scan is refined without one (--model new trains one).")
         compute = partial(refine_run, data, output, run, hold_out_every=hold_out_every, resume=resume, checks=checks)
@@ -284,6 +316,8 @@ def refine_command(
     auto: Auto = True,
     half_sets: HalfSets = None,
     uncertainty: ErrorBars = None,
+    thickness_nm: Thickness = None,
+    slices: SliceNumber = None,
     force: Force = False,
 ) -> None:
     """Fit object, probe, positions and more to the counts, for as long as frames that the fit does not see improve."""
@@ -297,6 +331,7 @@ def refine_command(
 
     reading = reading_of(run, output if resume else None, start)
     data, checks = examined_scan(scan, log, modes, reading=reading, auto=auto, force=force)
+    data, run, modes = sliced_as_told(data, run, thickness_nm, slices, modes)
     compute = partial(refine_run, data, output, run, start=start, hold_out_every=hold_out_every, resume=resume)
     compute = partial(compute, checks=checks, auto=auto, modes=modes, force=force)
     compute = partial(compute, precision=Precision(half_sets, uncertainty))

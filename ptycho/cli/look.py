@@ -157,7 +157,7 @@ def export_command(
     ],
     formats: Annotated[
         str, typer.Option(help="Which: tiff and png (amplitude, phase), hdf5, cxi, figure (PDF and PNG for a paper).")
-    ] = "tiff,png,hdf5,cxi,figure",
+    ] = "tiff,png,hdf5,cxi,emd,figure",
     pixel_size_nm: PixelSize = None,
     network: Annotated[
         bool,

@@ -60,6 +60,18 @@ class Beam:
         # p c = sqrt(E (E + 2 m c^2)), E the kinetic energy
         return HC_EV_M / math.sqrt(self.energy_eV * (self.energy_eV + 2 * ELECTRON_REST_EV))
 
+    @property
+    def interaction_rad_per_v_a(self) -> float | None:
+        """The phase in rad that a projected potential of 1 V A gives to an electron; None of photons.
+
+        ``sigma = 2 pi m e wavelength / h^2 = 2 pi (E + m c^2) / (wavelength E (E + 2 m c^2))``, m the relativistic mass
+        (Kirkland, Advanced Computing in Electron Microscopy, 2010, eq. 5.6); about 1 / 1000 at 80 kV.
+        """
+        if self.particle == "photon":
+            return None
+        E, rest = self.energy_eV, ELECTRON_REST_EV
+        return 2e-10 * math.pi * (E + rest) / (self.wavelength_m * E * (E + 2 * rest))
+
     def object_pixel_m(self, N: int, detector_pixel_m: float) -> float | None:
         """``wavelength distance / (N pixel)``: side of an object pixel in the far field; None without a distance."""
         return None if self.distance_m is None else self.wavelength_m * self.distance_m / (N * detector_pixel_m)

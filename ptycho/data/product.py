@@ -15,6 +15,10 @@ class Product:
 
     object: Complex[Array, "H W"]
     """complex64 transmission; of several slices or modes the first, which ``notes`` says."""
+    slices: Complex[Array, "S H W"] | None = None
+    """complex64, of a thick sample, in the order in which the wave meets them; ``object`` is their product."""
+    slice_spacing_m: float | None = None
+    """From one slice to the next, along the beam; None where it is not known."""
     probe: Complex[Array, "M N N"] | None = None
     """complex64, in the units of the program."""
     positions: Float[Array, "P 2"] | None = None
@@ -27,6 +31,12 @@ class Product:
     def __post_init__(self) -> None:
         object.__setattr__(self, "object", checked_image(self.object, "Product.object"))
         object.__setattr__(self, "pixel_size_m", checked_pixel_size(self.pixel_size_m))
+        if self.slices is not None:
+            if self.slices.ndim != 3 or self.slices.shape[1:] != self.object.shape:
+                raise ValueError(
+                    f"Product.slices has shape {self.slices.shape}; expected (slices, *{self.object.shape})"
+                )
+            object.__setattr__(self, "slices", self.slices.astype(np.complex64, copy=False))
         if self.probe is not None:
             probe = np.asarray(self.probe)
             probe = probe[None] if probe.ndim == 2 else probe

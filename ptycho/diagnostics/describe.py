@@ -8,6 +8,7 @@ from ptycho.data.frames import chunks
 from ptycho.data.scan import Scan, illumination
 from ptycho.diagnostics.pixels import bad_pixels, listed, saturation
 from ptycho.diagnostics.statistics import looks_like_counts, zero_frequency
+from ptycho.images import length_text
 
 Rows = list[tuple[str, str]]
 
@@ -68,7 +69,7 @@ def _beam(beam: Beam) -> str:
 
 def _positions(scan: Scan) -> Rows:
     height, width = np.ptp(scan.positions, axis=0)
-    size = "" if scan.pixel_size_m is None else f" of {scan.pixel_size_m * 1e9:.4g} nm"
+    size = "" if scan.pixel_size_m is None else f" of {length_text(scan.pixel_size_m)}"
     return [
         ("field of positions", f"{height:.1f} x {width:.1f} object pixels{size} (y, x)"),
         ("step", f"{scan.step_px:.2f} pixels"),

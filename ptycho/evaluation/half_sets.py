@@ -5,11 +5,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter, median_filter
 
-from ptycho.arrays import Complex, Float
+from ptycho.arrays import Bool, Complex, Float
 from ptycho.evaluation.align import TooSmall
 from ptycho.evaluation.frc import RingCorrelation, ring_correlation
 from ptycho.evaluation.uncertainty import illuminated_pixels
-from ptycho.images import illuminated_region
+from ptycho.images import illuminated_region, length_text
+
+AGAIN = 1.25
+"""By which factor beyond the resolution rings have to agree again to be worth a sentence."""
 
 LEAST_PX = 16
 """Width of a well-lit area whose rings tell something."""
@@ -34,14 +37,23 @@ class HalfSets(NamedTuple):
         """Half a period of that frequency, in pixels of the object: 1 at Nyquist."""
         return None if self.half_bit is None else 1 / self.half_bit
 
+    @property
+    def finest(self) -> float | None:
+        """The last frequency (over Nyquist) at which the halves agree: between the reflections of a crystal there is
+        nothing to agree on, so that they agree again beyond `half_bit`. None where they do nowhere."""
+        curves = self.correlation
+        agreeing = np.flatnonzero(above(curves.correlation, curves.half_bit))
+        return float(curves.frequency[agreeing[-1]]) if len(agreeing) else None
+
     def resolution(self) -> str:
         """The same in nm where the pixel is known."""
-        if self.resolution_px is None:
-            return "none"
-        limit = "" if self.resolution_px > 1 else " or better"
+        return "none" if self.resolution_px is None else self._length(self.resolution_px)
+
+    def _length(self, px: float) -> str:
+        limit = "" if px > 1 else " or better"
         if self.pixel_size_m is None:
-            return f"{self.resolution_px:.2g} px{limit}"
-        return f"{1e9 * self.resolution_px * self.pixel_size_m:.2g} nm ({self.resolution_px:.2g} px){limit}"
+            return f"{px:.2g} px{limit}"
+        return f"{length_text(px * self.pixel_size_m, 2)} ({px:.2g} px){limit}"
 
     def sentence(self) -> str:
         """What a reader should know of it."""
@@ -51,6 +63,12 @@ class HalfSets(NamedTuple):
             f"Resolution: {self.resolution()}, half a period. So far two images of half the {self.halves} each agree "
             "(half-set FRC, half bit)."
         )
+        assert self.half_bit is not None and self.finest is not None
+        if self.finest > AGAIN * self.half_bit:
+            sentence += (
+                " Beyond, single rings agree again, as the reflections of a crystal do: up to "
+                f"{self._length(1 / self.finest)}."
+            )
         if self.halves == "photons":
             sentence += " They do not tell what too little overlap of the frames leaves uncertain."
         return sentence
@@ -58,7 +76,13 @@ class HalfSets(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON; the frequency over Nyquist."""
         curves = {name: np.round(values, 5).tolist() for name, values in self.correlation._asdict().items()}
-        return dict(halves=self.halves, half_bit_of_nyquist=self.half_bit, resolution_px=self.resolution_px, **curves)
+        return dict(
+            halves=self.halves,
+            half_bit_of_nyquist=self.half_bit,
+            resolution_px=self.resolution_px,
+            finest_of_nyquist=self.finest,
+            **curves,
+        )
 
 
 def agreement(
@@ -73,13 +97,20 @@ def agreement(
     waves of few photons are uncertain where finer ones are not, and the criterion is strict where a ring has few
     pixels.
     """
-    above = median_filter(np.asarray(correlation) - threshold, 3, mode="nearest") >= 0
-    if not above.any():
+    agreeing = above(correlation, threshold)
+    if not agreeing.any():
         return None
-    steps = np.diff(np.concatenate([[0], above, [0]]))
+    steps = np.diff(np.concatenate([[0], agreeing, [0]]))
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     end = ends[np.argmax(ends - starts)]
     return float(frequency[end]) if end < len(frequency) else 1.0
+
+
+def above(
+    correlation: Float[np.ndarray, " rings"], threshold: Float[np.ndarray, " rings"]
+) -> Bool[np.ndarray, " rings"]:
+    """Which rings are above a threshold; of three the middle one counts."""
+    return median_filter(np.asarray(correlation) - threshold, 3, mode="nearest") >= 0
 
 
 def correlated(

@@ -313,10 +313,10 @@ class _Sums:
         self.overlap += float(np.sqrt(expected * counts).sum())
         self.scatter += float((expected * relative_scatter(expected)).sum())
         self.expected += float(expected.sum())
-        e = expected + self.dark
-        self.logarithms += float(xlogy(counts, counts / e).sum())  # k log(k / e), 0 where nothing was counted
+        # k log(k / e), 0 where nothing was counted
+        self.logarithms += float(xlogy(counts, counts / (expected + self.dark)).sum())
         self.of_pixels = self.of_pixels + expected.sum(axis=0)
-        self.deviance_scatter = self.deviance_scatter + deviance_scatter(e).sum(axis=0)
+        self.deviance_scatter = self.deviance_scatter + self._scatter(expected).sum(axis=0)
 
     def amplitude_error(self) -> float:
         """`frame_error`: ``sum (s sqrt(e) - sqrt(k))^2 / sum k``, with the best scale."""
@@ -330,8 +330,15 @@ class _Sums:
         """
         expected = self.of_pixels / self.frames
         right = mean * (expected.sum() / max(float(mean.sum()), 1e-30))
-        relative = deviance_scatter(right + self.dark) / deviance_scatter(expected + self.dark)
-        return float((self.deviance_scatter * relative).sum())
+        missing = self.frames * (self._scatter(right) - self._scatter(expected))
+        return float((self.deviance_scatter + missing).sum())
+
+    def _scatter(self, mean: Float[Array, "..."]) -> Float[Array, "..."]:
+        """`deviance_scatter`, were ``mean + dark`` compared with the counts: ``E[k log(k / (e + dark)) - k + e] / 2``.
+
+        That is less by ``e log(1 + dark / e) / 2``, which is not small beside it where next to nothing is expected.
+        """
+        return deviance_scatter(mean) - xlogy(mean, 1 + self.dark / np.maximum(mean, 1e-30)) / 2
 
     def over_noise(self, mean: Float[Array, " K"] | None) -> float:
         """The error over what shot noise leaves of it, or that of the deviance where the ``mean`` frame is given."""

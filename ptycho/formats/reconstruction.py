@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptycho.config import Multislice
 from ptycho.data.beam import Beam
 from ptycho.data.product import Product
 from ptycho.data.scan import illumination
@@ -29,11 +30,16 @@ def read_product(path: Path, options: ReadOptions = DEFAULT) -> Product:
     """Read object, probe and positions, and from the provenance beam and pixel size."""
     with Hdf5(path, options) as file:
         beam = file.attribute_text("/", "beam")
+        pixel_size_m = options.pixel_size_m or file.attribute_number("/", "pixel_size_m")
+        slices = file.get("slices", 3, COMPLEX)
+        stack = None if slices is None else file.attribute_text("/", "multislice")
         return Product(
             object=file.array("object", ndim=2, kinds=COMPLEX),
+            slices=slices,
+            slice_spacing_m=None if stack is None or pixel_size_m is None else _spacing_px(path, stack) * pixel_size_m,
             probe=file.get("probe", (2, 3), COMPLEX),
             positions=file.get("positions_px", 2),
-            pixel_size_m=options.pixel_size_m or file.attribute_number("/", "pixel_size_m"),
+            pixel_size_m=pixel_size_m,
             beam=None if beam is None else _beam(path, beam),
             source=str(path),
         )
@@ -66,6 +72,13 @@ def _beam(path: Path, text: str) -> Beam:
         return Beam(**json.loads(text))
     except (TypeError, ValueError) as error:
         raise BadFile(f"{path} has an attribute 'beam' that is no beam ({error}); correct or delete it") from error
+
+
+def _spacing_px(path: Path, text: str) -> float:
+    try:
+        return Multislice.from_dict(json.loads(text)).spacing_px
+    except (TypeError, ValueError) as error:
+        raise BadFile(f"{path} has an attribute 'multislice' that tells no slices ({error}); correct it") from error
 
 
 def coverage(shape: tuple[int, int], probe: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -3,14 +3,19 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from ptycho.data.product import Product
 from ptycho.formats import ReadOptions, read_product, reconstruction, write_product
 from ptycho.images import amplitude_and_phase, contrast_limits, displayed_object, ramp_removed
 from ptycho.io import replaced
+from ptycho.output.emd import Image, save_emd
 from ptycho.output.figures import save_paper_figure
-from ptycho.output.images import save_gray
+from ptycho.output.images import save_gray, save_stack
 
 
 def export(
@@ -23,7 +28,8 @@ def export(
 
     Images (``tiff``, ``png``, ``figure``) show the illuminated region, without the phase ramp and the global phase,
     which ptychography cannot determine, and with the mean value in corners that no light fell on; ``hdf5`` and ``cxi``
-    hold object, probe and positions unchanged.
+    hold object, probe and positions unchanged. ``tiff`` and ``emd`` hold besides the phase of each slice of a thick
+    sample, a stack along the beam, and the projected potential, phase over interaction constant, in V A, of electrons.
 
     Args:
         source: a run folder, its ``reconstruction.h5``, or a result of another program.
@@ -53,14 +59,47 @@ def export(
 def displayed(product: Product) -> Product:
     """The object as images show it, without probe and positions: see `displayed_object`."""
     if product.probe is None or product.positions is None:
-        return Product(object=ramp_removed(product.object), pixel_size_m=product.pixel_size_m)
-    coverage = reconstruction.coverage(product.object.shape, product.probe, product.positions)
-    return Product(object=displayed_object(product.object, coverage), pixel_size_m=product.pixel_size_m)
+        shown = ramp_removed
+    else:
+        coverage = reconstruction.coverage(product.object.shape, product.probe, product.positions)
+        shown = partial(displayed_object, coverage=coverage)
+    slices = None if product.slices is None else np.stack([shown(layer) for layer in product.slices])
+    return replace(product, object=shown(product.object), slices=slices, probe=None, positions=None)
 
 
 def _tiff(product: Product, image: Product, folder: Path) -> list[Path]:
     write_product(image, folder / "object.tif", "tiff")
-    return [folder / f"object_{name}.tif" for name in ("amplitude", "phase")]
+    files = [folder / f"object_{name}.tif" for name in ("amplitude", "phase")]
+    if (potential := _potential(image)) is not None:
+        files.append(folder / "object_potential.tif")
+        save_stack(potential[None], files[-1], image.pixel_size_m)
+    if image.slices is not None:
+        files.append(folder / "object_slices_phase.tif")
+        save_stack(np.angle(image.slices), files[-1], image.pixel_size_m, image.slice_spacing_m)
+    return files
+
+
+def _emd(product: Product, image: Product, folder: Path) -> list[Path]:
+    images = dict(amplitude=Image(np.abs(image.object), ""), phase=Image(np.angle(image.object), "rad"))
+    if (potential := _potential(image)) is not None:
+        images["potential"] = Image(potential, "V A")
+    if image.slices is not None:
+        images["slices"] = Image(np.angle(image.slices), "rad", image.slice_spacing_m)
+    save_emd(images, image.pixel_size_m, folder / "object.emd", title=Path(product.source).name)
+    return [folder / "object.emd"]
+
+
+def _potential(image: Product) -> np.ndarray | None:
+    """The potential of a sample, projected along the beam, in V A: ``phase / sigma``, of electrons.
+
+    It is known but for a constant, which is chosen so that the lowest values, of vacuum or of gaps, are 0. The phase of
+    slices is their sum, so that it does not wind where that of the wave behind all of them does.
+    """
+    sigma = None if image.beam is None else image.beam.interaction_rad_per_v_a
+    if sigma is None:
+        return None
+    phase = np.angle(image.object) if image.slices is None else np.angle(image.slices).sum(axis=0)
+    return (phase - np.percentile(phase, 0.5)) / sigma
 
 
 def _png(product: Product, image: Product, folder: Path) -> list[Path]:
@@ -97,6 +136,6 @@ def _figure(product: Product, image: Product, folder: Path) -> list[Path]:
 
 
 FORMATS: dict[str, Callable[[Product, Product, Path], list[Path]]] = dict(
-    tiff=_tiff, png=_png, hdf5=_hdf5, cxi=_cxi, figure=_figure
+    tiff=_tiff, png=_png, hdf5=_hdf5, cxi=_cxi, emd=_emd, figure=_figure
 )
 """The writer of each format; its arguments are the result, its object as images show it, and the folder."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho.images import amplitude_and_phase, colour_map, contrast_limits, displayed_object
+from ptycho.images import amplitude_and_phase, colour_map, contrast_limits, displayed_object, length_unit
 from ptycho.io import replaced
 
 if TYPE_CHECKING:  # figures of arrays need no framework
@@ -31,7 +31,7 @@ def save_figure(
     figure.suptitle(title)
     pair = amplitude_and_phase(displayed_object(result.object, result.coverage))
     for ax, (name, image) in zip(axes[0], pair.items()):
-        _image_panel(ax, image, name, "gray", contrast_limits(image))
+        _image_panel(ax, image, name, "gray", contrast_limits(image), result.pixel_size_m)
     _image_panel(axes[1, 0], np.log10(pattern + 1.0), "one pattern, log10(counts + 1)", "magma", (0, None))
     _loss_curve(axes[1, 1], history)
     with replaced(path) as partial:
@@ -72,8 +72,8 @@ def scale_bar(width_px: int, pixel_size_m: float | None) -> tuple[float, str]:
     """Length in pixels and label of a bar of 1, 2 or 5 times a power of ten, a tenth to a quarter of the width."""
     length, unit = width_px * (pixel_size_m or 1.0), "px"
     if pixel_size_m:
-        units = ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-12, "pm"))
-        factor, unit = next(((f, u) for f, u in units if length / 4 >= f), units[-1])
+        units = ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-10, "Å"), (1e-12, "pm"))
+        factor, unit = next(((f, u) for f, u in units if length / 4 >= f * (1 - 1e-9)), units[-1])
         length /= factor
     longest = length / 4 * (1 + 1e-9)  # a bar of exactly a quarter, but for rounding
     power = 10.0 ** np.floor(np.log10(longest))
@@ -93,11 +93,26 @@ def _add_scale_bar(axes: "Axes", width_px: int, pixel_size_m: float | None) -> N
     axes.add_artist(bar)
 
 
-def _image_panel(axes: "Axes", image: np.ndarray, title: str, colours: str, limits: tuple[float, float | None]) -> None:
-    artist = axes.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+def _image_panel(
+    axes: "Axes",
+    image: np.ndarray,
+    title: str,
+    colours: str,
+    limits: tuple[float, float | None],
+    pixel_size_m: float | None = None,
+) -> None:
+    """An image with its colours; the axes are in pixels unless the size of one is known."""
+    length, unit = 1.0, "px"
+    if pixel_size_m:
+        per_metre, unit = length_unit(pixel_size_m * max(image.shape))
+        length = pixel_size_m * per_metre
+    height, width = (length * side for side in image.shape)
+    half = length / 2  # the first pixel's middle is 0
+    extent = (-half, width - half, height - half, -half)
+    artist = axes.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest", extent=extent)
     axes.set_title(title)
-    axes.set_xlabel("x (px)")
-    axes.set_ylabel("y (px)")
+    axes.set_xlabel(f"x ({unit})")
+    axes.set_ylabel(f"y ({unit})")
     axes.figure.colorbar(artist, ax=axes, shrink=0.85)
 
 

@@ -1,8 +1,8 @@
-"""Arrays as PNG files, one screen pixel for one of the image."""
+"""Arrays as PNG and TIFF files, one screen pixel for one of the image."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,23 @@ def save_gray(image: np.ndarray, path: str | os.PathLike, limits: tuple[float, f
     with replaced(path) as partial:
         gray = np.clip((image - low) * (255 / (high - low)), 0, 255)
         fromarray(np.rint(gray).astype(np.uint8)).save(partial, format="PNG", pnginfo=metadata)
+    return Path(path)
+
+
+def save_stack(
+    images: np.ndarray, path: str | os.PathLike, pixel_size_m: float | None, spacing_m: float | None = None
+) -> Path:
+    """Images (S, H, W) as a stack of float32 TIFFs that ImageJ opens with its scale, in nm where the pixel is known."""
+    import tifffile
+
+    scale: dict[str, Any] = dict(metadata=dict(axes="ZYX"))
+    if pixel_size_m is not None:
+        nm = 1e9 * pixel_size_m
+        scale = dict(metadata=dict(axes="ZYX", unit="nm"), resolution=(1 / nm, 1 / nm))
+        if spacing_m is not None:
+            scale["metadata"]["spacing"] = 1e9 * spacing_m
+    with replaced(path) as partial:
+        tifffile.imwrite(partial, images.astype(np.float32), imagej=True, **scale)
     return Path(path)
 
 

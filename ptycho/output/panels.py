@@ -16,6 +16,7 @@ from ptycho.images import (
     contrast_limits,
     displayed_object,
     illuminated_region,
+    length_unit,
     ramp_removed,
 )
 from ptycho.training.schedule import Epoch
@@ -50,14 +51,6 @@ class PixelUnit(NamedTuple):
 
     length: float
     name: str
-
-
-def length_unit(metres: float) -> tuple[float, str]:
-    """The largest of mm, µm and nm of which a length has one at least, else nm: units in a metre, and its name."""
-    for per_metre, name in ((1e3, "mm"), (1e6, "µm")):
-        if metres * per_metre >= 1:
-            return per_metre, name
-    return 1e9, "nm"
 
 
 def pixel_unit(scan: Scan) -> PixelUnit:

@@ -18,7 +18,7 @@ from ptycho.evaluation.aberrations import HAIDER, Lens
 from ptycho.evaluation.half_sets import HalfSets
 from ptycho.evaluation.judgement import VerdictKind
 from ptycho.evaluation.through_focus import through_focus
-from ptycho.images import illuminated_region
+from ptycho.images import illuminated_region, length_text, length_unit
 from ptycho.output.page import (
     Beside,
     Bullets,
@@ -41,7 +41,6 @@ from ptycho.output.panels import (
     epoch_curves,
     focus_panels,
     frame_panels,
-    length_unit,
     object_images,
     object_panels,
     opr_images,
@@ -139,7 +138,7 @@ def _facts(scan: Scan, result: Reconstruction, half_sets: HalfSets | None) -> Fa
     covered = float((result.coverage > COVERED_PART).sum())
     rows = [("field", f"{width * length:.3g} x {height * length:.3g} {unit}")]
     if scan.pixel_size_m:
-        rows.append(("pixel", f"{scan.pixel_size_m * 1e9:.4g} nm"))
+        rows.append(("pixel", length_text(scan.pixel_size_m)))
     if half_sets is not None:
         rows.append(("resolution", half_sets.resolution()))
     rows += [
@@ -147,6 +146,7 @@ def _facts(scan: Scan, result: Reconstruction, half_sets: HalfSets | None) -> Fa
         ("counts per frame", f"{scan.mean_counts:.3g}"),
         ("counts per object pixel", f"{scan.mean_counts * result.used / max(covered, 1):.3g}"),
         *_electron_dose(scan),
+        *_potential(scan),
         ("probe modes", f"{len(result.probe)}" + ("" if scan.probe_known else ", found")),
     ]
     if result.uncertainty is not None:
@@ -167,6 +167,12 @@ def _electron_dose(scan: Scan) -> list[tuple[str, str]]:
     area_px = hull.volume + hull.area * scan.step_px / 2 + scan.step_px**2
     dose = scan.frame_counts.sum() / (area_px * (scan.pixel_size_m * 1e10) ** 2)
     return [("dose, as counted", f"{dose:.3g} e/A^2")]
+
+
+def _potential(scan: Scan) -> list[tuple[str, str]]:
+    """What the phase of an electron microscope's image is in units of the projected potential."""
+    sigma = None if scan.beam is None else scan.beam.interaction_rad_per_v_a
+    return [] if sigma is None else [("projected potential", f"1 rad is {1 / sigma:.4g} V A")]
 
 
 def is_line(scan: Scan) -> bool:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ptycho.config import Multislice, RefineConfig
+from ptycho.config import Multislice, RefineConfig, RunConfig
 from ptycho.data.scan import Scan
 from ptycho.physics.grid import nearest_the_middle
 from ptycho.pipelines.assess import judgement_of
@@ -41,7 +41,7 @@ def with_thickness(
     held_out: np.ndarray,
     *,
     decided: frozenset[str] = frozenset(),
-    far_from_noise: float = 2.0,
+    far_from_noise: float = 1.3,
     slices: int = 4,
     modes: int = 3,
     epochs: int = 12,
@@ -107,6 +107,29 @@ def sliced(thickness_nm: float, slices: int, pixel_size_m: float, wavelength_m: 
     return Multislice(
         slices=slices, spacing_px=float(spacing / pixel_size_m), wavelength_px=float(wavelength_m / pixel_size_m)
     )
+
+
+def with_told_thickness(
+    scan: Scan, run: RunConfig, thickness_nm: float, slices: int, modes: int | None, least_modes: int = 3
+) -> tuple[Scan, RunConfig, int | None]:
+    """A scan, its settings and the number of its probe modes (None: as they come) for a sample of known thickness.
+
+    Electrons get ``least_modes`` unless the user has decided on ``modes``: their source is never a point.
+
+    Raises ValueError where the object pixel or the wavelength is not known, or the settings have slices already.
+    """
+    if run.refine.get("multislice") is not None:
+        raise ValueError("--thickness-nm and refine.multislice both say how thick the sample is; leave one out")
+    if scan.pixel_size_m is None or scan.beam is None:
+        raise ValueError(
+            "--thickness-nm needs the object pixel and the wavelength: say --voltage-kv or --energy-ev, and "
+            "--detector-pixel or --pixel-size-nm"
+        )
+    stack = sliced(thickness_nm, slices, scan.pixel_size_m, scan.beam.wavelength_m)
+    run = run.updated("refine", dict(multislice=stack))
+    if modes is None and scan.is_4dstem and scan.modes < least_modes:
+        modes, scan = least_modes, scan.with_probe(with_shared_power(scan.probe, least_modes), known=False)
+    return scan, run, modes
 
 
 def trials_of(

@@ -88,9 +88,9 @@ OPTIONS = {
     "train": f"{NETWORK} --force",
     "pretrain": RUN,
     "reconstruct": f"{NETWORK} {HELD_OUT} --model --symmetries --views --refine --auto --half-sets --uncertainty"
-    " --force --tile-frames --scheduler --workers",
+    " --thickness-nm --slices --force --tile-frames --scheduler --workers",
     "refine": f"{RUN} {LIVE} {HELD_OUT} --start --method --noise --modes --probe --positions --affine --background"
-    " --opr-modes --variations --epochs --auto --half-sets --uncertainty --force",
+    " --opr-modes --variations --epochs --auto --half-sets --uncertainty --thickness-nm --slices --force",
     "stream": f"{SETTINGS} --model --rate --order --tile-frames --seed -o --output",
     "compare": f"{SETTINGS} --engines --modes {HELD_OUT} --epochs --batch-size --seed --environments --install-engines"
     " -o --output",
@@ -399,3 +399,11 @@ def test_convert_says_what_is_lost_and_made_up(tmp_path, small_scan, monkeypatch
     assert again.beam is None and again.pixel_size_m is None and again.probe_known
     code, _ = failure(f"convert {tmp_path / 'scan.h5'} {tmp_path / 'scan.doc'}", monkeypatch, capsys)
     assert "no format is written to files named like 'scan.doc'" in code
+
+
+def test_slices_need_a_thickness(tmp_path, small_scan, monkeypatch, capsys):
+    from ptycho.formats import write_scan
+
+    write_scan(small_scan, tmp_path / "scan.h5")
+    code, _ = failure(f"refine {tmp_path / 'scan.h5'} -o {tmp_path / 'out'} --slices 4", monkeypatch, capsys)
+    assert "--thickness-nm" in code

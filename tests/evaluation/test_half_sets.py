@@ -34,6 +34,18 @@ def test_one_ring_may_fall_by_chance_and_the_slowest_may_lie_below():
     assert half_sets_of(correlation).half_bit == pytest.approx(frequency[frequency >= 0.4][0])
 
 
+def test_the_reflections_of_a_crystal_agree_again_beyond():
+    """Rings of a lattice at 0.4 and 0.7 of Nyquist, as wide as four: the last of them, which the median keeps."""
+    frequency = ring_frequency(SIDE)
+    halves = half_sets_of(np.where((frequency < 0.2) | (np.abs(frequency - 0.7) < 0.03), 1.0, 0.0), 2e-11)
+    last = frequency[np.abs(frequency - 0.7) < 0.03][-1]
+    assert halves.half_bit == pytest.approx(frequency[frequency >= 0.2][0])
+    assert halves.finest == pytest.approx(last)
+    assert "agree again" in halves.sentence() and f"{0.2 / last:.2g} A" in halves.sentence()
+    alone = half_sets_of(np.where((frequency < 0.2) | (frequency == frequency[50]), 1.0, 0.0))
+    assert "again" not in alone.sentence()
+
+
 def test_agreement_everywhere_and_nowhere():
     everywhere, nowhere = half_sets_of(np.ones(SIDE // 2 - 1)), half_sets_of(np.zeros(SIDE // 2 - 1))
     assert everywhere.half_bit == 1

@@ -8,7 +8,7 @@ from scipy.special import xlogy
 
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.evaluation import Errors, Judgement, frame_error, judge, shot_noise_error, verdict
-from ptycho.evaluation.judgement import deviance_scatter, illumination_covered
+from ptycho.evaluation.judgement import _Sums, deviance_scatter, illumination_covered
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,25 @@ def test_frames_at_the_rim_do_not_judge_where_others_are_covered(truth, small_sc
     judged_by = lambda enough: judge(rimmed, small_scan.counts, frames, others, small_scan.mask, enough=enough).frames
     assert judged_by(well) == well
     assert judged_by(well + 1) == (fractions >= 0.9).sum()
+
+
+@pytest.mark.parametrize("peak", [0.3, 3.0, 30.0])
+def test_the_noise_of_frames_with_a_dark_field_is_that_of_drawn_counts(peak):
+    """A disc in a field of 1e-4 of its counts. What is added to the dark must not count as light: it made the noise
+    3 to 8 % too large, more than a weak sample adds."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((64, 64)) - 32
+    disc = peak * ((np.hypot(y, x) < 12) + 1e-4)
+    waves = [1 + 0.2 * np.sin(x / 3 + rng.normal()) * np.cos(y / 4 + rng.normal()) for _ in range(200)]
+    expected = (disc * np.stack(waves)).reshape(200, -1)
+    mean, draws = expected.mean(axis=0), []
+    for _ in range(4):
+        sums = _Sums(dark=1e-3 * min(mean.mean(), 1.0))
+        sums.add(expected, rng.poisson(expected).astype(float))
+        draws.append(sums.deviance())
+        noise = sums.deviance_noise(mean) / sums.expected
+    # Four draws scatter; their mean has half of that, and six of these are beyond chance.
+    assert noise == pytest.approx(np.mean(draws), abs=6 * max(np.std(draws, ddof=1) / 2, 2e-4 * noise))
 
 
 def test_few_counts_are_judged_by_their_deviance(truth, small_scan):

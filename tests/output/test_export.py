@@ -1,5 +1,6 @@
 """What `ptycho export` leaves: every file holds the object it was given, at its size, and tells its units."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -8,8 +9,10 @@ import pytest
 import tifffile
 from matplotlib import image as images
 
+from ptycho.config import Multislice
 from ptycho.data.beam import Beam
 from ptycho.data.product import Product
+from ptycho.data.reconstruction import Reconstruction
 from ptycho.formats import read_product, reconstruction, write_product
 from ptycho.images import LIT, illuminated_region
 from ptycho.output.export import FORMATS, export
@@ -40,7 +43,15 @@ def test_every_format_holds_the_object(run_folder, small_scan, tmp_path):
     said = run(f"export {run_folder} -o {tmp_path / 'out'}")
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == sorted(
-        ["object_amplitude.tif", "object_phase.tif", "amplitude.png", "phase.png", "reconstruction.h5", "object.cxi"]
+        [
+            "object.emd",
+            "object_amplitude.tif",
+            "object_phase.tif",
+            "amplitude.png",
+            "phase.png",
+            "reconstruction.h5",
+            "object.cxi",
+        ]
         + ["figure.pdf", "figure.png"]
     )
     assert all(name in said.replace("\n", "") for name in files)
@@ -88,6 +99,56 @@ def test_images_are_upright_without_the_tilt_and_know_their_pixels(run_folder, s
         )  # rounded to 8 bits
 
 
+@pytest.fixture
+def thick_run(small_scan, tmp_path) -> Path:
+    """The run of electrons of 80 kV through three slices 2 nm apart: the object, nothing, and the object again."""
+    beam, pixel = Beam(energy_eV=80e3, particle="electron"), 2e-11
+    slices = np.stack([small_scan.object, np.ones_like(small_scan.object), small_scan.object])
+    coverage = reconstruction.coverage(small_scan.object.shape, small_scan.probe, small_scan.positions)
+    result = Reconstruction(
+        object=slices.prod(axis=0),
+        slices=slices,
+        multislice=Multislice(slices=3, spacing_px=100.0, wavelength_px=beam.wavelength_m / pixel),
+        probe=small_scan.probe,
+        positions_px=small_scan.positions,
+        coverage=coverage,
+        pixel_size_m=pixel,
+        used=len(small_scan),
+        dropped=0,
+        provenance=dict(beam=asdict(beam)),
+    )
+    folder = tmp_path / "thick"
+    folder.mkdir()
+    result.save(folder / "reconstruction.h5")
+    return folder
+
+
+def test_slices_are_stacks_and_their_phases_the_projected_potential(thick_run, tmp_path):
+    export(thick_run, tmp_path / "out", ["tiff", "emd"])
+    with tifffile.TiffFile(tmp_path / "out/object_slices_phase.tif") as file:
+        stack, told = file.asarray(), file.imagej_metadata
+    assert told["unit"] == "nm" and told["spacing"] == pytest.approx(2.0)
+    assert stack.shape[0] == 3 and np.ptp(stack[1]) < 1e-5
+    np.testing.assert_allclose(stack[0], stack[2], atol=1e-5)
+    potential = tifffile.imread(tmp_path / "out/object_potential.tif")
+    # 1.0087 mrad / (V A) at 80 kV (Kirkland's figure 5.6); twice the phase of one slice, but for a constant
+    phase = 2 * stack[0]
+    np.testing.assert_allclose(potential - potential.mean(), (phase - phase.mean()) / 1.0087e-3, rtol=1e-3, atol=1e-2)
+    with h5py.File(tmp_path / "out/object.emd") as file:
+        assert (file.attrs["version_major"], file.attrs["version_minor"]) == (0, 2)
+        np.testing.assert_array_equal(file["data/slices/data"][()], stack)
+        np.testing.assert_array_equal(file["data/potential/data"][()], potential)
+        assert file["data/potential/data"].attrs["units"] == "V A"
+        along, across = (file[f"data/slices/dim{number}"] for number in (1, 3))
+        assert np.diff(along[()]) == pytest.approx([2.0, 2.0]) and along.attrs["name"] == "z"
+        assert np.diff(across[()])[0] == pytest.approx(0.02) and across.attrs["units"] == "[n_m]"
+
+
+def test_slices_of_another_size_are_no_product(small_scan):
+    with pytest.raises(ValueError, match=r"Product\.slices has shape"):
+        Product(object=small_scan.object, slices=small_scan.object[None, :-1])
+
+
 def test_a_pixel_size_that_is_told_is_used(small_scan, tmp_path):
     product = Product(object=small_scan.object, probe=small_scan.probe, positions=small_scan.positions)
     write_product(product, tmp_path / "a.h5", "reconstruction")
@@ -114,7 +175,8 @@ def test_what_cannot_be_exported_is_said(run_folder, tmp_path, monkeypatch, caps
         (240, 12.5e-9, 40, "500 nm"),
         (400, 12.5e-9, 80, "1 µm"),
         (1000, 0.4e-10, 250, "10 nm"),
-        (10, 0.4e-10, 2.5, "100 pm"),
+        (10, 0.4e-10, 2.5, "1 Å"),
+        (10, 0.2e-10, 2.5, "50 pm"),
     ],
 )
 def test_scale_bars_are_round_and_a_tenth_to_a_quarter_of_the_width(width, pixel, length, label):

@@ -95,6 +95,15 @@ def test_a_run_saves_it(tmp_path, monkeypatch):
     assert refine_run(scan, tmp_path / "asked", run, auto=False, precision=asked).result.uncertainty is not None
 
 
+@pytest.mark.parametrize(("photons", "few"), [(1e2, True), (1e5, False)])
+def test_what_so_few_photons_leave_out_is_said_not_to_be_in_it(photons, few, tmp_path):
+    """100 photons a frame, a frame every 3 px: 11 on an object pixel in the middle of the field."""
+    run = RunConfig(refine=dict(epochs=3))
+    told = precision.Precision(half_sets=False, uncertainty=True)
+    notes = refine_run(scan_of(photons), tmp_path, run, auto=False, precision=told).notes
+    assert any("lower bound" in note for note in notes) == few
+
+
 def test_frames_with_a_background_and_modes_are_replicated():
     scan = scan_of(1e4, probe_modes=2)
     config = RefineConfig(noise="poisson", epochs=8, background_from=2)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptycho.config import RefineConfig, SimulationConfig
+from ptycho.config import RefineConfig, RunConfig, SimulationConfig
 from ptycho.data.beam import Beam
-from ptycho.pipelines.thickness import best_thickness, sliced, with_thickness
+from ptycho.pipelines.thickness import best_thickness, sliced, with_thickness, with_told_thickness
 from ptycho.refinement.refine import refine
 from ptycho.simulation.simulate import simulate
 
@@ -79,3 +79,16 @@ def test_what_does_not_ask_for_slices_comes_back(thick, thin_fit):
     assert with_thickness(light, CONFIG, thin_fit, NOBODY) == (thin_fit, CONFIG, ())
     assert with_thickness(thick, CONFIG, thin_fit, NOBODY, decided=frozenset({"multislice"})).notes == ()
     assert with_thickness(thick, CONFIG, thin_fit, NOBODY, far_from_noise=1e3).notes == ()
+
+
+def test_a_thickness_that_is_told_is_fitted_as_slices(thick):
+    scan, run, modes = with_told_thickness(thick, RunConfig(), 16.0, 8, None)
+    stack = run.make(RefineConfig).multislice
+    assert stack == sliced(16.0, 8, thick.pixel_size_m, thick.beam.wavelength_m)
+    assert (modes, scan.modes, scan.probe_known) == (3, 3, False)
+    scan, _, modes = with_told_thickness(thick, RunConfig(), 16.0, 8, 1)
+    assert modes == 1 and scan is thick
+    with pytest.raises(ValueError, match="leave one out"):
+        with_told_thickness(thick, run, 16.0, 8, None)
+    with pytest.raises(ValueError, match="--voltage-kv"):
+        with_told_thickness(replace(thick, pixel_size_m=None), RunConfig(), 16.0, 8, None)
