@@ -2,7 +2,7 @@
 
 Layout of EMD 0.2 (https://emdatasets.com/format): attributes ``version_major``, ``version_minor`` of the root; each
 image is a group with ``emd_group_type = 1``, ``data`` of N axes and the coordinates ``dim1`` to ``dimN``, which have
-``name`` and ``units``.
+``name`` and ``units``. The first axis is x: in the other order HyperSpy 2.5 shows images transposed.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy as np
 
 from ptycho.io import hdf5_file
 
-AXES = ("z", "y", "x")
+AXES = ("x", "y", "z")
 
 
 class Image(NamedTuple):
@@ -36,12 +36,11 @@ def save_emd(images: Mapping[str, Image], pixel_size_m: float | None, path: Path
         for name, image in images.items():
             group = file.create_group(f"data/{name}")
             group.attrs["emd_group_type"] = 1
-            values = group.create_dataset("data", data=image.values.astype(np.float32))
+            values = group.create_dataset("data", data=image.values.astype(np.float32).T)
             values.attrs["units"] = image.units
-            axes = AXES[-image.values.ndim :]
-            steps = dict(z=image.spacing_m, y=pixel_size_m, x=pixel_size_m)
-            for number, (axis, length) in enumerate(zip(axes, image.values.shape, strict=True), start=1):
-                _write_axis(group, f"dim{number}", axis, length, steps[axis])
+            steps = (pixel_size_m, pixel_size_m, image.spacing_m)
+            for number, (length, axis, step_m) in enumerate(zip(values.shape, AXES, steps), start=1):
+                _write_axis(group, f"dim{number}", axis, length, step_m)
 
 
 def _write_axis(group: Any, key: str, name: str, length: int, step_m: float | None) -> None:

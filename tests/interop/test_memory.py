@@ -13,6 +13,7 @@ from ptycho.interop.hyperspy import scan_of_signal, signals_of
 from ptycho.interop.napari import get_reader, layers_of
 from ptycho.interop.py4dstem import scan_of_datacube
 from ptycho.io import BadFile
+from ptycho.output.emd import Image, save_emd
 
 STEP_NM, PIXEL_MRAD, KV, MRAD = 0.05, 1.5, 80.0, 20.0
 OBJECT_PIXEL_NM = 2.5
@@ -85,6 +86,19 @@ def test_results_are_signals_of_their_size(result: Reconstruction) -> None:
     assert (x.units, x.scale) == ("nm", pytest.approx(OBJECT_PIXEL_NM))
     assert (x.offset, y.offset) == (pytest.approx(7 * OBJECT_PIXEL_NM), pytest.approx(-3 * OBJECT_PIXEL_NM))
     assert signals["probe"].axes_manager.navigation_shape == (2,)
+
+
+def test_images_that_are_exported_open_upright_with_their_axes(tmp_path: Path) -> None:
+    hs = pytest.importorskip("hyperspy.api", reason="HyperSpy is not installed: make test-interop")
+    stack = np.random.default_rng(2).normal(size=(3, 20, 30)).astype("float32")
+    images = dict(phase=Image(stack[0], "rad"), slices=Image(stack, "rad", 2e-9))
+    save_emd(images, OBJECT_PIXEL_NM * 1e-9, tmp_path / "object.emd")
+    phase, slices = hs.load(str(tmp_path / "object.emd"))
+    np.testing.assert_array_equal(phase.data, stack[0])
+    np.testing.assert_array_equal(slices.data, stack)
+    steps = [(axis.name, axis.units, axis.scale) for axis in slices.axes_manager._axes]
+    assert [(name, unit) for name, unit, _ in steps] == [("z", "nm"), ("y", "nm"), ("x", "nm")]
+    assert [step for *_, step in steps] == pytest.approx([2.0, OBJECT_PIXEL_NM, OBJECT_PIXEL_NM])
 
 
 def cube_of(frames: np.ndarray, real: bool) -> Any:

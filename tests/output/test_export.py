@@ -136,10 +136,10 @@ def test_slices_are_stacks_and_their_phases_the_projected_potential(thick_run, t
     np.testing.assert_allclose(potential - potential.mean(), (phase - phase.mean()) / 1.0087e-3, rtol=1e-3, atol=1e-2)
     with h5py.File(tmp_path / "out/object.emd") as file:
         assert (file.attrs["version_major"], file.attrs["version_minor"]) == (0, 2)
-        np.testing.assert_array_equal(file["data/slices/data"][()], stack)
-        np.testing.assert_array_equal(file["data/potential/data"][()], potential)
+        np.testing.assert_array_equal(file["data/slices/data"][()], stack.T)
+        np.testing.assert_array_equal(file["data/potential/data"][()], potential.T)
         assert file["data/potential/data"].attrs["units"] == "V A"
-        along, across = (file[f"data/slices/dim{number}"] for number in (1, 3))
+        along, across = (file[f"data/slices/dim{number}"] for number in (3, 1))
         assert np.diff(along[()]) == pytest.approx([2.0, 2.0]) and along.attrs["name"] == "z"
         assert np.diff(across[()])[0] == pytest.approx(0.02) and across.attrs["units"] == "[n_m]"
 
