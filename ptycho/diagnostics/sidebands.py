@@ -71,6 +71,7 @@ def find_sidebands(
     step_rad: float = 0.6,
     least_margin: float = 0.25,
     sigmas: float = 8.0,
+    least_spherical: float = 8.0,
 ) -> Sidebands | None:
     """How the positions lie against the frames, and how far the probe is out of focus; None where that is not told.
 
@@ -83,6 +84,7 @@ def find_sidebands(
         strongest: frequencies of the sample that are tried first, those at which the bright field varies most;
             at the end as many as make ``polished_by`` values with all pixels, and at least a third of them.
         step_deg, step_rad: between the angles and the defoci that are tried.
+        least_spherical: log-likelihood that a spherical aberration has to add.
         least_margin: part by which any other orientation has to be worse, and by ``sigmas`` of what noise gives.
     """
     from ptycho.physics.grid import nearest_the_middle
@@ -113,9 +115,11 @@ def find_sidebands(
         float(defoci[focus]), float(defoci[other]), skewness, error, turned=np.cos(np.deg2rad(angles[at])) < 0
     ):
         at, focus = behind, other
-    many = bands.at(bands.by_power[: max(strongest // 3, polished_by // len(bands.k))])
-    start = (angles[at], defoci[focus], 0.0, 0.0)
-    angle, *phases = _polished(lambda p: many.gains(rotation(p[0]) @ kinds[kind], lens, p[1:].tolist()).sum(), start)
+    many = bands.at_peaks(max(strongest // 3, polished_by // len(bands.k)))
+    gain_at = lambda p: float(many.gains(rotation(p[0]) @ kinds[kind], lens, p[1:].tolist()).sum())
+    plain = _polished(gain_at, (angles[at], defoci[focus], 0.0, 0.0))
+    spherical = _polished(gain_at, (*plain, 0.0))
+    angle, *phases = spherical if gain_at(spherical) > gain_at(plain) + least_spherical else plain
     axes = rotation(angle) @ kinds[kind]
     return Sidebands(
         as_matrix(axes),
@@ -154,10 +158,15 @@ class _Lens:
         return real + 1j * imaginary
 
     def phase(self, k: Float[Array, "*points 2"], phases: Sequence[float]) -> Float[Array, "*points"]:
-        """``(a |k|^2 + b (k_y^2 - k_x^2) + 2 c k_y k_x) / <k^2>`` for phases ``(a, b, c)`` in rad."""
+        """``(a |k|^2 + b (k_y^2 - k_x^2) + 2 c k_y k_x + d (|k|^4 / <k^2> - 2 |k|^2)) / <k^2>`` in rad.
+
+        For phases ``(a, b, c)``, or ``(a, b, c, d)``: d is spherical aberration at the defocus that nearly makes up for it.
+        """
         y, x = k[..., 0], k[..., 1]
-        a, b, c = phases
-        return (a * (y**2 + x**2) + b * (y**2 - x**2) + 2 * c * y * x) / self.mean_square
+        a, b, c, d = (*phases, 0.0)[:4]
+        squared = y**2 + x**2
+        balanced = squared * (squared / self.mean_square - 2)
+        return (a * squared + b * (y**2 - x**2) + 2 * c * y * x + d * balanced) / self.mean_square
 
     def applied(self, probe: Complex[Array, "M N N"], phases: Sequence[float]) -> Complex[Array, "M N N"]:
         """A probe behind this lens with these phases besides."""
@@ -183,6 +192,8 @@ class _Bands:
     positions: Float[Array, "P 2"]
     pixels: Int[Array, "K 2"]
     """Of the detector, (y, x), or of the sums, in their side."""
+    windowed: Float[Array, "P K"]
+    """Counts less their mean, times the window."""
 
     @classmethod
     def of(cls, scan: Scan, lens: _Lens, most_pixels: int) -> "_Bands | None":
@@ -200,11 +211,12 @@ class _Bands:
         # Fewer counts beyond the field would be a step, whose spectrum hides the sample's.
         window = np.prod(np.sin(np.pi * (positions + scan.step_px / 2) / (extent + scan.step_px)) ** 2, axis=1)
         Q = _half_plane(extent, min(0.5 / scan.step_px, 2 * np.sqrt(len(pixels) / np.pi) / scan.N))
-        waves = np.exp(-2j * np.pi * Q @ positions.T).astype(np.complex64)
-        G = waves @ (window[:, None] * (counts - counts.mean(axis=0))).astype(np.complex64)
+        windowed = window[:, None] * (counts - counts.mean(axis=0))
         k = summed.T @ pixels / summed.sum(axis=0)[:, None] / scan.N
         lit_up = total > 0
-        return cls(k[lit_up], total[lit_up], Q, G[:, lit_up], float((window**2).mean()), positions, sums[lit_up])
+        windowed = windowed[:, lit_up].astype(np.float32)
+        G, mean_square = _transformed(windowed, positions, Q), float((window**2).mean())
+        return cls(k[lit_up], total[lit_up], Q, G, mean_square, positions, sums[lit_up], windowed)
 
     @cached_property
     def by_power(self) -> Int[Array, " Q"]:
@@ -215,11 +227,41 @@ class _Bands:
         """Of some frequencies of the sample."""
         return replace(self, Q=self.Q[index], G=self.G[index])
 
+    def at_peaks(self, most: int, rounds: int = 2) -> "_Bands":
+        """At the tops of the peaks of the power, the highest first; between the frequencies that the field tells apart.
+
+        A reflection of a crystal spreads over all Q that the window over the field reaches. On its slope the beams still
+        interfere as they do at its top, not as they would at Q: the defocus of 13 A of graphene came out 6 % too small.
+        """
+        extent = self.positions.max(axis=0)
+        bins, tops = self.Q * extent, []
+        for at in self.by_power:
+            if all(min(np.hypot(*(bins[at] - bins[top])), np.hypot(*(bins[at] + bins[top]))) > 1.5 for top in tops):
+                tops.append(at)
+            if len(tops) == most:
+                break
+        Q, step = self.Q[tops], 0.5 / extent
+        for _ in range(rounds):
+            for axis in (0, 1):
+                aside = step * np.eye(2)[axis]
+                # The top of a parabola through the logarithms of three values
+                below, middle, beyond = (np.log(self._power(Q + each)) for each in (-aside, 0 * aside, aside))
+                bend = below - 2 * middle + beyond
+                shift = np.where(bend < 0, 0.5 * (below - beyond) / np.minimum(bend, -1e-9), 0.0)
+                Q = Q + np.clip(shift, -1, 1)[:, None] * aside
+            step = step / 2
+        return replace(self, Q=Q, G=_transformed(self.windowed, self.positions, Q))
+
+    def _power(self, Q: Float[Array, "q 2"]) -> Float[Array, " q"]:
+        G = _transformed(self.windowed, self.positions, Q)
+        return np.maximum((np.abs(G) ** 2 / self.counts).sum(axis=1), 1e-30)
+
     def binned(self, side: int) -> "_Bands":
         """With sums of as many pixels on a side as one."""
         sums, summed = _in_squares(self.pixels, side)
         k = summed.T @ self.k / summed.sum(axis=0)[:, None]
-        return replace(self, k=k, counts=self.counts @ summed, G=self.G @ summed, pixels=sums)
+        windowed = self.windowed @ summed
+        return replace(self, k=k, counts=self.counts @ summed, G=self.G @ summed, pixels=sums, windowed=windowed)
 
     def _beams(self, map: Float[Array, "2 2"], lens: _Lens) -> tuple[list[Array], list[Array]]:
         """Where the beams at k, and those that are scattered to it by -Q and Q, pass the lens, and their aperture."""
@@ -277,6 +319,13 @@ class _Bands:
         return float(skew(image)), float(np.sqrt(6 / min(len(image), 2 * len(self.Q))))
 
 
+def _transformed(
+    windowed: Float[Array, "P K"], positions: Float[Array, "P 2"], Q: Float[Array, "q 2"]
+) -> Complex[Array, "q K"]:
+    """``sum_j n_j(k) exp(-2 pi i Q r_j)``."""
+    return np.exp(-2j * np.pi * Q @ positions.T).astype(np.complex64) @ windowed.astype(np.complex64)
+
+
 def _in_squares(pixels: Int[Array, "K 2"], side: int) -> tuple[Int[Array, "S 2"], Float[Array, "K S"]]:
     """Squares of so many pixels on a side, (y, x) in that unit, and 1 where a pixel is in one of them."""
     squares, index = np.unique(pixels // side, axis=0, return_inverse=True)
@@ -294,15 +343,15 @@ def _half_plane(extent: Float[Array, " 2"], largest: float) -> Float[Array, "Q 2
     return np.stack([y, x], axis=-1)[((y > 0) | ((y == 0) & (x > 0))) & (norm <= largest) & (norm > 0.05 * largest)]
 
 
-def _polished(gain: Callable[[Array], float], start: Sequence[float], most: int = 120) -> Float[Array, " 4"]:
+def _polished(gain: Callable[[Array], float], start: Sequence[float], most: int = 160) -> Float[Array, " D"]:
     """Angle in degrees and phases of the lens at which the gain is largest, from near there."""
     from scipy.optimize import minimize
 
-    units = np.array([3.0, 0.2, 0.2, 0.2])
+    units = np.array([3.0, *(len(start) - 1) * [0.2]])
     origin = np.array(start)
-    simplex = np.concatenate([np.zeros((1, 4)), np.eye(4)])
+    simplex = np.concatenate([np.zeros((1, len(start))), np.eye(len(start))])
     options = dict(initial_simplex=simplex, maxfev=most, xatol=0.05, fatol=0.0)
-    optimum = minimize(lambda p: -gain(origin + units * p), np.zeros(4), method="Nelder-Mead", options=options)
+    optimum = minimize(lambda p: -gain(origin + units * p), np.zeros(len(start)), method="Nelder-Mead", options=options)
     return origin + units * optimum.x
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptycho.data.beam import Beam
+from ptycho.data.beam import Beam, aperture_probe
 from ptycho.data.scan import Scan
 from ptycho.diagnostics.geometry import FLIPS, rotation
 from ptycho.diagnostics.orientation import defocused
@@ -134,3 +134,49 @@ def test_templates_are_those_of_the_diffraction(kind):
     assert alike == pytest.approx(1, abs=0.02)
     elsewhere = 1j * bands.templates(axes, lens, (-3.0, 0.0, 0.0))[0]
     assert np.abs(np.vdot(elsewhere, bands.G[0])) < 0.9 * np.linalg.norm(elsewhere) * np.linalg.norm(bands.G[0])
+
+
+LATTICE_PX = 10.65
+"""Between the planes of graphene, 2.13 A, in pixels of 0.2 A."""
+
+
+def crystal_scan(spherical_rad=0.0, defocus_told_a=80.0):
+    """Six planes of a weak hexagonal crystal under 60 kV, 32 mrad and a defocus of 80 A, at 1e5 electrons per A^2; d of
+    `_Lens.phase` besides. The probe is the guess."""
+    N, pixel_a, beam = 96, 0.2, Beam(energy_eV=60e3, particle="electron")
+    wavelength_a = 1e10 * beam.wavelength_m
+    radius_px = 0.032 / wavelength_a * N * pixel_a
+    in_focus_at = lambda a: aperture_probe(N, radius_px, 1e-10 * a, beam.wavelength_m, 1e-10 * pixel_a)
+    lens = _Lens(in_focus_at(80.0)[0])
+    probe = lens.applied(in_focus_at(80.0), (0.0, 0.0, 0.0, spherical_rad))[0]
+    y, x = np.indices((N + 70, N + 70))
+    planes = [np.deg2rad(angle) for angle in (8.0, 68.0, 128.0)]
+    waves = [np.cos(2 * np.pi * (np.sin(a) * y + np.cos(a) * x) / LATTICE_PX) for a in planes]
+    waves += [np.cos(2 * np.pi * np.sqrt(3) * (np.cos(a) * y - np.sin(a) * x) / LATTICE_PX) for a in planes]
+    crystal = np.exp(1j * 0.03 * np.sum(waves, axis=0))
+    corners = 2 * np.argwhere(np.ones((33, 33)))
+    frames = np.stack([np.abs(np.fft.fft2(probe * crystal[a : a + N, b : b + N])) ** 2 for a, b in corners])
+    frames *= 1e5 * (2 * pixel_a) ** 2 / frames.sum(axis=(1, 2)).mean()
+    counts = np.random.default_rng(5).poisson(np.fft.fftshift(frames, axes=(1, 2))).astype("float32")
+    told = in_focus_at(defocus_told_a) * np.sqrt(counts.sum(axis=(1, 2)).mean()).astype("float32")
+    scan = Scan(counts=counts, positions=corners + N / 2, probe=told, probe_known=False, beam=beam)
+    return replace(scan, pixel_size_m=1e-10 * pixel_a)
+
+
+def test_a_field_of_few_planes_does_not_bend_the_focus():
+    """A plane that is missed by a tenth of what the field tells apart, a sixtieth here, moves the defocus as much: 1.3 A.
+    At frequencies beside the reflections it was 4 A off."""
+    scan = crystal_scan(defocus_told_a=50.0)
+    found = find_sidebands(scan)
+    assert defocus_a(scan, found.defocus_rad) == pytest.approx(80.0 - 50.0, abs=1.3)
+
+
+def test_spherical_aberration_is_found_where_there_is_some():
+    """1.5 rad from the middle of the aperture to where it turns back: a sixth of the guess is another wave."""
+    scan = crystal_scan(spherical_rad=1.5)
+    found = find_sidebands(scan)
+    true = _Lens(scan.probe[0]).applied(scan.probe, (0.0, 0.0, 0.0, 1.5))
+    alike = lambda probe: abs(np.vdot(probe, true)) / np.linalg.norm(probe) / np.linalg.norm(true)
+    assert alike(scan.probe) < 0.9
+    # Half a dozen reflections tell its phase to 0.1 rad: what is lost is half its square.
+    assert alike(found.probe) > 0.995
