@@ -135,6 +135,8 @@ def seen(phase: Any, positions: Any, truth: Any) -> dict[str, Any]:
     apart = lambda few, like: abs(np.mean(columns[few]) - np.mean(columns[like])) / np.std(columns[like])
     heavy, light = places[np.isin(kinds, (42, 74))], places[kinds == 16]
     pairs_near = [(site, other) for site in heavy for other in light if 0.5 < np.hypot(*(site - other)) < 2.2]
+    if not pairs_near:  # neither MoS2 nor WS2: nothing is known of gaps
+        return {}
     hollow = within_scan(np.unique([(2 * site - other).round(1) for site, other in pairs_near], axis=0), truth)
     dark = map_coordinates(phase, (np.c_[hollow, np.ones(len(hollow))] @ to_px).T, order=3)
     faults = false_and_missed(dark, np.array(columns.get((16, 16), [])))

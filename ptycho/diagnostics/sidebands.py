@@ -160,7 +160,8 @@ class _Lens:
     def phase(self, k: Float[Array, "*points 2"], phases: Sequence[float]) -> Float[Array, "*points"]:
         """``(a |k|^2 + b (k_y^2 - k_x^2) + 2 c k_y k_x + d (|k|^4 / <k^2> - 2 |k|^2)) / <k^2>`` in rad.
 
-        For phases ``(a, b, c)``, or ``(a, b, c, d)``: d is spherical aberration at the defocus that nearly makes up for it.
+        For phases ``(a, b, c)``, or ``(a, b, c, d)``: d is spherical aberration at the defocus that nearly makes up for
+        it.
         """
         y, x = k[..., 0], k[..., 1]
         a, b, c, d = (*phases, 0.0)[:4]
@@ -230,11 +231,12 @@ class _Bands:
     def at_peaks(self, most: int, rounds: int = 2) -> "_Bands":
         """At the tops of the peaks of the power, the highest first; between the frequencies that the field tells apart.
 
-        A reflection of a crystal spreads over all Q that the window over the field reaches. On its slope the beams still
-        interfere as they do at its top, not as they would at Q: the defocus of 13 A of graphene came out 6 % too small.
+        A reflection of a crystal spreads over all Q that the window over the field reaches. On its slope the beams
+        still interfere as they do at its top, not as they would at Q: the defocus of 13 A of graphene was 6 % too small.
         """
         extent = self.positions.max(axis=0)
-        bins, tops = self.Q * extent, []
+        bins = self.Q * extent
+        tops: list[int] = []
         for at in self.by_power:
             if all(min(np.hypot(*(bins[at] - bins[top])), np.hypot(*(bins[at] + bins[top]))) > 1.5 for top in tops):
                 tops.append(at)

@@ -164,8 +164,8 @@ def crystal_scan(spherical_rad=0.0, defocus_told_a=80.0):
 
 
 def test_a_field_of_few_planes_does_not_bend_the_focus():
-    """A plane that is missed by a tenth of what the field tells apart, a sixtieth here, moves the defocus as much: 1.3 A.
-    At frequencies beside the reflections it was 4 A off."""
+    """A plane that is missed by a tenth of what the field tells apart, a sixtieth here, moves the defocus as much: by
+    1.3 A. At frequencies beside the reflections it was 4 A off."""
     scan = crystal_scan(defocus_told_a=50.0)
     found = find_sidebands(scan)
     assert defocus_a(scan, found.defocus_rad) == pytest.approx(80.0 - 50.0, abs=1.3)
