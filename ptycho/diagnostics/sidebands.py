@@ -232,7 +232,7 @@ class _Bands:
         """At the tops of the peaks of the power, the highest first; between the frequencies that the field tells apart.
 
         A reflection of a crystal spreads over all Q that the window over the field reaches. On its slope the beams
-        still interfere as they do at its top, not as they would at Q: the defocus of 13 A of graphene was 6 % too small.
+        still interfere as they do at its top, not as they would at Q: the defocus of graphene was 6 % too small.
         """
         extent = self.positions.max(axis=0)
         bins = self.Q * extent
