@@ -73,6 +73,7 @@ NOT_RUN = {
     "KERAS_BACKEND=jax": "the tests run on another backend: `make test-jax`",
     "KERAS_BACKEND=torch": "the tests run on another backend: `make test-torch`",
     "ptycho reconstruct stem.npy": "minutes on frames with a sample in them: benchmarks/stem.py",
+    "ptycho export image -o sent --formats tiff,emd": "of that image: test_export.py exports slices of electrons",
     "ptycho study dose-response -o study --scheduler": "needs a Dask scheduler at that address",
     "ptycho reconstruct scan.h5 -o image --model pretrained --no-refine --workers": "as test_distributed.py does",
     "ptycho refine scan.cxi -o image --focus-m": "needs a scan in the near field: test_near_field.py has some",

@@ -248,8 +248,8 @@ class _Bands:
                 aside = step * np.eye(2)[axis]
                 # The top of a parabola through the logarithms of three values
                 below, middle, beyond = (np.log(self._power(Q + each)) for each in (-aside, 0 * aside, aside))
-                bend = below - 2 * middle + beyond
-                shift = np.where(bend < 0, 0.5 * (below - beyond) / np.minimum(bend, -1e-9), 0.0)
+                curvature = below - 2 * middle + beyond
+                shift = np.where(curvature < 0, 0.5 * (below - beyond) / np.minimum(curvature, -1e-9), 0.0)
                 Q = Q + np.clip(shift, -1, 1)[:, None] * aside
             step = step / 2
         return replace(self, Q=Q, G=_transformed(self.windowed, self.positions, Q))
