@@ -10,7 +10,14 @@ from matplotlib import image as images
 
 from ptycho import Object
 from ptycho.data.reconstruction import Reconstruction
-from ptycho.images import binned, contrast_limits, displayed_object, illuminated_region, ramp_removed
+from ptycho.images import (
+    binned,
+    contrast_limits,
+    displayed_object,
+    illuminated_region,
+    length_text,
+    ramp_removed,
+)
 
 
 @pytest.mark.parametrize("shape", [(60, 91), (128, 128)])
@@ -86,3 +93,26 @@ def test_corners_that_no_light_fell_on_do_not_decide_the_contrast():
     low, high = contrast_limits(np.angle(shown))
     # 0.5 and 99.5 %: 2.6 sigma of a normal phase of 0.05 rad
     assert -0.2 < low < -0.05 < 0.05 < high < 0.2
+
+
+@pytest.mark.parametrize(
+    ("metres", "text"), [(2.3456e-11, "0.2346 A"), (4e-10, "4 A"), (6e-10, "0.6 nm"), (1.25e-8, "12.5 nm")]
+)
+def test_small_lengths_are_in_angstrom(metres, text):
+    assert length_text(metres) == text
+
+
+def test_the_axes_of_a_figure_are_lengths_where_the_pixel_is_known():
+    """20 pixels of 0.5 nm: the first and the last are centred on 0 and 9.5 nm."""
+    from matplotlib.figure import Figure
+
+    from ptycho.output.figures import _image_panel
+
+    for pixel_size_m, unit, end in ((5e-10, "nm", 9.5), (None, "px", 19)):
+        axes = Figure().subplots()
+        _image_panel(axes, np.zeros((20, 20)), "phase", "gray", (0, 1), pixel_size_m)
+        left, right, bottom, top = axes.images[0].get_extent()
+        half = (right - left) / 40
+        assert (left + half, right - half) == pytest.approx((0, end))
+        assert (top + half, bottom - half) == pytest.approx((0, end))
+        assert axes.get_xlabel() == f"x ({unit})"
