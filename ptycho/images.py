@@ -76,12 +76,26 @@ def contrast_limits(image: Float[Array, "H W"]) -> tuple[float, float]:
 
 def colour_map(name: str, low: float, high: float) -> str:
     """The colour map of an amplitude or a phase: gray, but cyclic for a phase that may wrap."""
-    return "twilight" if name.startswith("phase") and high - low > np.pi else "gray"
+    wraps = name.startswith("phase") and high - low > np.pi and max(-low, high) <= 1.001 * np.pi
+    return "twilight" if wraps else "gray"
 
 
-def amplitude_and_phase(image: Complex[Array, "H W"]) -> dict[str, Float[Array, "H W"]]:
-    """The two real images that are drawn of a complex one, by their titles."""
-    return {"amplitude": np.abs(image), "phase (rad)": np.angle(image)}
+def displayed_slices(
+    slices: Complex[Array, "S H W"] | None, coverage: Float[Array, "H W"]
+) -> Complex[Array, "S h w"] | None:
+    """`displayed_object` of each slice of a thick sample; None of a thin one."""
+    return None if slices is None else np.stack([displayed_object(layer, coverage) for layer in slices])
+
+
+def amplitude_and_phase(
+    image: Complex[Array, "H W"], slices: Complex[Array, "S H W"] | None = None
+) -> dict[str, Float[Array, "H W"]]:
+    """The two real images that are drawn of a complex one, by their titles.
+
+    The phase of a thick sample is the sum of those of its ``slices``: that of their product winds at heavy columns.
+    """
+    phase = np.angle(image) if slices is None else np.angle(slices).sum(axis=0)
+    return {"amplitude": np.abs(image), "phase (rad)": phase}
 
 
 def binned(image: Num[Array, "H W"], side: int) -> tuple[Num[Array, "h w"], int]:

@@ -11,7 +11,9 @@ from matplotlib import image as images
 from ptycho import Object
 from ptycho.data.reconstruction import Reconstruction
 from ptycho.images import (
+    amplitude_and_phase,
     binned,
+    colour_map,
     contrast_limits,
     displayed_object,
     illuminated_region,
@@ -116,3 +118,14 @@ def test_the_axes_of_a_figure_are_lengths_where_the_pixel_is_known():
         assert (left + half, right - half) == pytest.approx((0, end))
         assert (top + half, bottom - half) == pytest.approx((0, end))
         assert axes.get_xlabel() == f"x ({unit})"
+
+
+def test_the_phase_of_a_thick_sample_does_not_wind():
+    """Three slices of 2 rad each: 6 rad in all, not 6 - 2 pi; the colours need not be cyclic then."""
+    column = np.zeros((16, 16))
+    column[6:9, 6:9] = 2.0
+    slices = np.exp(1j * np.stack([column] * 3))
+    phase = amplitude_and_phase(slices.prod(axis=0), slices)["phase (rad)"]
+    assert phase.max() == pytest.approx(6.0)
+    assert colour_map("phase (rad)", 0.0, 6.0) == "gray"
+    assert colour_map("phase (rad)", -3.1, 3.1) == "twilight"

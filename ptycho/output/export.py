@@ -98,14 +98,14 @@ def _potential(image: Product) -> np.ndarray | None:
     sigma = None if image.beam is None else image.beam.interaction_rad_per_v_a
     if sigma is None:
         return None
-    phase = np.angle(image.object) if image.slices is None else np.angle(image.slices).sum(axis=0)
+    phase = amplitude_and_phase(image.object, image.slices)["phase (rad)"]
     return (phase - np.percentile(phase, 0.5)) / sigma
 
 
 def _png(product: Product, image: Product, folder: Path) -> list[Path]:
     size = "" if image.pixel_size_m is None else f"; a pixel is {1e9 * image.pixel_size_m:.5g} nm"
     files = []
-    for title, values in amplitude_and_phase(image.object).items():
+    for title, values in amplitude_and_phase(image.object, image.slices).items():
         low, high = contrast_limits(values)
         name = title.partition(" ")[0]
         text = f"{title}: {low:.4g} is black, {high:.4g} white{size}"
@@ -131,7 +131,7 @@ def _cxi(product: Product, image: Product, folder: Path) -> list[Path]:
 
 def _figure(product: Product, image: Product, folder: Path) -> list[Path]:
     files = [folder / "figure.pdf", folder / "figure.png"]
-    save_paper_figure(image.object, image.pixel_size_m, *files)
+    save_paper_figure(image.object, image.pixel_size_m, *files, slices=image.slices)
     return files
 
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho.images import amplitude_and_phase, colour_map, contrast_limits, displayed_object, length_unit
+from ptycho.images import (
+    amplitude_and_phase,
+    colour_map,
+    contrast_limits,
+    displayed_object,
+    displayed_slices,
+    length_unit,
+)
 from ptycho.io import replaced
 
 if TYPE_CHECKING:  # figures of arrays need no framework
@@ -29,7 +36,8 @@ def save_figure(
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(2, 2)
     figure.suptitle(title)
-    pair = amplitude_and_phase(displayed_object(result.object, result.coverage))
+    slices = displayed_slices(result.slices, result.coverage)
+    pair = amplitude_and_phase(displayed_object(result.object, result.coverage), slices)
     for ax, (name, image) in zip(axes[0], pair.items()):
         _image_panel(ax, image, name, "gray", contrast_limits(image), result.pixel_size_m)
     _image_panel(axes[1, 0], np.log10(pattern + 1.0), "one pattern, log10(counts + 1)", "magma", (0, None))
@@ -40,7 +48,11 @@ def save_figure(
 
 
 def save_paper_figure(
-    image: np.ndarray, pixel_size_m: float | None, *paths: str | os.PathLike, width_in: float = 7.0
+    image: np.ndarray,
+    pixel_size_m: float | None,
+    *paths: str | os.PathLike,
+    slices: np.ndarray | None = None,
+    width_in: float = 7.0,
 ) -> None:
     """Amplitude and phase of a complex image (H, W), each with a scale bar and a colour bar, ready for a paper.
 
@@ -56,7 +68,7 @@ def save_paper_figure(
         # Two panels with a colour bar each leave about two fifths of the width to an image.
         size = (width_in, min(9.0, 0.4 * width_in * height / width + 0.35))
         figure = Figure(figsize=size, layout="constrained")
-        for ax, letter, (name, values) in zip(figure.subplots(1, 2), "ab", amplitude_and_phase(image).items()):
+        for ax, letter, (name, values) in zip(figure.subplots(1, 2), "ab", amplitude_and_phase(image, slices).items()):
             low, high = contrast_limits(values)
             artist = ax.imshow(values, cmap=colour_map(name, low, high), vmin=low, vmax=high, interpolation="none")
             ax.set_axis_off()

@@ -80,13 +80,15 @@ def object_images(
     ``origin_px`` (y, x) is the position of its first pixel.
     """
     rows, columns = illuminated_region(result.coverage)
-    image, k = binned(ramp_removed(result.object[rows, columns]), side_px)
+    small = lambda layer: binned(ramp_removed(layer[rows, columns]), side_px)
+    image, k = small(result.object)
+    slices = None if result.slices is None else np.stack([small(layer)[0] for layer in result.slices])
     length, _ = pixel_unit(scan)
     return ObjectImages(
         # The phase first: of most samples it says more.
         {
             name.partition(" ")[0]: values.astype("float32")
-            for name, values in reversed(amplitude_and_phase(image).items())
+            for name, values in reversed(amplitude_and_phase(image, slices).items())
         },
         (
             (columns.start + origin_px[1]) * length,
