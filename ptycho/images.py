@@ -98,6 +98,13 @@ def amplitude_and_phase(
     return {"amplitude": np.abs(image), "phase (rad)": phase}
 
 
+def displayed_images(
+    image: Complex[Array, "H W"], coverage: Float[Array, "H W"], slices: Complex[Array, "S H W"] | None = None
+) -> dict[str, Float[Array, "h w"]]:
+    """`amplitude_and_phase` of a `displayed_object`, and of its slices."""
+    return amplitude_and_phase(displayed_object(image, coverage), displayed_slices(slices, coverage))
+
+
 def binned(image: Num[Array, "H W"], side: int) -> tuple[Num[Array, "h w"], int]:
     """(H, W) averaged over squares of k pixels, so that no side is longer than ``side``; and k."""
     k = -(-max(image.shape) // side)

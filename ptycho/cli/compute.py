@@ -133,13 +133,13 @@ def sliced_as_told(
     scan: "Scan", run: RunConfig, thickness_nm: float | None, slices: int | None, modes: int | None
 ) -> tuple["Scan", RunConfig, int | None]:
     """Scan, settings and number of probe modes for a sample as thick as the user says, if the user says it."""
-    from ptycho.pipelines.thickness import with_told_thickness
+    from ptycho.pipelines.thickness import SLICES, with_told_thickness
 
     if thickness_nm is None:
         if slices is not None:
             raise ValueError("--slices says into how many slices --thickness-nm is cut; give both")
         return scan, run, modes
-    return with_told_thickness(scan, run, thickness_nm, slices or 4, modes)
+    return with_told_thickness(scan, run, thickness_nm, slices or SLICES, modes)
 
 
 def completed(

@@ -156,7 +156,10 @@ def export_command(
         typer.Option("-o", "--output", help="Folder for the files.", show_default=False, callback=writable_folder),
     ],
     formats: Annotated[
-        str, typer.Option(help="Which: tiff and png (amplitude, phase), hdf5, cxi, figure (PDF and PNG for a paper).")
+        str,
+        typer.Option(
+            help="Which: tiff and png (amplitude, phase), hdf5, cxi, emd (HyperSpy), figure (PDF and PNG for a paper)."
+        ),
     ] = "tiff,png,hdf5,cxi,emd,figure",
     pixel_size_nm: PixelSize = None,
     network: Annotated[

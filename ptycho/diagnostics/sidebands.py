@@ -122,9 +122,8 @@ def find_sidebands(
     gain_at = lambda p: float(many.gains(rotation(p[0]) @ kinds[kind], lens, p[1:].tolist()).sum())
     plain = _polished(gain_at, (angles[at], defoci[focus], 0.0, 0.0))
     spherical = _polished(gain_at, (*plain, 0.0))
-    taken = gain_at(spherical) > gain_at(plain) + least_spherical
-    taken = taken and gain_at(spherical) > least_explained * many.signal
-    angle, *phases = spherical if taken else plain
+    least = max(gain_at(plain) + least_spherical, least_explained * many.signal)
+    angle, *phases = spherical if gain_at(spherical) > least else plain
     axes = rotation(angle) @ kinds[kind]
     return Sidebands(
         as_matrix(axes),
@@ -198,8 +197,8 @@ class _Bands:
     positions: Float[Array, "P 2"]
     pixels: Int[Array, "K 2"]
     """Of the detector, (y, x), or of the sums, in their side."""
-    windowed: Float[Array, "P K"]
-    """Counts less their mean, times the window."""
+    windowed: Complex[Array, "P K"]
+    """Counts less their mean, times the window; complex64, as they are transformed again and again."""
 
     @classmethod
     def of(cls, scan: Scan, lens: _Lens, most_pixels: int) -> "_Bands | None":
@@ -220,20 +219,27 @@ class _Bands:
         windowed = window[:, None] * (counts - counts.mean(axis=0))
         k = summed.T @ pixels / summed.sum(axis=0)[:, None] / scan.N
         lit_up = total > 0
-        windowed = windowed[:, lit_up].astype(np.float32)
+        windowed = windowed[:, lit_up].astype(np.complex64)
         G, mean_square = _transformed(windowed, positions, Q), float((window**2).mean())
         return cls(k[lit_up], total[lit_up], Q, G, mean_square, positions, sums[lit_up], windowed)
 
     @cached_property
     def by_power(self) -> Int[Array, " Q"]:
         """Indices of the frequencies at which the bright field varies most."""
-        return np.argsort(-(np.abs(self.G) ** 2 / self.counts).sum(axis=1), kind="stable")
+        return np.argsort(-self._power(self.G), kind="stable")
+
+    def _power(self, G: Complex[Array, "q K"]) -> Float[Array, " q"]:
+        """Over all pixels, in units of the variance of each."""
+        return (np.abs(G) ** 2 / self.counts).sum(axis=1)
+
+    def _transformed(self, Q: Float[Array, "q 2"]) -> Complex[Array, "q K"]:
+        """G, at any frequencies."""
+        return _transformed(self.windowed, self.positions, Q)
 
     @property
     def signal(self) -> float:
         """What a template that fits would add to the log-likelihood: the power beyond that of shot noise."""
-        power = (np.abs(self.G) ** 2 / self.counts).sum() / self.window
-        return float(power) - self.G.size
+        return float(self._power(self.G).sum()) / self.window - self.G.size
 
     def at(self, index: Int[Array, " q"]) -> "_Bands":
         """Of some frequencies of the sample."""
@@ -258,16 +264,13 @@ class _Bands:
             for axis in (0, 1):
                 aside = step * np.eye(2)[axis]
                 # The top of a parabola through the logarithms of three values
-                below, middle, beyond = (np.log(self._power(Q + each)) for each in (-aside, 0 * aside, aside))
+                powers = (self._power(self._transformed(Q + each)) for each in (-aside, 0 * aside, aside))
+                below, middle, beyond = (np.log(np.maximum(power, 1e-30)) for power in powers)
                 curvature = below - 2 * middle + beyond
                 shift = np.where(curvature < 0, 0.5 * (below - beyond) / np.minimum(curvature, -1e-9), 0.0)
                 Q = Q + np.clip(shift, -1, 1)[:, None] * aside
             step = step / 2
-        return replace(self, Q=Q, G=_transformed(self.windowed, self.positions, Q))
-
-    def _power(self, Q: Float[Array, "q 2"]) -> Float[Array, " q"]:
-        G = _transformed(self.windowed, self.positions, Q)
-        return np.maximum((np.abs(G) ** 2 / self.counts).sum(axis=1), 1e-30)
+        return replace(self, Q=Q, G=self._transformed(Q))
 
     def binned(self, side: int) -> "_Bands":
         """With sums of as many pixels on a side as one."""
@@ -333,10 +336,10 @@ class _Bands:
 
 
 def _transformed(
-    windowed: Float[Array, "P K"], positions: Float[Array, "P 2"], Q: Float[Array, "q 2"]
+    windowed: Complex[Array, "P K"], positions: Float[Array, "P 2"], Q: Float[Array, "q 2"]
 ) -> Complex[Array, "q K"]:
     """``sum_j n_j(k) exp(-2 pi i Q r_j)``."""
-    return np.exp(-2j * np.pi * Q @ positions.T).astype(np.complex64) @ windowed.astype(np.complex64)
+    return np.exp(-2j * np.pi * Q @ positions.T).astype(np.complex64) @ windowed
 
 
 def _in_squares(pixels: Int[Array, "K 2"], side: int) -> tuple[Int[Array, "S 2"], Float[Array, "K S"]]:

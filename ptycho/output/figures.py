@@ -10,8 +10,7 @@ from ptycho.images import (
     amplitude_and_phase,
     colour_map,
     contrast_limits,
-    displayed_object,
-    displayed_slices,
+    displayed_images,
     length_unit,
 )
 from ptycho.io import replaced
@@ -36,8 +35,7 @@ def save_figure(
     figure = Figure(figsize=(11, 9), layout="constrained")
     axes = figure.subplots(2, 2)
     figure.suptitle(title)
-    slices = displayed_slices(result.slices, result.coverage)
-    pair = amplitude_and_phase(displayed_object(result.object, result.coverage), slices)
+    pair = displayed_images(result.object, result.coverage, result.slices)
     for ax, (name, image) in zip(axes[0], pair.items()):
         _image_panel(ax, image, name, "gray", contrast_limits(image), result.pixel_size_m)
     _image_panel(axes[1, 0], np.log10(pattern + 1.0), "one pattern, log10(counts + 1)", "magma", (0, None))
@@ -57,7 +55,8 @@ def save_paper_figure(
     """Amplitude and phase of a complex image (H, W), each with a scale bar and a colour bar, ready for a paper.
 
     Written to every path, PDF or PNG (300 dpi) by its suffix; 7 inches are two columns of a journal. The scale bar is
-    in nm, µm or mm where the pixel size is known, else in pixels. Pixels are not interpolated.
+    in nm, µm or mm where the pixel size is known, else in pixels. Pixels are not interpolated. The phase of a thick
+    sample is that of its ``slices`` (S, H, W) together.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

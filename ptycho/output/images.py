@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptycho.images import amplitude_and_phase, contrast_limits, displayed_object, displayed_slices
+from ptycho.images import contrast_limits, displayed_images
 from ptycho.io import replaced
 
 if TYPE_CHECKING:  # images of arrays need no framework
@@ -15,8 +15,7 @@ if TYPE_CHECKING:  # images of arrays need no framework
 
 def save_png(result: "Reconstruction", path: str | os.PathLike) -> Path:
     """The object as one gray image: amplitude beside phase."""
-    slices = displayed_slices(result.slices, result.coverage)
-    pair = amplitude_and_phase(displayed_object(result.object, result.coverage), slices)
+    pair = displayed_images(result.object, result.coverage, result.slices)
     return save_gray(np.concatenate([_normalised(image) for image in pair.values()], axis=1), path, (0, 1))
 
 

@@ -14,7 +14,7 @@ from ptycho.images import (
     binned,
     colour_map,
     contrast_limits,
-    displayed_object,
+    displayed_slices,
     illuminated_region,
     length_unit,
     ramp_removed,
@@ -267,9 +267,10 @@ def opr_images(result: Reconstruction, most: int = 8) -> list[SmallImage]:
 
 def slice_images(result: Reconstruction, most: int = 16) -> list[SmallImage]:
     """The phases (rad) of the first slices of a thick sample, in the order in which the wave meets them."""
-    if result.slices is None:
+    slices = displayed_slices(result.slices, result.coverage)
+    if slices is None:
         return []
-    phases = [np.angle(displayed_object(image, result.coverage)) for image in result.slices[:most]]
+    phases = np.angle(slices[:most])
     return [small_image(f"slice {k + 1}: phase", phase, contrast_limits(phase)) for k, phase in enumerate(phases)]
 
 

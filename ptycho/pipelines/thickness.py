@@ -21,6 +21,9 @@ from ptycho.pipelines.needs import with_shared_power
 from ptycho.progress import Progress
 from ptycho.refinement.refine import AT_LIMIT, Refinement, refine
 
+SLICES, MODES = 4, 3
+"""Of a sample and its probe unless the user says otherwise: the source of electrons is never a point."""
+
 MOST_NM = 160.0
 """The largest thickness that is tried."""
 
@@ -42,8 +45,8 @@ def with_thickness(
     *,
     decided: frozenset[str] = frozenset(),
     far_from_noise: float = 1.3,
-    slices: int = 4,
-    modes: int = 3,
+    slices: int = SLICES,
+    modes: int = MODES,
     epochs: int = 12,
     least_gain: float = 0.1,
     progress: Progress | None = None,
@@ -58,7 +61,7 @@ def with_thickness(
         decided: fields of the config that the user has set, and ``modes``.
         far_from_noise: error over shot noise from which on a thickness is looked for.
         slices: of the sample.
-        modes: that the probe gets, unless it has more, or the user has decided: the source is never a point.
+        modes: that the probe gets, unless it has more, or the user has decided.
         epochs: of the fit to all frames, from vacuum.
         least_gain: part by which held-out frames must be predicted better in the trials.
         progress: told of the progress.
@@ -110,11 +113,11 @@ def sliced(thickness_nm: float, slices: int, pixel_size_m: float, wavelength_m: 
 
 
 def with_told_thickness(
-    scan: Scan, run: RunConfig, thickness_nm: float, slices: int, modes: int | None, least_modes: int = 3
+    scan: Scan, run: RunConfig, thickness_nm: float, slices: int, modes: int | None
 ) -> tuple[Scan, RunConfig, int | None]:
     """A scan, its settings and the number of its probe modes (None: as they come) for a sample of known thickness.
 
-    Electrons get ``least_modes`` unless the user has decided on ``modes``: their source is never a point.
+    Electrons get `MODES` unless the user has decided on ``modes``.
 
     Raises ValueError where the object pixel or the wavelength is not known, or the settings have slices already.
     """
@@ -127,8 +130,8 @@ def with_told_thickness(
         )
     stack = sliced(thickness_nm, slices, scan.pixel_size_m, scan.beam.wavelength_m)
     run = run.updated("refine", dict(multislice=stack))
-    if modes is None and scan.is_4dstem and scan.modes < least_modes:
-        modes, scan = least_modes, scan.with_probe(with_shared_power(scan.probe, least_modes), known=False)
+    if modes is None and scan.is_4dstem and scan.modes < MODES:
+        modes, scan = MODES, scan.with_probe(with_shared_power(scan.probe, MODES), known=False)
     return scan, run, modes
 
 

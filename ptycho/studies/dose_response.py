@@ -188,7 +188,7 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
     from matplotlib.figure import Figure
 
     from ptycho.data.reconstruction import Reconstruction
-    from ptycho.images import amplitude_and_phase, contrast_limits, displayed_object
+    from ptycho.images import contrast_limits, displayed_images
 
     first = min((row["N"], row["seed"]) for row in rows)
     drawn = [row for row in rows if (row["N"], row["seed"]) == first]
@@ -201,7 +201,7 @@ def draw_panel(folder: Path, rows: Sequence[Row]) -> Path:
         axes[0, column].imshow(np.log10(pattern + 1.0), cmap="magma")
         axes[0, column].set_title(f"{row['counts_per_frame']:.2g} counts a frame", fontsize=9)
         result = Reconstruction.load(folder / row["folder"] / "reconstruction.h5")
-        pair = amplitude_and_phase(displayed_object(result.object, result.coverage))
+        pair = displayed_images(result.object, result.coverage)
         for k, image in enumerate(pair.values()):
             low, high = contrast_limits(image)
             axes[top + k, column].imshow(image, cmap="gray", vmin=low, vmax=high)
